@@ -1,0 +1,90 @@
+"""The inverse short-time Fourier transform, whole or frame by frame (Griffin and Lim 1984, eq. 6)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from melvoc.nn.graph import Engine, Machine
+
+
+class InverseSTFT(nn.Module):
+    """Overlap-add of windowed inverse transforms, divided by the sum of the squared windows.
+
+    As `torch.istft` with `center=True` and a periodic Hann window as long as n_fft, but the end is not cut at the
+    middle of the last frame: T frames give `T * hop_length` samples.
+
+    Args:
+        n_fft: samples a frame, an even number.
+        hop_length: samples from frame to frame, at most `n_fft // 2`.
+
+    Shape:
+        `[B, 2 * (n_fft // 2 + 1), T]`, the real parts before the imaginary parts, to `[B, 1, T * hop_length]`.
+    """
+
+    def __init__(self, n_fft: int, hop_length: int) -> None:
+        super().__init__()
+        self.n_fft, self.hop_length = n_fft, hop_length
+        window = torch.hann_window(n_fft, dtype=torch.float64, device="cpu").float()
+        self.register_buffer("window", window, persistent=False)
+        self.window: Tensor
+
+    def overlap_add(self, spectrum: Tensor) -> Tensor:
+        """The sums of the windowed frames and of the squared windows: `[B, 2, (T - 1) * hop_length + n_fft]`."""
+        real, imaginary = spectrum.chunk(2, dim=1)
+        frames = torch.fft.irfft(torch.complex(real, imaginary), n=self.n_fft, dim=1)
+        weights = self.window[:, None].square().expand(frames.shape)
+        parts = torch.stack([frames * self.window[:, None], weights], dim=1).flatten(0, 1)  # [2 B, n_fft, T]
+        length = (frames.shape[-1] - 1) * self.hop_length + self.n_fft
+        sums = F.fold(parts, (1, length), kernel_size=(1, self.n_fft), stride=(1, self.hop_length))
+        return sums.reshape(-1, 2, length)
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        """The whole signal."""
+        sums = self.overlap_add(spectrum)
+        start = self.n_fft // 2
+        return normalize(sums[..., start : start + spectrum.shape[-1] * self.hop_length])
+
+    def open(self, engine: Engine) -> Machine:
+        """A queue of the sums that later frames still add to."""
+        return InverseSTFTMachine(self)
+
+    def delay(self, samples: int) -> int:
+        """A frame ends half a window after its hop begins."""
+        return samples * self.hop_length + self.n_fft // 2
+
+
+def normalize(sums: Tensor) -> Tensor:
+    """Signal over window sum: `[B, 2, N]` to `[B, 1, N]`."""
+    return sums[:, :1] / sums[:, 1:]
+
+
+class InverseSTFTMachine(Machine):
+    """Runs an `InverseSTFT`."""
+
+    def __init__(self, layer: InverseSTFT) -> None:
+        self.layer = layer
+        self.open_sums: Tensor | None = None
+        self.drop = layer.n_fft // 2
+        self.owed = 0
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        hop = self.layer.hop_length
+        self.owed += x.shape[-1] * hop
+        final = x.shape[-1] * hop
+        sums = self.open_sums
+        if x.shape[-1]:
+            fresh = self.layer.overlap_add(x)
+            if sums is not None:
+                fresh[..., : sums.shape[-1]] += sums
+            sums = fresh
+        if sums is None:
+            return x
+        done = sums if last else sums[..., :final]
+        self.open_sums = sums[..., done.shape[-1] :].clone()
+        dropped = min(self.drop, done.shape[-1])
+        self.drop -= dropped
+        done = done[..., dropped : dropped + self.owed]
+        self.owed -= done.shape[-1]
+        return normalize(done)
