@@ -1,0 +1,117 @@
+"""A neural network as a vocoder: device, engine and blocks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from melvoc.errors import MelvocError, SpecError
+from melvoc.models.bigvgan import BigVGAN
+from melvoc.models.hifigan import HiFiGAN
+from melvoc.models.vocos import Vocos
+from melvoc.nn.graph import Engine, Node
+from melvoc.spec import MelSpec
+from melvoc.vocoder import Vocoder
+
+Network = BigVGAN | HiFiGAN | Vocos
+ARCHITECTURE_NAMES: dict[type, str] = {BigVGAN: "bigvgan", HiFiGAN: "hifigan", Vocos: "vocos"}
+
+
+class NeuralVocoder(Vocoder):
+    """BigVGAN, HiFi-GAN or Vocos with its mel.
+
+    Args:
+        network: the generator; its hop length and bands are the spec's.
+        name: what it is called in messages.
+        spec: the mel that it was trained on.
+        engine: "auto" (the fastest exact one for the device) or "torch" (plain torch).
+        memory: "auto", or "low" to keep the weights and what is made from them under 1.3 times their size, slower.
+        licence: of the weights, where known.
+        provenance: where the weights come from, any names and values.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        name: str,
+        spec: MelSpec,
+        engine: Literal["auto", "torch"] = "auto",
+        memory: Literal["auto", "low"] = "auto",
+        licence: str | None = None,
+        provenance: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(name=name, spec=spec)
+        config = network.config
+        if (config.hop_length, config.n_mels) != (spec.hop_length, spec.n_mels):
+            raise SpecError(
+                f"{name}: the network makes {config.hop_length} samples of {config.n_mels} bands a frame, but its "
+                f"MelSpec says hop_length={spec.hop_length}, n_mels={spec.n_mels}; they belong to different models"
+            )
+        if engine not in ("auto", "torch"):
+            raise MelvocError(f"engine={engine!r}, but it is 'auto' or 'torch'")
+        if memory not in ("auto", "low"):
+            raise MelvocError(f"memory={memory!r}, but it is 'auto' or 'low'")
+        self.network = network
+        self.engine_choice: Literal["auto", "torch"] = engine
+        self.memory: Literal["auto", "low"] = memory
+        self.licence = licence
+        self.provenance = dict(provenance or {})
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+
+    @property
+    def architecture(self) -> str:
+        """ "bigvgan", "hifigan" or "vocos"."""
+        return ARCHITECTURE_NAMES[type(self.network)]
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """The network over the whole mel, in plain torch, differentiable."""
+        return self.network(mel)  # type: ignore[no-any-return]
+
+    def graph(self) -> Node:
+        """The network's expression."""
+        return self.network.graph
+
+    def engine(self) -> Engine:
+        """The engine for the present device and type; it is made once, for what it prepares belongs to the weights."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = self._make_engine()
+            return self._engine
+
+    def _make_engine(self) -> Engine:
+        if self.engine_choice == "torch":
+            return Engine()
+        if self.device.type == "cpu" and self.dtype == torch.float32:
+            from melvoc.nn.cpu import make_cpu_engine
+
+            return make_cpu_engine(self.memory)
+        if self.device.type == "cuda":
+            from melvoc.nn.cuda import make_cuda_engine
+
+            return make_cuda_engine()
+        return Engine()
+
+    @property
+    def block_frames(self) -> int:
+        """Frames a block: what stays in a CPU's cache, fills a GPU, or keeps MPS below its 65536 channels."""
+        if self.device.type == "cuda":
+            return 2048
+        if self.device.type == "mps":
+            return max(1, 32768 // self.spec.hop_length)
+        return 96
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._engine = None  # moved or cast: what an engine prepared no longer belongs to these weights
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_lock": None, "_engine": None}  # copies and pickles prepare their own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state | {"_lock": threading.Lock()})

@@ -1,0 +1,65 @@
+"""The golden networks, and small random ones, for several test modules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from melvoc.models.bigvgan import BigVGAN, BigVGANConfig
+from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
+from melvoc.models.vocos import Vocos, VocosConfig
+
+TINY = ("bigvgan_v2_tiny", "bigvgan_v1_tiny", "bigvgan_resblock2_snake_tiny", "vocos_tiny")
+
+
+def folded(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weight norm folded, plainly: an oracle for the converter, and independent of it."""
+    result = {}
+    for key, tensor in tensors.items():
+        name = key.removeprefix("generator.")
+        if name.endswith(".weight_g"):
+            direction = tensors[key[:-1] + "v"].double()
+            norm = direction.flatten(1).norm(dim=1).view(-1, 1, 1)
+            result[name.removesuffix("_g")] = (tensor.double() * direction / norm).float()
+        elif not name.endswith((".weight_v", ".filter", "istft.window")):
+            result[name] = tensor
+    return result
+
+
+def golden_network(folder: Path, name: str) -> tuple[nn.Module, Tensor, Tensor]:
+    """The network, its mel `[B, n_mels, T]` and the published code's wave `[B, 1, N]`."""
+    config = json.loads((folder / f"{name}.json").read_text())
+    tensors = load_file(folder / f"{name}.safetensors")
+    mel, wave = tensors.pop("mel"), tensors.pop("wav")
+    network: nn.Module
+    if name.startswith("bigvgan"):
+        network = BigVGAN(BigVGANConfig.from_published(config))
+    elif name.startswith("hifigan"):
+        network = HiFiGAN(HiFiGANConfig.from_published(config))
+    else:
+        network = Vocos(VocosConfig.from_published(config))
+    network.load_state_dict(folded(tensors), strict=True)
+    return network.eval(), mel, wave if wave.dim() == 3 else wave[:, None]
+
+
+def pieces(x: Tensor, cuts: list[int]) -> list[Tensor]:
+    """Cut along time at the given places (taken into the signal), empty pieces included."""
+    places = sorted(min(cut, x.shape[-1]) for cut in cuts)
+    return [x[..., a:b] for a, b in zip([0, *places], [*places, x.shape[-1]], strict=True)]
+
+
+def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Random weights of a size that keeps the signal alive through every layer, snakes included."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.dim() > 1:
+                fan_in = parameter[0].numel() if "ups" not in name else parameter.shape[0] * parameter.shape[2] / 2
+                parameter.normal_(0, fan_in**-0.5, generator=generator)
+            else:
+                parameter.normal_(0, 0.2, generator=generator)
+    return network.eval()
