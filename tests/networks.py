@@ -11,8 +11,12 @@ from torch import Tensor, nn
 
 from melvoc.models.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
+from melvoc.models.neural import NeuralVocoder
 from melvoc.models.vocos import Vocos, VocosConfig
+from melvoc.spec import MelSpec
+from melvoc.vocoder import Vocoder
 
+GOLDEN = Path(__file__).parent / "golden"
 TINY = ("bigvgan_v2_tiny", "bigvgan_v1_tiny", "bigvgan_resblock2_snake_tiny", "vocos_tiny")
 
 
@@ -63,3 +67,24 @@ def randomised(network: nn.Module, seed: int = 0) -> nn.Module:
             else:
                 parameter.normal_(0, 0.2, generator=generator)
     return network.eval()
+
+
+SPECS = {
+    "bigvgan_v2_tiny": "bigvgan_v2_44khz_128band_512x",
+    "bigvgan_v1_tiny": "bigvgan_v2_24khz_100band_256x",
+    "bigvgan_resblock2_snake_tiny": "hifigan_22khz_80band_256x",
+    "vocos_tiny": "vocos_24khz_100band",
+}
+
+
+def vocoder(name: str, engine: str = "auto") -> NeuralVocoder:
+    network, _, _ = golden_network(GOLDEN, name)
+    return NeuralVocoder(network, name=name, spec=MelSpec.preset(SPECS[name]), engine=engine)
+
+
+def random_mel(voc: Vocoder, frames: int, batch: int = 1, seed: int = 0) -> torch.Tensor:
+    noise = torch.randn(batch, voc.spec.n_mels, frames, generator=torch.Generator().manual_seed(seed))
+    return 2 * noise - 4
+
+
+VOCODERS = {name: vocoder(name) for name in TINY}

@@ -215,8 +215,9 @@ class Vocoder(nn.Module):
             blocks = mel.split(block_frames or self.block_frames, dim=-1)
             for number, block in enumerate(blocks, start=1):
                 piece = machine(block, number == len(blocks))
-                wave[..., done : done + piece.shape[-1]] = piece
-                done += piece.shape[-1]
+                if count := piece.shape[-1]:
+                    wave[..., done : done + count] = piece
+                    done += count
         if done != expected[-1]:
             raise PluginError(f"{type(self).__name__}.graph gave {done} samples for {expected[-1]}; its delay is wrong")
         return wave.clamp_(-1.0, 1.0)

@@ -1,0 +1,177 @@
+"""Streaming against whole-clip synthesis and against overlapping windows, for the three families, in one run.
+
+    python benchmarks/streaming.py [--seconds 6] [--rounds 3] [--markdown]
+
+Random weights (speed does not depend on them), float32, all cores torch has. For each model and piece size: latency
+(the network's look-ahead, and with the time to compute one piece), time to first sound, wall time of the pieces over
+that of one call, the largest difference from that call, and the same two for overlapping windows as projects cut
+them: pieces with a context of the network's look-ahead on both sides, computed twice and cut off. Peak memory is of a
+process of its own for each way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from melvoc import MelSpec
+from melvoc.models.bigvgan import BigVGAN, BigVGANConfig
+from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
+from melvoc.models.neural import NeuralVocoder
+from melvoc.models.vocos import Vocos, VocosConfig
+
+BIGVGAN_44K = BigVGANConfig(
+    n_mels=128, upsample_rates=(8, 4, 2, 2, 2, 2), upsample_kernel_sizes=(16, 8, 4, 4, 4, 4),
+    upsample_initial_channel=1536, use_tanh_at_final=False, use_bias_at_final=False,
+)  # fmt: skip
+MODELS: dict[str, tuple[Callable[[], torch.nn.Module], str]] = {
+    "bigvgan_v2_44khz_128band_512x": (lambda: BigVGAN(BIGVGAN_44K), "bigvgan_v2_44khz_128band_512x"),
+    "hifigan V1": (lambda: HiFiGAN(HiFiGANConfig()), "hifigan_22khz_80band_256x"),
+    "hifigan V2": (lambda: HiFiGAN(HiFiGANConfig(upsample_initial_channel=128)), "hifigan_22khz_80band_256x"),
+    "vocos_mel_24khz": (lambda: Vocos(VocosConfig()), "vocos_24khz_100band"),
+}
+
+
+def build(name: str) -> NeuralVocoder:
+    """The model with random weights, its preset's spec."""
+    torch.manual_seed(0)
+    make, preset = MODELS[name]
+    return NeuralVocoder(make().eval(), name=name, spec=MelSpec.preset(preset))
+
+
+def streamed(voc: NeuralVocoder, mel: Tensor, size: int) -> tuple[Tensor, float]:
+    """The sound, and the seconds until the first of it came."""
+    start, first, parts = time.perf_counter(), 0.0, []
+    with voc.stream() as stream:
+        for piece in mel.split(size, -1):
+            parts.append(stream.push(piece))
+            if not first and parts[-1].shape[-1]:
+                first = time.perf_counter() - start
+        parts.append(stream.flush())
+    return torch.cat(parts, -1), first or time.perf_counter() - start
+
+
+def windows(voc: NeuralVocoder, mel: Tensor, size: int, context: int) -> Tensor:
+    """Overlapping windows: each piece with its context, computed whole, the context's sound cut off."""
+    hop, frames, parts = voc.spec.hop_length, mel.shape[-1], []
+    for start in range(0, frames, size):
+        left, right = max(0, start - context), min(frames, start + size + context)
+        wave = voc.mel_to_waveform(mel[..., left:right], spec=voc.spec, block_frames=right - left)
+        parts.append(wave[..., (start - left) * hop : (min(frames, start + size) - left) * hop])
+    return torch.cat(parts, -1)
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _peak(name: str, way: str, frames: int) -> float:
+    voc = build(name)
+    mel = 2 * torch.randn(1, voc.spec.n_mels, frames) - 4
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if way == "whole":
+        voc.mel_to_waveform(mel, spec=voc.spec, block_frames=frames)
+    elif way == "blocks":
+        voc.mel_to_waveform(mel, spec=voc.spec)
+    else:
+        streamed(voc, mel, 64)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def peak(name: str, way: str, frames: int) -> float:
+    """MB above what the loaded model takes, in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (name, way, frames))
+
+
+def row(voc: NeuralVocoder, mel: Tensor, size: int, rounds: int) -> list[str]:
+    """One line of the table."""
+    with voc.stream() as stream:
+        context, latency = stream.latency_frames, stream.latency_samples / voc.sample_rate
+    whole = voc.mel_to_waveform(mel, spec=voc.spec)
+    stream_ratios, window_ratios, firsts = [], [], []
+    for _ in range(rounds):  # alternating, so that a busy moment hits all three
+        once = seconds(lambda: voc.mel_to_waveform(mel, spec=voc.spec))
+        start = time.perf_counter()
+        joined, first = streamed(voc, mel, size)
+        stream_ratios.append((time.perf_counter() - start) / once)
+        window_ratios.append(seconds(lambda: windows(voc, mel, size, context)) / once)
+        firsts.append(first)
+    difference = float((joined - whole).abs().max())
+    seams = float((windows(voc, mel, size, context // 2) - whole).abs().max())
+    piece = size * voc.spec.hop_length / voc.sample_rate
+    return [
+        voc.name, str(size), f"{1e3 * latency:.0f}", f"{1e3 * (latency + piece):.0f}",
+        f"{1e3 * statistics.median(firsts):.0f}", spread(stream_ratios), spread(window_ratios),
+        f"{difference:.1e}", f"{seams:.1e}",
+    ]  # fmt: skip
+
+
+def spread(values: list[float]) -> str:
+    """The median, and the range behind it."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+
+
+def lookahead_errors(voc: NeuralVocoder, mel: Tensor) -> list[list[str]]:
+    """The error of a bounded look-ahead: maximum and RMS over the RMS of the sound, in dB."""
+    whole = voc.mel_to_waveform(mel, spec=voc.spec)
+    lines = []
+    with voc.stream() as stream:
+        exact = stream.latency_frames
+    for frames in sorted({0, 1, 2, 4, 8, exact}):
+        if frames > exact:
+            continue
+        with voc.stream(lookahead_frames=frames) as stream:
+            got = torch.cat([*[stream.push(piece) for piece in mel.split(16, -1)], stream.flush()], -1)
+        error = got - whole
+        level = 20 * torch.log10(error.square().mean().sqrt() / whole.square().mean().sqrt())
+        lines.append([voc.name, str(frames), f"{float(error.abs().max()):.1e}", f"{float(level):.1f}"])
+    return lines
+
+
+def table(header: list[str], rows: list[list[str]]) -> None:
+    """Print as Markdown."""
+    for line in [header, ["---"] * len(header), *rows]:
+        print("| " + " | ".join(line) + " |", flush=True)
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of sound a measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pieces", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--memory-seconds", type=float, nargs=2, default=[2.0, 20.0])
+    options = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.seconds} s, {options.rounds} rounds\n")
+    rows, memory = [], []
+    for name in options.models:
+        voc = build(name)
+        mel = 2 * torch.randn(1, voc.spec.n_mels, int(options.seconds * voc.sample_rate / voc.spec.hop_length)) - 4
+        voc.mel_to_waveform(mel[..., :100], spec=voc.spec)  # compile and prepare
+        rows += [row(voc, mel, size, options.rounds) for size in options.pieces]
+        for way in ("whole", "blocks", "stream"):
+            counts = [int(s * voc.sample_rate / voc.spec.hop_length) for s in options.memory_seconds]
+            memory.append([name, way, *[f"{peak(name, way, frames):.0f}" for frames in counts]])
+    table(
+        ["model", "piece (frames)", "look-ahead (ms)", "with the piece (ms)", "first sound after (ms of computing)",
+         "time / one call", "overlapping windows: time / one call", "max. difference", "windows with half the context"],
+        rows,
+    )  # fmt: skip
+    print()
+    table(["model", "way", *[f"peak for {s:.0f} s (MB)" for s in options.memory_seconds]], memory)
+
+
+if __name__ == "__main__":
+    main()

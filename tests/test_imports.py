@@ -1,0 +1,103 @@
+"""Imports go one way, and `import melvoc` stays light."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src" / "melvoc"
+
+# From the ground up. Modules of one row never import each other, but for a package within itself and the pairs below.
+LAYERS: list[set[str]] = [
+    {"errors"},
+    {"spec"},
+    {"mel", "mel_check", "resample", "audio", "mel_file", "nn"},
+    {"inversion"},
+    {"streaming"},
+    {"vocoder"},
+    {"checkpoint"},
+    {"models"},
+    {"files"},
+    {"convert"},
+    {"published"},
+    {"hub"},
+    {"registry"},
+    {"train"},
+    {"cli", "__main__"},
+]
+WITHIN_A_ROW = {("audio", "resample"), ("mel_check", "mel"), ("__main__", "cli")}
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+
+def modules() -> list[tuple[str, str, Path]]:
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        dotted = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        found.append((dotted, dotted.split(".")[0], path))
+    return [entry for entry in found if entry[0] != "__init__"]
+
+
+def imported(path: Path) -> set[str]:
+    """melvoc's modules that a file imports anywhere, as dotted names without `melvoc.`."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("melvoc.") for name in names if name.startswith("melvoc.")}
+
+
+@pytest.mark.parametrize(("dotted", "top", "path"), modules(), ids=lambda value: str(value))
+def test_imports_go_one_way(dotted: str, top: str, path: Path) -> None:
+    assert top in RANK, f"{dotted} has no place in the order of layers: give it one in tests/test_imports.py"
+    for name in imported(path):
+        other = name.split(".")[0]
+        if other == top or other == "__version__":
+            continue
+        allowed = RANK[other] < RANK[top] or (top, other) in WITHIN_A_ROW
+        assert allowed, f"{dotted} imports {name}, which stands above or beside it"
+
+
+def test_nn_knows_torch_and_nothing_of_melvoc() -> None:
+    for dotted, top, path in modules():
+        if top == "nn":
+            others = {name for name in imported(path) if not name.startswith("nn")}
+            assert not others, f"{dotted} imports {others}"
+
+
+def test_only_the_command_line_imports_training() -> None:
+    users = {top for _, top, path in modules() for name in imported(path) if name.split(".")[0] == "train"}
+    assert users <= {"train", "cli"}
+
+
+def in_a_fresh_interpreter(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_import_melvoc_loads_nothing_heavy_nor_optional() -> None:
+    code = "import torch, sys, json; before = set(sys.modules); import melvoc; print(json.dumps(sorted(set(sys.modules) - before)))"
+    loaded = set(json.loads(in_a_fresh_interpreter(code)))
+    heavy = "librosa numba scipy soundfile torchaudio huggingface_hub triton auraloss rich tensorboard yaml tqdm"
+    heavy_here = {name for name in loaded if name.split(".")[0] in heavy.split()}
+    assert not heavy_here
+    late = ("melvoc.models", "melvoc.train", "melvoc.cli", "melvoc.hub", "melvoc.convert", "melvoc.nn.cpu", "melvoc.nn.cuda")
+    assert not {name for name in loaded if name.startswith(late)}
+
+
+def test_melvoc_starts_where_torchaudio_does_not() -> None:
+    code = (
+        "import sys; sys.modules['torchaudio'] = None\n"  # what a wheel without its native libraries comes to
+        "import melvoc, torch\n"
+        "spec = melvoc.MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)\n"
+        "voc = melvoc.load('griffinlim', spec=spec, n_iter=2)\n"
+        "mel = voc.mel(torch.rand(24000) - 0.5, sample_rate=24000)\n"
+        "print(tuple(voc.mel_to_waveform(mel, sample_rate=24000).shape))"
+    )
+    assert in_a_fresh_interpreter(code).strip() == "(1, 1, 24000)"

@@ -1,0 +1,56 @@
+"""The same weights and mel give the published code's sound: real checkpoints, and the PyPI package `bigvgan` live."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from networks import folded, randomised
+from safetensors.torch import load_file
+
+from melvoc.convert import convert
+from melvoc.models import build
+from melvoc.models.bigvgan import BigVGAN, BigVGANConfig
+from melvoc.models.neural import NeuralVocoder
+from melvoc.spec import MelSpec
+
+REAL = {
+    "universal_v1": ("hifigan_universal_v1", "generator_universal.pth.tar"),
+    "ljspeech_v2": ("hifigan_ljspeech_v2", "generator_v2"),
+}
+
+
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+@pytest.mark.parametrize("name", REAL)
+def test_real_hifigan_checkpoints(data_dir: Path, name: str, engine: str) -> None:
+    folder, file = REAL[name]
+    voc = build(convert(data_dir / "weights" / folder / file, config=data_dir / "weights" / folder / "config.json"), engine=engine)
+    golden = load_file(data_dir / "golden" / "hifigan_real.safetensors")
+    mel, wave = golden[f"{name}.mel"], golden[f"{name}.wav"]
+    got = voc.mel_to_waveform(mel)
+    torch.testing.assert_close(got.reshape(wave.shape), wave, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+@pytest.mark.parametrize("name", ["bigvgan_v2_44khz_128band_512x", "bigvgan_base_24khz_100band"])
+def test_live_against_the_published_package(name: str, engine: str) -> None:
+    """Random full-size weights, the peer's in its own layout with weight norm, ours folded from them."""
+    peer_module = pytest.importorskip("bigvgan", reason="needs the peer: pip install --no-deps bigvgan==2.4.1 matplotlib")
+    values = json.loads((Path(__file__).parent / "golden" / "hub_configs" / f"{name}.json").read_text())
+    config = BigVGANConfig.from_published(values)
+    ours = randomised(BigVGAN(config))
+    peer = peer_module.BigVGAN(peer_module.AttrDict(values))
+    peer.remove_weight_norm()
+    missing, unexpected = peer.load_state_dict(ours.state_dict(), strict=False)
+    assert not unexpected
+    assert all(key.endswith("filter") for key in missing), missing
+    spec = MelSpec.from_config(values)
+    mel = 2 * torch.randn(1, spec.n_mels, 24, generator=torch.Generator().manual_seed(1)) - 4
+    with torch.inference_mode():
+        expected = peer.eval()(mel)
+    assert float(expected.std()) > 1e-3, "a silent network proves nothing"
+    got = NeuralVocoder(ours, name=name, spec=spec, engine=engine).mel_to_waveform(mel)
+    torch.testing.assert_close(got, expected.clamp(-1, 1), atol=1e-4, rtol=0)
