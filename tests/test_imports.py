@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "melvoc"
 
 # From the ground up. Modules of one row never import each other, but for a package within itself and the pairs below.
 LAYERS: list[set[str]] = [
-    {"errors"},
+    {"errors", "bands", "presets"},
     {"spec"},
     {"mel", "mel_check", "resample", "audio", "mel_file", "nn"},
     {"inversion"},

@@ -6,15 +6,15 @@ Standard library only, so that a specification costs nothing to make. `melvoc.me
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from numbers import Integral
 from types import MappingProxyType
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
+from melvoc.bands import band_edges, empty_band
 from melvoc.errors import SpecError
+from melvoc.presets import PRESETS
 
 _LARGEST = 2**31 - 1
 _SMALLEST_NORMAL = 2.0**-126  # float32's: what is smaller may be flushed to zero, whose logarithm is not finite
@@ -133,7 +133,8 @@ class MelSpec:
         for field in fields(self):
             object.__setattr__(self, field.name, values[field.name])
         _check_relations(self)
-        _check_bands(self)
+        if problem := empty_band(self.band_edges(), sample_rate=self.sample_rate, n_fft=self.n_fft):
+            raise SpecError(f"n_mels={self.n_mels}: {problem}; lower n_mels, raise n_fft, or widen f_min to f_max")
 
     @property
     def pad(self) -> int:
@@ -144,6 +145,10 @@ class MelSpec:
     def n_bins(self) -> int:
         """FFT bins of a frame, `n_fft // 2 + 1`."""
         return self.n_fft // 2 + 1
+
+    def band_edges(self) -> tuple[float, ...]:
+        """The `n_mels + 2` corners of the triangles in Hz; band b goes from corner b over b + 1 to b + 2."""
+        return band_edges(n_mels=self.n_mels, f_min=self.f_min, f_max=self.f_max, mel_scale=self.mel_scale)
 
     def samples(self, frames: int) -> int:
         """Samples that a vocoder makes of so many frames: `frames * hop_length`."""
@@ -179,9 +184,9 @@ class MelSpec:
         names = [field.name for field in fields(cls)]
         for key in values:
             if key not in names:
-                raise SpecError(f"{key!r} is no field of MelSpec{_closest(key, names)}; its fields are {', '.join(names)}")
+                raise SpecError(f"{key!r} is no field of MelSpec{_closest(key, names)}; they are {', '.join(names)}")
         if missing := [name for name in ("sample_rate", "n_fft", "hop_length", "n_mels") if name not in values]:
-            raise SpecError(f"this dict has no {', '.join(map(repr, missing))}; a MelSpec needs at least these: add them")
+            raise SpecError(f"this dict has no {', '.join(map(repr, missing))}, which a MelSpec needs; add them")
         return cls(**values)
 
     @classmethod
@@ -221,39 +226,6 @@ class MelSpec:
         return cls(**PRESETS[name])
 
 
-@lru_cache(maxsize=256)
-def band_edges(spec: MelSpec) -> tuple[float, ...]:
-    """The `n_mels + 2` corners of the triangles in Hz, evenly spaced on the mel scale.
-
-    Band b rises from corner b to corner b + 1 and falls to corner b + 2. Scales: O'Shaughnessy's formula as in HTK, and
-    that of Slaney's Auditory Toolbox (1998).
-    """
-    to_mel, to_hz = (_hz_to_htk, _htk_to_hz) if spec.mel_scale == "htk" else (_hz_to_slaney, _slaney_to_hz)
-    low, high = to_mel(spec.f_min), to_mel(spec.f_max)
-    step = (high - low) / (spec.n_mels + 1)
-    inner = (to_hz(low + step * corner) for corner in range(1, spec.n_mels + 1))
-    return (spec.f_min, *inner, spec.f_max)
-
-
-def _hz_to_htk(frequency: float) -> float:
-    return 2595.0 * math.log10(1.0 + frequency / 700.0)
-
-
-def _htk_to_hz(mel: float) -> float:
-    return float(700.0 * (10.0 ** (mel / 2595.0) - 1.0))
-
-
-_SLANEY_STEP = math.log(6.4) / 27.0  # 27 mels take the frequency from 1 kHz to 6.4 kHz
-
-
-def _hz_to_slaney(frequency: float) -> float:
-    return frequency * 3.0 / 200.0 if frequency < 1000.0 else 15.0 + math.log(frequency / 1000.0) / _SLANEY_STEP
-
-
-def _slaney_to_hz(mel: float) -> float:
-    return mel * 200.0 / 3.0 if mel < 15.0 else 1000.0 * math.exp(_SLANEY_STEP * (mel - 15.0))
-
-
 def _check_relations(spec: MelSpec) -> None:
     if not isinstance(spec.center, bool):
         raise SpecError(f"center={spec.center!r}, but it is True or False")
@@ -281,42 +253,22 @@ def _check_relations(spec: MelSpec) -> None:
         )
 
 
-def _check_bands(spec: MelSpec) -> None:
-    """Refuse a band without an FFT bin inside its triangle: its mel would be silent whatever the sound."""
-    edges = band_edges(spec) if spec.n_mels <= 2 * spec.n_bins else ()  # a bin is in two triangles at most
-    spacing = spec.sample_rate / spec.n_fft
-    for band in range(len(edges) - 2):
-        low, high = edges[band], edges[band + 2]
-        first = math.floor(low / spacing) + 1
-        # A bin on a corner has weight 0, up to rounding.
-        if first * spacing - low < 1e-9 * spacing:
-            first += 1
-        if high - first * spacing < 1e-9 * spacing:
-            raise SpecError(
-                f"n_mels={spec.n_mels}: mel band {band} ({low:.1f} to {high:.1f} Hz) is empty, as the bins of "
-                f"n_fft={spec.n_fft} are {spacing:.1f} Hz apart; lower n_mels, raise n_fft, or widen f_min to f_max"
-            )
-    if not edges:
-        raise SpecError(
-            f"n_mels={spec.n_mels}: some mel bands are empty, as n_fft={spec.n_fft} has {spec.n_bins} bins only; "
-            "lower n_mels or raise n_fft"
-        )
-
-
 def _integer(name: str, value: object, *, least: int = 1) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise SpecError(f"{name}={value!r} is a {type(value).__name__}, but it is a whole number; pass an int")
-    if not least <= value <= _LARGEST:
-        raise SpecError(f"{name}={value}, but it is a whole number from {least} to {_LARGEST}")
-    return int(value)
+    number = int(value)
+    if not least <= number <= _LARGEST:
+        raise SpecError(f"{name}={value}, but it is a whole number from {least} to {_LARGEST}; pass one")
+    return number
 
 
 def _number(name: str, value: object) -> float:
     if not isinstance(value, (Integral, float)) or isinstance(value, bool):
         raise SpecError(f"{name}={value!r} is a {type(value).__name__}, but it is a number; pass an int or a float")
-    if not 0 <= value <= _LARGEST_FLOAT:  # false for NaN too
-        raise SpecError(f"{name}={value}, but it is a finite number from 0")
-    return float(value) + 0.0  # so that -0.0 is 0.0
+    number = int(value) if isinstance(value, Integral) else float(value)
+    if not 0 <= number <= _LARGEST_FLOAT:  # false for NaN too
+        raise SpecError(f"{name}={value}, but it is a finite number from 0 up; pass one")
+    return float(number) + 0.0  # so that -0.0 is 0.0
 
 
 def _choice(name: str, value: object) -> object:
@@ -329,7 +281,7 @@ def _choice(name: str, value: object) -> object:
 
 def _mapping(values: object, caller: str) -> None:
     if not isinstance(values, Mapping):
-        raise SpecError(f"{caller} got a {type(values).__name__}, but it reads a dict; json.loads makes one of a file's text")
+        raise SpecError(f"{caller} got a {type(values).__name__}, but it reads a dict; json.loads makes one of text")
 
 
 def _closest(name: object, names: Iterable[str]) -> str:
