@@ -108,7 +108,12 @@ def test_context_and_bias(kernels: Kernels, rng: torch.Generator, held: int) -> 
 def test_views_are_read_where_they_are(kernels: Kernels, rng: torch.Generator) -> None:
     layer = snake(4)
     base = torch.randn(2, 4, 60, generator=rng)
-    for x in (base[..., 7:50], base[:, :, ::2], base.transpose(1, 2)[:, :4].contiguous().transpose(1, 2)[:, :4], base[1:]):
+    for x in (
+        base[..., 7:50],
+        base[:, :, ::2],
+        base.transpose(1, 2)[:, :4].contiguous().transpose(1, 2)[:, :4],
+        base[1:],
+    ):
         torch.testing.assert_close(kernels.snake(layer, x, count=x.shape[-1]), layer(x), atol=1e-5, rtol=1e-5)
 
 

@@ -39,7 +39,7 @@ class FusedEngine(Engine):
         if isinstance(node, AliasFreeSnake):
             return SnakeMachine(self.kernels, node)
         if isinstance(node, Conv1d):
-            return convolution(node)
+            return convolution(node, slope=node.slope)
         if isinstance(node, ConvTranspose1d):
             return WholeMachine(node, node.open(self))
         if isinstance(node, Chain):
@@ -61,16 +61,20 @@ class FusedEngine(Engine):
                     machines.append(FinishMachine(self.kernels, owed, node.slope))
                     rectified = None
                 left = follower is None and not last_bias
-                folds = isinstance(follower, AliasFreeSnake) or (isinstance(follower, Conv1d) and follower.slope is not None)
-                owed_next = node if node.bias is not None and (left or folds) else None
-                machines.append(convolution(node, slope=rectified, bias=owed_next is None))
-                owed = None if left else owed_next
+                leaves = node.bias is not None and (left or adds_bias(follower))
+                machines.append(convolution(node, slope=rectified, bias=not leaves))
+                owed = node if leaves else None
             elif isinstance(node, AliasFreeSnake):
                 machines.append(SnakeMachine(self.kernels, node, after=owed))
                 owed = None
             else:
                 machines.append(self.open(node))
         return ChainMachine(machines)
+
+
+def adds_bias(follower: Node | None) -> bool:
+    """Whether what follows a convolution passes over its output anyway: an activation, or a leaky ReLU."""
+    return isinstance(follower, AliasFreeSnake) or (isinstance(follower, Conv1d) and follower.slope is not None)
 
 
 def biased_end(node: Node) -> Conv1d | None:
@@ -92,6 +96,7 @@ class WholeMachine(Machine):
         self.fresh = True
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
+        """The next samples; see `Machine`."""
         if self.fresh and last and x.shape[-1]:
             return self.whole(x)
         self.fresh = self.fresh and not x.shape[-1]
@@ -104,7 +109,7 @@ class WholeMachine(Machine):
         return twin
 
 
-def convolution(layer: Conv1d, *, slope: float | None = None, bias: bool = True) -> Machine:
+def convolution(layer: Conv1d, *, slope: float | None, bias: bool = True) -> Machine:
     """A machine for a convolution.
 
     Args:
@@ -134,6 +139,7 @@ class FinishMachine(Machine):
         self.kernels, self.layer, self.slope = kernels, layer, slope
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
+        """The next samples; see `Machine`."""
         assert self.layer.bias is not None  # the engine has seen to it
         return self.kernels.finish(x, self.layer.bias, slope=self.slope) if x.shape[-1] else x
 
@@ -152,6 +158,7 @@ class BiasedResidualMachine(ResidualMachine):
         self.kernels, self.layer = kernels, layer
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
+        """The next samples; see `Machine`."""
         y = self.inner(x, last)
         skip = join(self.queue, x)
         count = y.shape[-1]
@@ -177,6 +184,7 @@ class SnakeMachine(Machine):
         self.given = 0  # outputs given, in tail's time; below 5, tail begins where the signal does
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
+        """The next samples; see `Machine`."""
         held = 0 if self.tail is None else self.tail.shape[-1]
         length = held + x.shape[-1]
         end = length if last else length - DELAY

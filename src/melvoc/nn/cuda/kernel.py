@@ -5,13 +5,16 @@ twice the rate for 44 that are its own, instead of a trip through memory for eve
 read along the rows, and change hands once, through shared memory (`_columns`). Lanes are counted over all rows, so
 that short rows and any number of channels fill the programs.
 
-All arithmetic is float32. The sums are written with `fma`, so that no compiler setting changes them; sin^2 is even
-and has period pi, so that one polynomial on [-pi/2, pi/2] is enough. No integer or pointer is specialised on: a kernel is compiled once a
-storage type, whatever the lengths.
+All arithmetic is float32. The sums are written with `fma`, so that no compiler setting changes them; sin^2 has
+period pi, so that one polynomial on [-pi/2, pi/2] is enough. Nothing is specialised on the value of a number or the
+alignment of a pointer: a kernel is compiled once a storage type, whatever the lengths.
 
 This module needs Triton and is imported on demand (`melvoc.nn.cuda.launch`).
 """
 
+# Triton is a language of its own in Python's clothes: its tuples grow by + only, and it has no types.
+# mypy: ignore-errors
+# ruff: noqa: RUF005
 from __future__ import annotations
 
 import triton
@@ -158,7 +161,9 @@ def snake(
         even = even + (_snake(tl.where(i < end, e, last), a, b),)
         if i > 5:  # output i - 6 sees the odd samples of pairs i - 6 ... i - 1 and the even ones of i - 5 ... i
             seen = _dot6(odd[i - 6], odd[i - 5], odd[i - 4], odd[i - 3], odd[i - 2], odd[i - 1], f0, f2, f4, f5, f3, f1)
-            more = _dot6(even[i - 5], even[i - 4], even[i - 3], even[i - 2], even[i - 1], even[i], f1, f3, f5, f4, f2, f0)
+            more = _dot6(
+                even[i - 5], even[i - 4], even[i - 3], even[i - 2], even[i - 1], even[i], f1, f3, f5, f4, f2, f0
+            )
             y = y + (seen + more,)
         if i < 27:
             o = _dot6(c[i], c[i + 1], c[i + 2], c[i + 3], c[i + 4], c[i + 5], u1, u3, u5, u4, u2, u0)
