@@ -1,0 +1,29 @@
+"""The engine for CPUs.
+
+- `vector`: vectors in numba kernels; `threads`: kernels on several threads.
+- `rows`: how signals lie in memory; `snake`, `gemm`, `transform`, `tiles`: the kernels; `conv`: convolutions from them.
+- `plan`: which way to convolve; `machines`, `engine`: the networks' nodes.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from melvoc.nn.graph import Engine
+
+_logger = logging.getLogger(__name__)
+
+
+def make_cpu_engine(memory: Literal["auto", "low"] = "auto") -> Engine:
+    """The fast engine, or the plain one where numba cannot be imported.
+
+    Args:
+        memory: "auto", or "low" to hold less than 1.3 times the weights, slower.
+    """
+    try:
+        from melvoc.nn.cpu.engine import CpuEngine
+    except ImportError as error:
+        _logger.warning("numba cannot be imported (%s); synthesis on the CPU uses plain torch, which is slower", error)
+        return Engine()
+    return CpuEngine(memory=memory)

@@ -1,0 +1,184 @@
+"""The engine that opens the nodes it knows as machines over rows, and leaves the others to plain torch."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from melvoc.nn.alias_free import AliasFreeSnake
+from melvoc.nn.cpu.conv import Convolution, Upsampling
+from melvoc.nn.cpu.machines import (
+    Coefficients,
+    MeanRows,
+    ResidualSections,
+    Section,
+    SnakeMachine,
+    UpsamplingMachine,
+)
+from melvoc.nn.cpu.plan import CostModel
+from melvoc.nn.cpu.rows import Workspace, blocks_of, from_rows, to_rows
+from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Mean, Node, Residual
+from melvoc.nn.layers import Conv1d, ConvTranspose1d
+
+
+class CpuEngine(Engine):
+    """Opens convolutions, snakes and their residuals and means with kernels of their own. See the package.
+
+    Args:
+        memory: "auto", or "low" to prepare large weights anew for each block instead of keeping them.
+        costs: of this machine; None for typical ones.
+    """
+
+    def __init__(self, *, memory: Literal["auto", "low"] = "auto", costs: CostModel | None = None) -> None:
+        self.memory = memory
+        self.costs = CostModel() if costs is None else costs
+        self.workspace = Workspace()
+        self._lock = threading.Lock()
+        self._layers: dict[int, tuple[nn.Module, tuple[Any, ...], Any]] = {}
+
+    def open(self, node: Node) -> Machine:
+        """A machine over `[B, C, n]`."""
+        if isinstance(node, Chain):
+            return self._open_chain(node)
+        native = self._native(node)
+        return super().open(node) if native is None else Border(native, node, self)
+
+    def _open_chain(self, chain: Chain) -> Machine:
+        """Runs of nodes that the engine knows become one machine each."""
+        machines: list[Machine] = []
+        run: list[Node] = []
+        for node in [*_flat(chain), None]:
+            if node is not None and self._native(node) is not None:
+                run.append(node)
+                continue
+            if run:
+                whole = Chain(tuple(run))
+                native = self._native(whole)
+                assert native is not None  # each of its nodes is
+                machines.append(Border(native, whole, self))
+                run = []
+            if node is not None:
+                machines.append(super().open(node))
+        return ChainMachine(machines)
+
+    def _native(self, node: Node) -> Machine | None:
+        """A machine over rows, or None."""
+        if isinstance(node, Residual):
+            inner = self._native(Chain((node.inner,)))
+            sections = inner.machines if isinstance(inner, ChainMachine) else []
+            same = [section for section in sections if isinstance(section, Section)]
+            return ResidualSections(same) if same and len(same) == len(sections) else None
+        if isinstance(node, Mean):
+            branches = [self._native(branch) for branch in node.branches]
+            known = [branch for branch in branches if branch is not None]
+            return MeanRows(known) if len(known) == len(branches) else None
+        if isinstance(node, Chain):
+            return self._native_chain(_flat(node))
+        if isinstance(node, nn.Module) and not _plain(node):
+            return None
+        if isinstance(node, AliasFreeSnake):
+            return SnakeMachine(self._prepared(node, Coefficients))
+        if isinstance(node, Conv1d) and node.groups == 1:
+            return Section(self._prepared(node, lambda layer: Convolution(layer, self.costs)), None, self.workspace)
+        if isinstance(node, ConvTranspose1d) and node.groups == 1:
+            return UpsamplingMachine(self._prepared(node, Upsampling), self.workspace)
+        return None
+
+    def _native_chain(self, nodes: list[Node]) -> Machine | None:
+        machines: list[Machine] = []
+        for node in nodes:
+            machine = self._native(node)
+            if machine is None:
+                return None
+            if isinstance(machine, Section) and machines and isinstance(machines[-1], SnakeMachine):
+                if machine.convolution.layer.slope is None:
+                    machine.activation = machines.pop()  # type: ignore[assignment]
+            machines.append(machine)
+        return ChainMachine(machines)
+
+    def _prepared(self, layer: Any, prepare: Any) -> Any:
+        """What belongs to a layer's present weights, made when it is first opened."""
+        version = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in layer.parameters())
+        with self._lock:
+            known = self._layers.get(id(layer))
+            if known is None or known[1] != version:
+                known = self._layers[id(layer)] = (layer, version, prepare(layer))
+            return known[2]
+
+
+class Border(Machine):
+    """Between `[B, C, n]` and rows. Input that the kernels do not take (another type, autograd) goes to plain torch."""
+
+    def __init__(self, machine: Machine, node: Node, engine: CpuEngine) -> None:
+        self.machine, self.node = machine, node
+        self.blocks, self.channels = _borders(node)
+        self.started = False
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        if not self.started and x.shape[-1]:
+            self.started = True
+            if x.dtype != torch.float32 or x.device.type != "cpu" or (torch.is_grad_enabled() and _needs_grad(x, self.node)):
+                self.machine = Unbordered(self.node.open(Engine()), self.channels)
+        if not self.started:
+            return x
+        if isinstance(self.machine, Unbordered):
+            return self.machine(x, last)
+        with torch.inference_mode():
+            rows = to_rows(x) if x.shape[-1] else torch.empty(x.shape[0], self.blocks, 0, 8)
+            return from_rows(self.machine(rows, last), self.channels)
+
+    def fork(self) -> Self:
+        """Fork what is inside."""
+        twin = copy.copy(self)
+        twin.machine = self.machine.fork()
+        return twin
+
+
+class Unbordered(Machine):
+    """A plain machine in a border's place."""
+
+    def __init__(self, machine: Machine, channels: int) -> None:
+        self.machine, self.channels = machine, channels
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        return self.machine(x, last)
+
+    def fork(self) -> Self:
+        """Fork what is inside."""
+        return type(self)(self.machine.fork(), self.channels)
+
+
+def _flat(node: Node) -> list[Node]:
+    return [inner for part in node.nodes for inner in _flat(part)] if isinstance(node, Chain) else [node]
+
+
+def _layers(node: Node) -> list[nn.Module]:
+    """The layers of a node in order, the first branch of a mean only."""
+    if isinstance(node, Chain):
+        return [layer for part in node.nodes for layer in _layers(part)]
+    if isinstance(node, Residual):
+        return _layers(node.inner)
+    if isinstance(node, Mean):
+        return _layers(node.branches[0])
+    return [node] if isinstance(node, nn.Module) else []
+
+
+def _borders(node: Node) -> tuple[int, int]:
+    """Blocks that go in, and channels that come out."""
+    ends = []
+    for layer, attribute in zip((_layers(node)[0], _layers(node)[-1]), ("in_channels", "out_channels"), strict=True):
+        snake = isinstance(layer, AliasFreeSnake)
+        ends.append(len(layer.act.alpha) if snake else getattr(layer, attribute))
+    return blocks_of(ends[0]), ends[1]
+
+
+def _needs_grad(x: Tensor, node: Node) -> bool:
+    return x.requires_grad or any(p.requires_grad for layer in _layers(node) for p in layer.parameters())
+
+
+def _plain(layer: nn.Module) -> bool:
+    return all(p.dtype == torch.float32 and p.device.type == "cpu" for p in layer.parameters())

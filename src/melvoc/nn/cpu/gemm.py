@@ -1,0 +1,175 @@
+"""Matrix products: `rows x channels`, the channels eight by eight as signals lie in memory.
+
+One kernel serves all convolutions. An output row is a sum over chunks of eight input values, each chunk at a fixed
+distance from the row (`offsets`): a tap of a convolution at another row, eight more channels in another block. So a
+direct convolution needs no copy of its input, a transformed one is a product a slot, and a transposed one is a
+product an output phase.
+
+The tile of outputs that stays in registers is `height` rows by `width` vectors: 6 x 2 or 4 x 3 fill AVX2's sixteen.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from melvoc.nn.cpu.vector import (
+    INT,
+    LANES,
+    ROW_BYTES,
+    VECTOR,
+    Vec,
+    at,
+    instructions,
+    integer,
+    kernel,
+    load,
+    splat,
+    spread,
+    store,
+    take_job,
+)
+
+
+def block(height: int, width: int) -> Any:
+    """The product of `height` rows with `width` vectors of output channels, as instructions for a kernel.
+
+    Arguments, addresses and steps in bytes: the first input row, the offsets of the chunks and their number, the
+    weights `[chunks, 8, width, 8]`, the output and its steps from row to row and from vector to vector, the bias
+    `[width, 8]`, and what is added (a residual) with its steps.
+    """
+
+    def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
+        rows, offsets, chunks, weights, out, out_row, out_block, bias, extra, extra_row, extra_block = arguments
+        entry = builder.block
+        loop, done = builder.append_basic_block("chunks"), builder.append_basic_block("done")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        chunk, panel = builder.phi(INT), builder.phi(INT)
+        chunk.add_incoming(integer(0), entry)
+        panel.add_incoming(weights, entry)
+        sums = [[builder.phi(VECTOR) for _ in range(width)] for _ in range(height)]
+        offset = builder.load(builder.inttoptr(builder.add(offsets, builder.shl(chunk, integer(3))), INT.as_pointer()))
+        source = builder.add(rows, offset)
+        totals = [[Vec(builder, phi) for phi in line] for line in sums]
+        for lane in range(LANES):
+            factors = [load(builder, at(builder, panel, lane * width + v)) for v in range(width)]
+            for i in range(height):
+                value = spread(builder, at(builder, source, 1, i * ROW_BYTES + 4 * lane))
+                totals[i] = [total + value * factor for total, factor in zip(totals[i], factors, strict=True)]
+        following = builder.add(chunk, integer(1))
+        chunk.add_incoming(following, loop)
+        panel.add_incoming(builder.add(panel, integer(LANES * width * ROW_BYTES)), loop)
+        for line, total in zip(sums, totals, strict=True):
+            for phi, vector in zip(line, total, strict=True):
+                phi.add_incoming(splat(0.0), entry)
+                phi.add_incoming(vector.value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, chunks), loop, done)
+        builder.position_at_end(done)
+        for v in range(width):
+            shift = load(builder, at(builder, bias, v))
+            for i in range(height):
+                there = at(builder, at(builder, extra, i, extra_row), v, extra_block)
+                here = at(builder, at(builder, out, i, out_row), v, out_block)
+                store(builder, here, totals[i][v] + shift + load(builder, there))
+
+    return instructions(11, emit)
+
+
+_six_by_two, _four_by_two, _two_by_two, _one_by_two = block(6, 2), block(4, 2), block(2, 2), block(1, 2)
+_four_by_three, _two_by_three, _one_by_three = block(4, 3), block(2, 3), block(1, 3)
+_eight_by_one, _four_by_one, _one_by_one = block(8, 1), block(4, 1), block(1, 1)
+
+
+@kernel
+def multiply(
+    counter: int,
+    jobs: int,
+    slots: int,
+    rows: int,
+    row_chunk: int,
+    panels: int,
+    panel_chunk: int,
+    width: int,
+    source: int,
+    source_slot: int,
+    offsets: int,
+    chunks: int,
+    weights: int,
+    weights_slot: int,
+    out: int,
+    out_slot: int,
+    out_row: int,
+    out_block: int,
+    bias: int,
+    bias_panel: int,
+    extra: int,
+    extra_slot: int,
+    extra_row: int,
+    extra_block: int,
+) -> None:
+    """All products of a layer: `slots` of them, each `rows` by `panels * width * 8` output channels.
+
+    A job is one slot, up to `row_chunk` rows and up to `panel_chunk` panels. Steps named after what they step over;
+    all in bytes.
+    """
+    row_jobs = (rows + row_chunk - 1) // row_chunk
+    panel_jobs = (panels + panel_chunk - 1) // panel_chunk
+    weights_panel = chunks * width * 8 * 32
+    while True:
+        job = take_job(counter)
+        if job >= jobs:
+            break
+        slot = job // (row_jobs * panel_jobs)
+        job -= slot * row_jobs * panel_jobs
+        first_row = (job // panel_jobs) * row_chunk
+        last_row = min(rows, first_row + row_chunk)
+        first_panel = (job % panel_jobs) * panel_chunk
+        for panel in range(first_panel, min(panels, first_panel + panel_chunk)):
+            w = weights + slot * weights_slot + panel * weights_panel
+            y = out + slot * out_slot + panel * width * out_block
+            b = bias + panel * bias_panel
+            e = extra + slot * extra_slot + panel * width * extra_block
+            x = source + slot * source_slot
+            row = first_row
+            while row < last_row:
+                left = last_row - row
+                xr, yr, er = x + row * 32, y + row * out_row, e + row * extra_row
+                if width == 2:
+                    if left >= 6 and left != 8:
+                        _six_by_two(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
+                        row += 6
+                    elif left >= 4:
+                        _four_by_two(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
+                        row += 4
+                    elif left >= 2:
+                        _two_by_two(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
+                        row += 2
+                    else:
+                        _one_by_two(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
+                        row += 1
+                elif width == 3:
+                    if left >= 4:
+                        _four_by_three(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
+                        row += 4
+                    elif left >= 2:
+                        _two_by_three(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
+                        row += 2
+                    else:
+                        _one_by_three(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
+                        row += 1
+                elif left >= 8:
+                    _eight_by_one(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
+                    row += 8
+                elif left >= 4:
+                    _four_by_one(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
+                    row += 4
+                else:
+                    _one_by_one(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
+                    row += 1
+
+
+def panel_width(blocks: int) -> int:
+    """Vectors of output channels that a product makes at a time, for so many blocks of eight channels."""
+    return 2 if blocks % 2 == 0 else 3 if blocks % 3 == 0 else 1

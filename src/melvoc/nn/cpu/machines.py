@@ -1,0 +1,220 @@
+"""Machines over rows: what the engine opens for the nodes of a network.
+
+They take and give `[B, blocks, n, 8]` (`rows`), and are otherwise machines as in `melvoc.nn.graph`: tensors that they
+keep are replaced, never written.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from melvoc.nn.alias_free import AliasFreeSnake
+from melvoc.nn.cpu.conv import Convolution, Upsampling
+from melvoc.nn.cpu.rows import LEAKY, SCALED, SCALED_SUM, Workspace, blocks_of, copied, move, steps
+from melvoc.nn.cpu.snake import CHUNK, snake
+from melvoc.nn.cpu.threads import TEAM
+from melvoc.nn.cpu.vector import LANES
+from melvoc.nn.graph import Machine
+
+SNAKE_REACH = 6
+
+
+class Coefficients:
+    """A snake's frequencies and factors for whole blocks of channels."""
+
+    def __init__(self, layer: AliasFreeSnake) -> None:
+        with torch.inference_mode():
+            frequency, factor = layer.act.coefficients()
+            self.blocks = blocks_of(len(frequency))
+            self.frequency, self.factor = torch.zeros(2, self.blocks * LANES).unbind(0)
+            self.frequency[: len(frequency)] = frequency
+            self.factor[: len(factor)] = factor
+
+
+def joined(first: Tensor | None, x: Tensor) -> Tensor:
+    """One signal after the other, without copying where there is only one."""
+    if first is None or first.shape[2] == 0:
+        return x
+    result = torch.empty(x.shape[0], x.shape[1], first.shape[2] + x.shape[2], LANES)
+    move(SCALED, first, result, 1.0)
+    move(SCALED, x, result[:, :, first.shape[2] :], 1.0)
+    return result
+
+
+class SnakeMachine(Machine):
+    """Runs an `AliasFreeSnake`; `write` puts the result where the caller wants it."""
+
+    def __init__(self, coefficients: Coefficients) -> None:
+        self.coefficients = coefficients
+        self.tail: Tensor | None = None
+        self.begin = 0  # sample that the tail begins with
+        self.given = 0
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        out = x.new_empty(x.shape[0], x.shape[1], self.ready(x.shape[2], last), LANES)
+        self.write(x, last, out)
+        return out
+
+    def ready(self, count: int, last: bool) -> int:
+        """How many outputs follow from so many more inputs."""
+        total = self.begin + (0 if self.tail is None else self.tail.shape[2]) + count
+        return max(0, total - (0 if last else SNAKE_REACH) - self.given)
+
+    def write(self, x: Tensor, last: bool, out: Tensor) -> None:
+        """Take the inputs and write the outputs that are ready."""
+        batch, blocks, rows, _ = out.shape
+        tail = x[:, :, :0] if self.tail is None else self.tail
+        if rows:
+            TEAM.run(
+                snake, batch * blocks * -(-rows // CHUNK), blocks, *steps(tail), tail.shape[2], *steps(x), x.shape[2],
+                self.given - self.begin, self.begin == 0, last, self.coefficients.frequency.data_ptr(),
+                self.coefficients.factor.data_ptr(), *steps(out), rows,
+            )  # fmt: skip
+        self.given += rows
+        kept = max(0, self.given - SNAKE_REACH) - self.begin
+        self.begin += kept
+        if kept >= tail.shape[2]:
+            self.tail = copied(x[:, :, kept - tail.shape[2] :])
+        else:
+            self.tail = copied(joined(tail[:, :, kept:], x))
+
+
+class Section(Machine):
+    """A convolution after an optional snake or leaky ReLU, plus an optional residual."""
+
+    def __init__(self, convolution: Convolution, activation: SnakeMachine | None, workspace: Workspace) -> None:
+        self.convolution, self.activation, self.workspace = convolution, activation, workspace
+        self.context: Tensor | None = None
+
+    def __call__(self, x: Tensor, last: bool, extra: Tensor | None = None) -> Tensor:
+        window = self._window(x, last)
+        channels, reach = self.convolution.channels, self.convolution.reach
+        count = max(0, window.shape[2] - 2 * reach)
+        out = torch.empty(x.shape[0], channels.outputs, count, LANES)
+        if count:
+            self.convolution.run(window, out, extra, self.workspace)
+        if not last:
+            self.context = copied(window[:, :, count:])
+        return out
+
+    def _window(self, x: Tensor, last: bool) -> Tensor:
+        """What came before, the activated input, and zeros at the ends."""
+        batch, blocks, rows, _ = x.shape
+        reach, slope = self.convolution.reach, self.convolution.layer.slope
+        new = rows if self.activation is None else self.activation.ready(rows, last)
+        start = reach if self.context is None else self.context.shape[2]
+        window = self.workspace.take("window", batch, blocks, start + new + (reach if last else 0), LANES)
+        if self.context is None:
+            window[:, :, :start].zero_()
+        else:
+            move(SCALED, self.context, window, 1.0)
+        body = window[:, :, start : start + new]
+        window[:, :, start + new :].zero_()
+        if self.activation is not None:
+            self.activation.write(x, last, body)
+        elif slope is not None:
+            move(LEAKY, x, body, slope)
+        else:
+            move(SCALED, x, body, 1.0)
+        return window
+
+    def fork(self) -> Self:
+        """The activation has a state of its own."""
+        twin = copy.copy(self)
+        twin.activation = None if self.activation is None else self.activation.fork()
+        return twin
+
+
+class ResidualSections(Machine):
+    """`x + sections(x)`; the skipped signal waits in a queue."""
+
+    def __init__(self, sections: list[Section]) -> None:
+        self.sections = sections
+        self.queue: Tensor | None = None
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        skipped = joined(self.queue, x)
+        y = x
+        for section in self.sections[:-1]:
+            y = section(y, last)
+        y = self.sections[-1](y, last, skipped)
+        if not last:
+            self.queue = copied(skipped[:, :, y.shape[2] :])
+        return y
+
+    def fork(self) -> Self:
+        """Fork the sections."""
+        twin = copy.copy(self)
+        twin.sections = [section.fork() for section in self.sections]
+        return twin
+
+
+class MeanRows(Machine):
+    """The mean of branches; those that are ahead wait."""
+
+    def __init__(self, machines: list[Machine]) -> None:
+        self.machines = machines
+        self.queues: list[Tensor | None] = [None] * len(machines)
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        parts = [
+            [part for part in (queue, machine(x, last)) if part is not None and part.shape[2]]
+            for queue, machine in zip(self.queues, self.machines, strict=True)
+        ]
+        count = min(sum(part.shape[2] for part in branch) for branch in parts)
+        total = torch.empty(x.shape[0], x.shape[1], count, LANES)
+        for number, branch in enumerate(parts):
+            done, rest = 0, x[:, :, :0]
+            for part in branch:
+                used = min(part.shape[2], count - done)
+                mode = SCALED_SUM if number else SCALED
+                move(mode, part[:, :, :used], total[:, :, done : done + used], 1.0 / len(parts))
+                done += used
+                rest = joined(rest, part[:, :, used:]) if used < part.shape[2] else rest
+            self.queues[number] = None if last else copied(rest)
+        return total
+
+    def fork(self) -> Self:
+        """Fork each branch."""
+        twin = copy.copy(self)
+        twin.machines, twin.queues = [machine.fork() for machine in self.machines], list(self.queues)
+        return twin
+
+
+class UpsamplingMachine(Machine):
+    """Runs a `ConvTranspose1d`: drops `crop` samples at the start and gives exactly `rate` an input in all."""
+
+    def __init__(self, upsampling: Upsampling, workspace: Workspace) -> None:
+        self.upsampling, self.workspace = upsampling, workspace
+        self.context: Tensor | None = None
+        self.drop = upsampling.layer.crop
+        self.owed = 0
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        layer, taps, rate = self.upsampling.layer, self.upsampling.taps, self.upsampling.rate
+        batch, blocks, rows, _ = x.shape
+        start = taps - 1 if self.context is None else self.context.shape[2]
+        window = self.workspace.take("window", batch, blocks, start + rows + (layer.tail if last else 0), LANES)
+        if self.context is None:
+            window[:, :, :start].zero_()
+        else:
+            move(SCALED, self.context, window, 1.0)
+        body = window[:, :, start : start + rows]
+        window[:, :, start + rows :].zero_()
+        move(SCALED if layer.slope is None else LEAKY, x, body, 1.0 if layer.slope is None else layer.slope)
+        count = max(0, window.shape[2] - taps + 1)
+        out = torch.empty(batch, self.upsampling.channels.outputs, count * rate, LANES)
+        if count:
+            self.upsampling.run(window, out)
+        if not last:
+            self.context = copied(window[:, :, count:])
+        self.owed += rows * rate
+        dropped = min(self.drop, out.shape[2])
+        self.drop -= dropped
+        out = out[:, :, dropped : dropped + self.owed]
+        self.owed -= out.shape[2]
+        return out

@@ -1,0 +1,141 @@
+"""Signals as rows of eight channels, `[B, ceil(C / 8), N, 8]`, and the passes over them that are not convolutions.
+
+The last two dimensions are contiguous, the others may have any step: a slice along time is a view.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from llvmlite import ir
+from torch import Tensor
+from torch.nn import functional as F
+
+from melvoc.nn.cpu.threads import TEAM
+from melvoc.nn.cpu.vector import LANES, instructions, kernel, load, store, take_job
+
+ROW_CHUNK = 2048
+
+
+def _emit_leaky(builder: ir.IRBuilder, source: ir.Value, target: ir.Value, slope: ir.Value) -> None:
+    store(builder, target, load(builder, source).leaky(load(builder, slope)))
+
+
+def _emit_scaled(builder: ir.IRBuilder, source: ir.Value, target: ir.Value, scale: ir.Value) -> None:
+    store(builder, target, load(builder, source) * load(builder, scale))
+
+
+def _emit_scaled_sum(builder: ir.IRBuilder, source: ir.Value, target: ir.Value, scale: ir.Value) -> None:
+    store(builder, target, load(builder, target) + load(builder, source) * load(builder, scale))
+
+
+_leaky = instructions(3, _emit_leaky)
+_scaled = instructions(3, _emit_scaled)
+_scaled_sum = instructions(3, _emit_scaled_sum)
+
+
+@kernel
+def pass_over(
+    counter: int,
+    jobs: int,
+    mode: int,
+    blocks: int,
+    rows: int,
+    source: int,
+    source_batch: int,
+    source_block: int,
+    out: int,
+    out_batch: int,
+    out_block: int,
+    factor: int,
+) -> None:
+    """Each row of `out` from that of `source`: mode 0 leaky ReLU (factor: its slope), 1 times factor, 2 plus times factor."""
+    chunk_count = (rows + 2048 - 1) // 2048
+    while True:
+        job = take_job(counter)
+        if job >= jobs:
+            break
+        block = (job // chunk_count) % blocks
+        entry = job // chunk_count // blocks
+        start = (job % chunk_count) * 2048
+        x = source + entry * source_batch + block * source_block
+        y = out + entry * out_batch + block * out_block
+        if mode == 0:
+            for i in range(start, min(rows, start + 2048)):
+                _leaky(x + i * 32, y + i * 32, factor)
+        elif mode == 1:
+            for i in range(start, min(rows, start + 2048)):
+                _scaled(x + i * 32, y + i * 32, factor)
+        else:
+            for i in range(start, min(rows, start + 2048)):
+                _scaled_sum(x + i * 32, y + i * 32, factor)
+
+
+LEAKY, SCALED, SCALED_SUM = 0, 1, 2
+_FACTORS = threading.local()
+
+
+def constant(value: float) -> Tensor:
+    """A row of one value; each thread keeps those that it has used."""
+    known: dict[float, Tensor] = _FACTORS.__dict__.setdefault("known", {})
+    if value not in known:
+        known[value] = torch.full((LANES,), value)
+    return known[value]
+
+
+def steps(x: Tensor) -> tuple[int, int, int]:
+    """Address, and bytes from batch entry to entry and from block to block."""
+    return x.data_ptr(), 4 * x.stride(0), 4 * x.stride(1)
+
+
+def move(mode: int, source: Tensor, out: Tensor, factor: float) -> None:
+    """Run `pass_over` for all rows of source."""
+    batch, blocks, rows, _ = source.shape
+    if rows:
+        jobs = batch * blocks * -(-rows // ROW_CHUNK)
+        TEAM.run(pass_over, jobs, mode, blocks, rows, *steps(source), *steps(out), constant(factor).data_ptr())
+
+
+def copied(x: Tensor) -> Tensor:
+    """A copy: for what has to outlive the buffer that it is in."""
+    result = torch.empty(x.shape)
+    move(SCALED, x, result, 1.0)
+    return result
+
+
+def blocks_of(channels: int) -> int:
+    """Blocks of eight that hold so many channels."""
+    return -(-channels // LANES)
+
+
+def to_rows(x: Tensor) -> Tensor:
+    """`[B, C, N]` to rows; channels that there are not are 0."""
+    batch, channels, count = x.shape
+    x = F.pad(x, (0, 0, 0, -channels % LANES))
+    return x.reshape(batch, -1, LANES, count).transpose(2, 3).contiguous()
+
+
+def from_rows(x: Tensor, channels: int) -> Tensor:
+    """Rows to `[B, C, N]`."""
+    batch, blocks, count, _ = x.shape
+    return x.transpose(2, 3).reshape(batch, blocks * LANES, count)[:, :channels].contiguous()
+
+
+class Workspace(threading.local):
+    """Buffers that a thread uses again and again; what is in one lasts until the next `take` of its name."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """A buffer `[*shape]` with anything in it."""
+        size = 1
+        for length in shape:
+            size *= length
+        buffer = self.buffers.get(name)
+        if buffer is None or buffer.numel() < size:
+            buffer = self.buffers[name] = torch.empty(size + size // 8)
+        return buffer[:size].view(shape)
+
+

@@ -1,0 +1,158 @@
+"""Vectors of eight floats in numba kernels: LLVM instructions, written out by small Python programs.
+
+Numba turns loops into vector code only where it recognises them. The kernels here do not hope for that: a `Vec` is a
+value of LLVM's type `<8 x float>` with Python's operators, a program over such values (`Program`) is unrolled when a
+kernel is compiled, and LLVM maps the result to the machine at hand (one AVX register, two of NEON).
+
+Kernels take addresses as integers. Signals inside the engine are `[B, ceil(C / 8), N, 8]`: eight channels beside one
+another, so that time, dilation and tiles need neither shuffles nor unaligned remainders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self, TypeVar
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+LANES = 8
+ROW_BYTES = 4 * LANES  # one sample of eight channels
+
+INT = ir.IntType(64)
+FLOAT = ir.FloatType()
+VECTOR = ir.VectorType(FLOAT, LANES)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def kernel(function: Function) -> Function:
+    """Compile on first use, cached on disk; runs without Python's lock. Serial: `threads.Team` runs it several times."""
+    return njit(nogil=True, cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def instructions(argument_count: int, emit: Callable[..., None]) -> Any:
+    """A function for kernels of so many int64 arguments, whose LLVM code `emit(builder, *arguments)` writes."""
+
+    def typer(_context: object, *arguments: object) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, _signature: object, values: Sequence[ir.Value]) -> Any:
+            emit(builder, *values)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * argument_count), codegen
+
+    names = ", ".join(f"a{i}" for i in range(argument_count))
+    scope: dict[str, Any] = {"typer": typer}
+    exec(f"def typed(context, {names}): return typer(context, {names})", scope)  # numba wants each argument by name
+    return intrinsic(scope["typed"])
+
+
+class Vec:
+    """Eight floats while a kernel is compiled. Products that are added become fused multiply-adds."""
+
+    __slots__ = ("builder", "value")
+
+    def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
+        self.builder, self.value = builder, value
+
+    def _other(self, other: Self | float) -> ir.Value:
+        return other.value if isinstance(other, Vec) else splat(float(other))
+
+    def __add__(self, other: Self | float) -> Vec:
+        return Vec(self.builder, self.builder.fadd(self.value, self._other(other), flags=("contract",)))
+
+    def __sub__(self, other: Self | float) -> Vec:
+        return Vec(self.builder, self.builder.fsub(self.value, self._other(other), flags=("contract",)))
+
+    def __mul__(self, other: Self | float) -> Vec:
+        return Vec(self.builder, self.builder.fmul(self.value, self._other(other), flags=("contract",)))
+
+    def plus_exactly(self, other: float) -> Vec:
+        """Add, never fused with what comes before or after."""
+        return Vec(self.builder, self.builder.fadd(self.value, splat(other)))
+
+    def clamp(self, limit: float) -> Vec:
+        """To [-limit, limit]."""
+        low, high = splat(-limit), splat(limit)
+        value = self.builder.select(self.builder.fcmp_ordered("<", self.value, high), self.value, high)
+        return Vec(self.builder, self.builder.select(self.builder.fcmp_ordered(">", value, low), value, low))
+
+    def leaky(self, slope: Vec) -> Vec:
+        """`max(x, slope x)`, a leaky ReLU for slopes of at most 1."""
+        scaled = (self * slope).value
+        return Vec(self.builder, self.builder.select(self.builder.fcmp_ordered(">", self.value, scaled), self.value, scaled))
+
+
+def splat(value: float) -> ir.Constant:
+    """The same constant in each lane."""
+    return ir.Constant(VECTOR, [value] * LANES)
+
+
+def integer(value: int) -> ir.Constant:
+    """An int64."""
+    return ir.Constant(INT, value)
+
+
+def at(builder: ir.IRBuilder, address: ir.Value, index: int, step: ir.Value | int = ROW_BYTES) -> ir.Value:
+    """The address of a row: `address + index * step`, the step in bytes."""
+    if index == 0:
+        return address
+    offset = integer(index * step) if isinstance(step, int) else builder.mul(step, integer(index))
+    return builder.add(address, offset)
+
+
+def load(builder: ir.IRBuilder, address: ir.Value) -> Vec:
+    """Eight floats from an address."""
+    return Vec(builder, builder.load(builder.inttoptr(address, VECTOR.as_pointer()), align=4))
+
+
+def store(builder: ir.IRBuilder, address: ir.Value, vector: Vec) -> None:
+    """Eight floats to an address."""
+    builder.store(vector.value, builder.inttoptr(address, VECTOR.as_pointer()), align=4)
+
+
+def spread(builder: ir.IRBuilder, address: ir.Value) -> Vec:
+    """One float from an address, in each lane."""
+    scalar = builder.load(builder.inttoptr(address, FLOAT.as_pointer()), align=4)
+    undefined = ir.Constant(VECTOR, ir.Undefined)
+    single = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
+    return Vec(builder, builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)))
+
+
+def _emit_copy(builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> None:
+    store(builder, target, load(builder, source))
+
+
+def _emit_zero(builder: ir.IRBuilder, target: ir.Value) -> None:
+    store(builder, target, Vec(builder, splat(0.0)))
+
+
+def _emit_add(builder: ir.IRBuilder, source: ir.Value, other: ir.Value, target: ir.Value) -> None:
+    store(builder, target, load(builder, source) + load(builder, other))
+
+
+copy_row = instructions(2, _emit_copy)  # source, target
+zero_row = instructions(1, _emit_zero)  # target
+add_rows = instructions(3, _emit_add)  # source, source, target
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def take_job(_context: object, counter: object) -> Any:
+    """The next number of a counter that several threads share: `take_job(address)`."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, _signature: object, values: Sequence[ir.Value]) -> Any:
+        pointer = builder.inttoptr(values[0], INT.as_pointer())
+        return builder.atomic_rmw("add", pointer, integer(1), "monotonic")
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def read_int(_context: object, address: object) -> Any:
+    """The int64 at an address."""
+
+    def codegen(context: Any, builder: ir.IRBuilder, _signature: object, values: Sequence[ir.Value]) -> Any:
+        return builder.load(builder.inttoptr(values[0], INT.as_pointer()))
+
+    return types.int64(types.int64), codegen
