@@ -30,7 +30,7 @@ LAYERS: list[set[str]] = [
     {"train"},
     {"cli", "__main__"},
 ]
-WITHIN_A_ROW = {("audio", "resample"), ("mel_check", "mel"), ("__main__", "cli")}
+WITHIN_A_ROW = {("audio", "resample"), ("resample", "nn"), ("mel_check", "mel"), ("__main__", "cli")}
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 

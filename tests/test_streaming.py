@@ -131,7 +131,8 @@ def test_a_stream_that_resamples_has_no_seams() -> None:
     torch.testing.assert_close(got, whole, atol=1e-5, rtol=0)
     with voc.stream(sample_rate=48000) as stream:
         given_out = stream.push(mel).shape[-1]
-        assert whole.shape[-1] - given_out == pytest.approx(stream.latency_samples, abs=1)
+        missing = whole.shape[-1] - given_out
+        assert missing <= stream.latency_samples < missing + 200, "the bound holds, to a block of the resampler"
 
 
 def test_streams_of_one_model_are_independent_and_run_in_threads() -> None:
