@@ -1,0 +1,99 @@
+"""Vocoders to and from files, bytes and dicts of tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from melvoc import checkpoint as checkpoints
+from melvoc.checkpoint import Checkpoint
+from melvoc.models import build, describe
+from melvoc.vocoder import Vocoder
+
+
+def save(vocoder: Vocoder, path: str | os.PathLike[str]) -> None:
+    """Write a vocoder into a melvoc file, which `melvoc.load` reads. The file is whole or not there.
+
+    Raises:
+        CheckpointError: a vocoder that is not melvoc's own, or a file that cannot be written.
+    """
+    checkpoints.write(describe(vocoder), path)
+
+
+def load_file(
+    path: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "auto",
+    dtype: torch.dtype | None = None,
+    engine: Literal["auto", "torch"] = "auto",
+    memory: Literal["auto", "low"] = "auto",
+) -> Vocoder:
+    """A vocoder of a melvoc file; weights on the CPU stay on disk and are mapped into memory.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or one whose weights do not fit its configuration.
+    """
+    return revive(checkpoints.read(path), device=device, dtype=dtype, engine=engine, memory=memory)
+
+
+def to_bytes(vocoder: Vocoder) -> bytes:
+    """What `save` writes, for embedding in another file."""
+    return checkpoints.to_bytes(describe(vocoder))
+
+
+def from_bytes(
+    data: bytes,
+    *,
+    device: str | torch.device = "auto",
+    dtype: torch.dtype | None = None,
+    engine: Literal["auto", "torch"] = "auto",
+    memory: Literal["auto", "low"] = "auto",
+) -> Vocoder:
+    """A vocoder of `to_bytes`' result.
+
+    Raises:
+        CheckpointError: as `load_file`.
+    """
+    return revive(checkpoints.from_bytes(data), device=device, dtype=dtype, engine=engine, memory=memory)
+
+
+def pack(vocoder: Vocoder) -> dict[str, Tensor]:
+    """A flat dict of plain tensors: survives `torch.save`, `torch.load(weights_only=True)` and safetensors."""
+    return checkpoints.pack(describe(vocoder))
+
+
+def unpack(
+    state: Mapping[str, Tensor],
+    *,
+    device: str | torch.device = "auto",
+    dtype: torch.dtype | None = None,
+    engine: Literal["auto", "torch"] = "auto",
+    memory: Literal["auto", "low"] = "auto",
+) -> Vocoder:
+    """A vocoder of `pack`'s dict.
+
+    Raises:
+        CheckpointError: as `load_file`.
+    """
+    return revive(checkpoints.unpack(state), device=device, dtype=dtype, engine=engine, memory=memory)
+
+
+def revive(
+    checkpoint: Checkpoint,
+    *,
+    device: str | torch.device,
+    dtype: torch.dtype | None,
+    engine: Literal["auto", "torch"],
+    memory: Literal["auto", "low"],
+) -> Vocoder:
+    """A vocoder of any checkpoint, Griffin-Lim's options included."""
+    if checkpoint.architecture == "griffinlim":
+        from melvoc.models import pick_device
+        from melvoc.models.griffinlim import GriffinLim
+
+        return GriffinLim.from_options(checkpoint.config, checkpoint.spec).to(pick_device(device), dtype)
+    return build(checkpoint, device=device, dtype=dtype, engine=engine, memory=memory)

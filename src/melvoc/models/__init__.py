@@ -1,0 +1,167 @@
+"""Architectures, one a file, and the way from a checkpoint to a vocoder and back.
+
+Architectures are named here as strings and imported when a checkpoint asks for them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from melvoc.checkpoint import Checkpoint, check_finite
+from melvoc.errors import CheckpointError, MelvocError
+from melvoc.vocoder import Vocoder
+
+if TYPE_CHECKING:
+    from melvoc.models.neural import NeuralVocoder
+
+# architecture: module, configuration, network
+ARCHITECTURES = {
+    "bigvgan": ("melvoc.models.bigvgan", "BigVGANConfig", "BigVGAN"),
+    "hifigan": ("melvoc.models.hifigan", "HiFiGANConfig", "HiFiGAN"),
+    "vocos": ("melvoc.models.vocos", "VocosConfig", "Vocos"),
+}
+
+
+def architecture(name: str, source: str = "this checkpoint") -> tuple[Any, type[nn.Module]]:
+    """The configuration's and the network's class.
+
+    Raises:
+        CheckpointError: an architecture that melvoc does not have.
+    """
+    if name not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{source}: architecture {name!r}, but melvoc has {', '.join(ARCHITECTURES)} and griffinlim; update melvoc"
+        )
+    module_name, config, network = ARCHITECTURES[name]
+    module = importlib.import_module(module_name)
+    return getattr(module, config), getattr(module, network)
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device, "auto" being the best there is: cuda, then mps, then the CPU.
+
+    Raises:
+        MelvocError: a device that torch does not know or does not have.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise MelvocError(f"device={device!r} is not to be had here ({error}); use 'auto' or 'cpu'") from error
+
+
+def build(
+    checkpoint: Checkpoint,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    engine: Literal["auto", "torch"] = "auto",
+    memory: Literal["auto", "low"] = "auto",
+) -> NeuralVocoder:
+    """A vocoder of a checkpoint of a neural architecture.
+
+    The network is built without memory for its weights (torch's meta device), and the checkpoint's tensors become its
+    parameters as they are: nothing is initialised, and nothing copied where type and device are right.
+
+    Args:
+        checkpoint: what to build.
+        device: where; "auto" for the best there is.
+        dtype: of the weights and the computation; None: float32.
+        engine: as in `NeuralVocoder`.
+        memory: as in `NeuralVocoder`.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown, of another shape or type, or has NaN.
+    """
+    from melvoc.models.neural import NeuralVocoder
+
+    config_class, network_class = architecture(checkpoint.architecture, checkpoint.source)
+    try:
+        config = config_class.from_dict(checkpoint.config)
+    except (CheckpointError, TypeError) as error:
+        raise CheckpointError(f"{checkpoint.source}: its configuration is not {checkpoint.architecture}'s: {error}") from error
+    with torch.device("meta"):
+        network = network_class(config)
+    check_tensors(checkpoint, network)
+    check_finite(checkpoint)
+    place, kind = pick_device(device), _floating(dtype)
+    tensors = {key: tensor.to(place, kind) for key, tensor in checkpoint.tensors.items()}
+    network.load_state_dict(tensors, strict=True, assign=True)
+    vocoder = NeuralVocoder(
+        network.eval().requires_grad_(False),  # type: ignore[arg-type]
+        name=checkpoint.name,
+        spec=checkpoint.spec,
+        engine=engine,
+        memory=memory,
+        licence=checkpoint.licence,
+        provenance=checkpoint.provenance,
+    )
+    return vocoder.to(place, kind)
+
+
+def check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:
+    """Compare names, shapes and types with what the network needs.
+
+    Raises:
+        CheckpointError: the first tensors that do not fit.
+    """
+    expected, tensors, source = network.state_dict(), checkpoint.tensors, checkpoint.source
+    for kind, keys in (("lacks", expected.keys() - tensors.keys()), ("has unknown", tensors.keys() - expected.keys())):
+        if keys:
+            some = ", ".join(sorted(keys)[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            raise CheckpointError(
+                f"{source} {kind} {some}; {checkpoint.architecture} with its configuration has {len(expected)} tensors. "
+                "The file and its configuration belong to different models, or the file is damaged"
+            )
+    for key, tensor in tensors.items():
+        if tensor.shape != expected[key].shape:
+            raise CheckpointError(
+                f"{source}: {key!r} has shape {list(tensor.shape)}, but the configuration makes it "
+                f"{list(expected[key].shape)}; they belong to different models"
+            )
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{source}: {key!r} is {tensor.dtype}, but weights are floating-point numbers")
+
+
+def describe(vocoder: Vocoder) -> Checkpoint:
+    """The checkpoint of a vocoder: what `build` needs to make it again.
+
+    Raises:
+        CheckpointError: a vocoder that is not melvoc's own.
+    """
+    from melvoc.models.griffinlim import GriffinLim
+    from melvoc.models.neural import NeuralVocoder
+
+    if isinstance(vocoder, GriffinLim):
+        return Checkpoint(
+            architecture="griffinlim", config=vocoder.options, spec=vocoder.spec, tensors={}, name=vocoder.name
+        )
+    if not isinstance(vocoder, NeuralVocoder):
+        raise CheckpointError(
+            f"{vocoder.name!r} is a {type(vocoder).__module__}.{type(vocoder).__qualname__}, which melvoc cannot save; "
+            "save it with the package it comes from"
+        )
+    return Checkpoint(
+        architecture=vocoder.architecture,
+        config=vocoder.network.config.to_dict(),
+        spec=vocoder.spec,
+        tensors=dict(vocoder.network.state_dict()),
+        name=vocoder.name,
+        licence=vocoder.licence,
+        provenance=vocoder.provenance,
+    )
+
+
+def _floating(dtype: torch.dtype | None) -> torch.dtype:
+    if dtype is None:
+        return torch.float32
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise MelvocError(f"dtype={dtype!r}, but it is a floating-point torch.dtype, or None for float32")
+    return dtype
