@@ -115,28 +115,29 @@ class Convolution:
         per_phase = -(--(-rows // self.dilation) // transform.outputs)
         tiles = batch * self.dilation * per_phase
         products = transform.products
-        inputs = workspace.take("input slots", products, channels.inputs, tiles, LANES)
-        outputs = workspace.take("output slots", products, channels.outputs, tiles, LANES)
+        input_step, output_step = slot_step(channels.inputs * tiles), slot_step(channels.outputs * tiles)
+        inputs = workspace.take("input slots", products * input_step // 4).data_ptr()
+        outputs = workspace.take("output slots", products * output_step // 4).data_ptr()
         tile_chunk = max(4, -(-tiles // 4))
         TEAM.run(
             tiles_to_slots, channels.inputs * -(-tiles // tile_chunk), transform.size, transform.outputs,
             channels.inputs, batch, self.dilation, per_phase, tile_chunk, *steps(window), window.shape[2],
-            inputs.data_ptr(),
+            inputs, input_step,
         )  # fmt: skip
         offsets = np.arange(channels.inputs) * tiles * ROW_BYTES
         row_chunk, panel_chunk, jobs = division(products, tiles, channels)
         nothing = ZEROS.data_ptr()
         TEAM.run(
             gemm.multiply, jobs, products, tiles, row_chunk, channels.panels, panel_chunk, channels.width,
-            inputs.data_ptr(), 4 * inputs.stride(0), offsets.ctypes.data, len(offsets),
+            inputs, input_step, offsets.ctypes.data, len(offsets),
             weights.data_ptr(), 4 * weights.stride(0),
-            outputs.data_ptr(), 4 * outputs.stride(0), ROW_BYTES, 4 * outputs.stride(1),
+            outputs, output_step, ROW_BYTES, tiles * ROW_BYTES,
             nothing, 0, nothing, 0, 0, 0,
         )  # fmt: skip
         added, extra_batch, extra_block, extra_row = extra_steps(extra)
         TEAM.run(
             slots_to_rows, channels.outputs * -(-tiles // tile_chunk), TRANSFORMS.index(transform), transform.outputs,
-            channels.outputs, batch, self.dilation, per_phase, tile_chunk, outputs.data_ptr(), *steps(out), rows,
+            channels.outputs, batch, self.dilation, per_phase, tile_chunk, outputs, output_step, *steps(out), rows,
             self.bias.data_ptr(), added, extra_batch, extra_block, extra_row,
         )  # fmt: skip
 
@@ -177,6 +178,11 @@ class Upsampling:
                 result.data_ptr(), ROW_BYTES, self.rate * ROW_BYTES, 4 * result.stride(0),
                 self.bias.data_ptr(), channels.width * ROW_BYTES, nothing, 0, 0, 0,
             )  # fmt: skip
+
+
+def slot_step(rows: int) -> int:
+    """Bytes from slot to slot: so that the slots of one tile lie in different sets of a cache (pages of 4096 bytes)."""
+    return -(-rows * ROW_BYTES // 4096) * 4096 + 64
 
 
 def padded_bias(bias: nn.Parameter | Tensor | None, blocks: int) -> Tensor:

@@ -7,6 +7,7 @@ keep are replaced, never written.
 from __future__ import annotations
 
 import copy
+import math
 from typing import Self
 
 import torch
@@ -24,15 +25,18 @@ SNAKE_REACH = 6
 
 
 class Coefficients:
-    """A snake's frequencies and factors for whole blocks of channels."""
+    """A snake's coefficients as the kernel wants them: a block's `a / pi` in two floats, and the factors."""
 
     def __init__(self, layer: AliasFreeSnake) -> None:
         with torch.inference_mode():
             frequency, factor = layer.act.coefficients()
-            self.blocks = blocks_of(len(frequency))
-            self.frequency, self.factor = torch.zeros(2, self.blocks * LANES).unbind(0)
-            self.frequency[: len(frequency)] = frequency
-            self.factor[: len(factor)] = factor
+            blocks = blocks_of(len(frequency))
+            turns = frequency.double() / math.pi
+            rows = torch.zeros(3, blocks * LANES)
+            rows[0, : len(turns)] = turns.float()
+            rows[1, : len(turns)] = (turns - turns.float().double()).float()
+            rows[2, : len(turns)] = factor
+            self.rows = rows.view(3, blocks, LANES).transpose(0, 1).contiguous()
 
 
 def joined(first: Tensor | None, x: Tensor) -> Tensor:
@@ -71,8 +75,7 @@ class SnakeMachine(Machine):
         if rows:
             TEAM.run(
                 snake, batch * blocks * -(-rows // CHUNK), blocks, *steps(tail), tail.shape[2], *steps(x), x.shape[2],
-                self.given - self.begin, self.begin == 0, last, self.coefficients.frequency.data_ptr(),
-                self.coefficients.factor.data_ptr(), *steps(out), rows,
+                self.given - self.begin, int(self.begin == 0), int(last), self.coefficients.rows.data_ptr(), *steps(out), rows,
             )  # fmt: skip
         self.given += rows
         kept = max(0, self.given - SNAKE_REACH) - self.begin

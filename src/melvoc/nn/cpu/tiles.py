@@ -65,11 +65,11 @@ def tiles_to_slots(
     source_block: int,
     rows: int,
     slots: int,
+    slot_step: int,
 ) -> None:
     """Transform a window of `rows` rows; what a tile needs beyond it is 0. A job is a block and up to `tile_chunk` tiles."""
     tiles = batch * dilation * per_phase
     chunk_count = (tiles + tile_chunk - 1) // tile_chunk
-    slot_step = blocks * tiles * 32
     scratch = np.empty(32 * 8 + 16, np.float32)
     spare = (scratch.ctypes.data + 63) // 64 * 64
     while True:
@@ -113,6 +113,7 @@ def slots_to_rows(
     per_phase: int,
     tile_chunk: int,
     slots: int,
+    slot_step: int,
     out: int,
     out_batch: int,
     out_block: int,
@@ -126,7 +127,6 @@ def slots_to_rows(
     """Slots of transform `number` back to `rows` rows, plus bias, plus `extra` (a residual; steps 0 for one row of zeros)."""
     tiles = batch * dilation * per_phase
     chunk_count = (tiles + tile_chunk - 1) // tile_chunk
-    slot_step = blocks * tiles * 32
     scratch = np.empty(33 * 8 + 16, np.float32)
     spare = (scratch.ctypes.data + 63) // 64 * 64
     nothing = spare + 32 * 32

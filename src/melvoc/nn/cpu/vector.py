@@ -72,11 +72,10 @@ class Vec:
         """Add, never fused with what comes before or after."""
         return Vec(self.builder, self.builder.fadd(self.value, splat(other)))
 
-    def clamp(self, limit: float) -> Vec:
-        """To [-limit, limit]."""
-        low, high = splat(-limit), splat(limit)
-        value = self.builder.select(self.builder.fcmp_ordered("<", self.value, high), self.value, high)
-        return Vec(self.builder, self.builder.select(self.builder.fcmp_ordered(">", value, low), value, low))
+    def at_most(self, limit: float) -> Vec:
+        """The smaller of each value and the limit; the limit for NaN."""
+        smaller = self.builder.fcmp_ordered("<", self.value, splat(limit))
+        return Vec(self.builder, self.builder.select(smaller, self.value, splat(limit)))
 
     def leaky(self, slope: Vec) -> Vec:
         """`max(x, slope x)`, a leaky ReLU for slopes of at most 1."""
