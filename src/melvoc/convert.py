@@ -54,31 +54,59 @@ def convert(
     source = os.fspath(path)
     values = config if isinstance(config, Mapping) else read_config(config)
     kind = _architecture_of(values, source)
-    config_class, network_class = architecture(kind, source)
+    config_class, _ = architecture(kind, source)
     try:
         settings = config_class.from_published(values)
         spec = _vocos_spec(values) if kind == "vocos" else MelSpec.from_config(values)
     except SpecError as error:
         raise CheckpointError(f"the configuration of {source} has no mel that melvoc can make: {error}") from error
-    checkpoint = Checkpoint(
-        architecture=kind,
-        config=settings.to_dict(),
-        spec=spec,
-        tensors=fold(_generator(read_tensors(path), source), source),
-        name=name or Path(source).resolve().parent.name or Path(source).stem,
-        licence=licence,
-        provenance=dict(provenance or {"converted from": Path(source).name}),
-        source=source,
-    )
-    with torch.device("meta"):
-        network = network_class(settings)
-    check_tensors(checkpoint, network)
-    check_finite(checkpoint)
     if settings.hop_length != spec.hop_length:
         raise CheckpointError(
             f"the configuration of {source} upsamples by {settings.hop_length}, but its hop size is {spec.hop_length}; "
             "it is not the one the model was trained with"
         )
+    return assemble(
+        path,
+        kind=kind,
+        config=settings.to_dict(),
+        spec=spec,
+        name=name or Path(source).resolve().parent.name or Path(source).stem,
+        licence=licence,
+        provenance=provenance or {"converted from": Path(source).name},
+    )
+
+
+def assemble(
+    path: str | os.PathLike[str],
+    *,
+    kind: str,
+    config: dict[str, Any],
+    spec: MelSpec,
+    name: str,
+    licence: str | None,
+    provenance: Mapping[str, str],
+) -> Checkpoint:
+    """The weights of a published file with a configuration that is known already, checked against each other.
+
+    Raises:
+        CheckpointError: as `convert`.
+    """
+    source = os.fspath(path)
+    checkpoint = Checkpoint(
+        architecture=kind,
+        config=config,
+        spec=spec,
+        tensors=fold(_generator(read_tensors(path), source), source),
+        name=name,
+        licence=licence,
+        provenance=dict(provenance),
+        source=source,
+    )
+    config_class, network_class = architecture(kind, source)
+    with torch.device("meta"):
+        network = network_class(config_class.from_dict(config))
+    check_tensors(checkpoint, network)
+    check_finite(checkpoint)
     return checkpoint
 
 
