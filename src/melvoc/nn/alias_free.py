@@ -76,7 +76,8 @@ class Snake(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply to each sample."""
         frequency, factor = self.coefficients()
-        return x + factor[:, None] * torch.sin(frequency[:, None] * x).square()
+        y = x + factor[:, None] * torch.sin(frequency[:, None] * x).square()
+        return y.to(x.dtype)  # the parameters may be float32 where x is not
 
 
 class AliasFreeSnake(nn.Module):
@@ -104,6 +105,7 @@ class AliasFreeSnake(nn.Module):
     def upsample(self, x: Tensor) -> Tensor:
         """`[B, C, N]` to `[B, C, 2 (N - 6)]`, without padding."""
         batch, channels, _ = x.shape
+        x = x.to(self.up_filter.dtype)  # float32 for a signal in a half type
         pairs = F.conv1d(x.reshape(batch * channels, 1, -1), self.up_filter)  # [B * C, 2, N - 6]
         return pairs.transpose(1, 2).reshape(batch, channels, -1)
 
@@ -118,8 +120,8 @@ class AliasFreeSnake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The whole signal."""
-        x = self.activate(F.pad(x, (UP_REACH, UP_REACH), "replicate"))
-        return self.downsample(F.pad(x, (DOWN_LEFT, DOWN_RIGHT), "replicate"))
+        y = self.activate(F.pad(x, (UP_REACH, UP_REACH), "replicate"))
+        return self.downsample(F.pad(y, (DOWN_LEFT, DOWN_RIGHT), "replicate")).to(x.dtype)
 
     def open(self, engine: Engine) -> Machine:
         """One window at each rate."""

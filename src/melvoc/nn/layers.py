@@ -1,4 +1,7 @@
-"""Convolutions that run whole or in pieces. Weights are named and shaped as `torch.nn`'s."""
+"""Convolutions that run whole or in pieces. Weights are named and shaped as `torch.nn`'s.
+
+A convolution computes in its weights' type, whatever its input's: so a network may keep some layers in float32.
+"""
 
 from __future__ import annotations
 
@@ -49,11 +52,11 @@ class Conv1d(nn.Conv1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """The whole signal."""
-        return super().forward(rectify(input, self.slope))
+        return super().forward(rectify(input.to(self.weight.dtype), self.slope))
 
     def valid(self, x: Tensor) -> Tensor:
         """Without padding: `[B, in_channels, N]` to `[B, out_channels, N - 2 * reach]`."""
-        x = rectify(x, self.slope)
+        x = rectify(x.to(self.weight.dtype), self.slope)
         return F.conv1d(x, self.weight, self.bias, dilation=self.dilation, groups=self.groups)
 
     def open(self, engine: Engine) -> Machine:
@@ -106,7 +109,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """The whole signal."""
-        return super().forward(rectify(input, self.slope))[..., : input.shape[-1] * self.rate]
+        return super().forward(rectify(input.to(self.weight.dtype), self.slope))[..., : input.shape[-1] * self.rate]
 
     def valid(self, x: Tensor) -> Tensor:
         """The outputs between the first and the last input that have all their inputs.
@@ -114,7 +117,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         `[B, in_channels, N]` to `[B, out_channels, (N - taps + 1) * stride]`.
         """
         first, end = (self.taps - 1) * self.rate, x.shape[-1] * self.rate
-        x = rectify(x, self.slope)
+        x = rectify(x.to(self.weight.dtype), self.slope)
         return F.conv_transpose1d(x, self.weight, self.bias, self.stride)[..., first:end]
 
     def open(self, engine: Engine) -> Machine:

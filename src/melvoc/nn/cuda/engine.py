@@ -120,7 +120,8 @@ def convolution(layer: Conv1d, *, slope: float | None, bias: bool = True) -> Mac
 
     def run(x: Tensor, padding: int) -> Tensor:
         offset = layer.bias if bias else None
-        return F.conv1d(rectify(x, slope), layer.weight, offset, 1, padding, layer.dilation, layer.groups)
+        x = rectify(x.to(layer.weight.dtype), slope)
+        return F.conv1d(x, layer.weight, offset, 1, padding, layer.dilation, layer.groups)
 
     window = Window(lambda x: run(x, 0), span=2 * layer.reach + 1, left=layer.reach, right=layer.reach)
     return WholeMachine(lambda x: run(x, layer.reach), window)
