@@ -1,4 +1,12 @@
-"""melvoc turns mel spectrograms into sound."""
+"""melvoc turns mel spectrograms into sound.
+
+- `load`, `list_vocoders`, `info`: vocoders by name, path or repository (`melvoc.registry`).
+- `Vocoder`: what each of them is, and what a plugin subclasses (`melvoc.vocoder`, `melvoc.streaming`).
+- `MelSpec`, `MelSpectrogram`, `convert_mel`: what a mel is (`melvoc.spec`, `melvoc.mel`, `melvoc.inversion`).
+- `save`, `to_bytes`, `from_bytes`, `pack`, `unpack`: vocoders to and from files (`melvoc.files`).
+- `melvoc.audio`, `melvoc.resample`: sound files and sample rates.
+- `melvoc.train`: a small generator for your own sounds.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +19,36 @@ from melvoc.errors import (
     SpecError,
     UnknownVocoderError,
 )
+from melvoc.files import from_bytes, pack, save, to_bytes, unpack
+from melvoc.inversion import convert_mel
 from melvoc.mel import MelSpectrogram
+from melvoc.registry import VocoderInfo, info, list_vocoders, load
 from melvoc.spec import MelSpec
+from melvoc.streaming import VocoderStream
 from melvoc.vocoder import Vocoder
 
 __version__ = "0.1.0"
+__all__ = [
+    "CheckpointError",
+    "DownloadError",
+    "MelMismatchError",
+    "MelSpec",
+    "MelSpectrogram",
+    "MelvocError",
+    "PluginError",
+    "SpecError",
+    "UnknownVocoderError",
+    "Vocoder",
+    "VocoderInfo",
+    "VocoderStream",
+    "__version__",
+    "convert_mel",
+    "from_bytes",
+    "info",
+    "list_vocoders",
+    "load",
+    "pack",
+    "save",
+    "to_bytes",
+    "unpack",
+]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from melvoc import checkpoint as checkpoints
 from melvoc.checkpoint import Checkpoint
-from melvoc.models import build, describe
+from melvoc.errors import CheckpointError, MelvocError
+from melvoc.models import build, describe, pick_device
 from melvoc.vocoder import Vocoder
 
 
@@ -92,8 +93,11 @@ def revive(
 ) -> Vocoder:
     """A vocoder of any checkpoint, Griffin-Lim's options included."""
     if checkpoint.architecture == "griffinlim":
-        from melvoc.models import pick_device
         from melvoc.models.griffinlim import GriffinLim
 
-        return GriffinLim.from_options(checkpoint.config, checkpoint.spec).to(pick_device(device), dtype)
+        try:
+            vocoder = GriffinLim.from_options(checkpoint.config, name=checkpoint.name)
+        except MelvocError as error:
+            raise CheckpointError(f"{checkpoint.source}: its options are not Griffin-Lim's: {error}") from error
+        return vocoder.to(pick_device(device), dtype)
     return build(checkpoint, device=device, dtype=dtype, engine=engine, memory=memory)

@@ -20,6 +20,7 @@ import torch
 
 from melvoc.errors import CheckpointError, MelvocError, PluginError, UnknownVocoderError
 from melvoc.models import pick_device
+from melvoc.published import PUBLISHED
 from melvoc.spec import MelSpec
 from melvoc.vocoder import Vocoder
 
@@ -91,7 +92,9 @@ def installed() -> dict[str, list[Claim]]:
 def list_vocoders() -> list[str]:
     """Every registered name, melvoc's own first. Imports no plugin and downloads nothing."""
     table = installed()
+    first = {name: place for place, name in enumerate(PUBLISHED)}  # the best ones lead; installers sort by the alphabet
     own = [name for name, claims in table.items() if claims[0].distribution == OWN]
+    own.sort(key=lambda name: (first.get(name, len(first)), name))
     return own + sorted(name for name in table if name not in own)
 
 
@@ -197,8 +200,6 @@ def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
     distribution = f"{claim.distribution} {claim.version}".strip()
     if claim.distribution != OWN:
         return VocoderInfo(name=name, distribution=distribution, origin=claim.value)
-    from melvoc.published import PUBLISHED
-
     row = PUBLISHED.get(name)
     if row is None:
         return VocoderInfo(name=name, distribution=distribution, architecture=name, parameters=0, licence="MIT")
