@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from melvoc.atomic import replacing
 from melvoc.errors import CheckpointError, SpecError
 from melvoc.spec import MelSpec
 
@@ -148,15 +148,8 @@ def write(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
 
     target = Path(path)
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        os.close(handle)
-        try:
+        with replacing(target) as temporary:
             save_file(_savable(checkpoint.tensors), temporary, metadata={HEADER_KEY: checkpoint.header()})
-            Path(temporary).chmod(0o666 & ~_umask())  # mkstemp's is for one user only
-            os.replace(temporary, target)  # noqa: PTH105 - over an existing file, on every platform
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
     except Exception as error:
         raise CheckpointError(f"{target}: cannot be written ({error}); is there room, and may you write there?") from error
 
@@ -251,8 +244,3 @@ def _savable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """On the CPU, contiguous, without gradients."""
     return {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
 
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

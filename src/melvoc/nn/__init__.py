@@ -1,4 +1,4 @@
-"""Layers of vocoders, and the network as an expression of them. Knows torch and nothing of melvoc.
+"""Layers of vocoders, and the network as an expression of them. Knows torch, and of melvoc only the errors.
 
 - `graph`: nodes (chain, residual, mean), the machines that run them piece by piece, and the engine that opens machines.
 - `layers`: convolution, transposed convolution, frame-wise layers.

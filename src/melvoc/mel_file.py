@@ -1,0 +1,84 @@
+"""Mels on disk: safetensors with their spec, and bare NumPy arrays."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from melvoc.atomic import replacing
+from melvoc.errors import MelvocError, SpecError
+from melvoc.spec import MelSpec
+
+KEY = "mel"
+HEADER_KEY = "melvoc_mel"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelFile:
+    """A mel with what is known of it.
+
+    Attributes:
+        mel: `[B, n_mels, T]` or `[n_mels, T]`.
+        spec: None for a bare array.
+        samples: of the audio that it was made of, at the spec's rate; None where not known.
+    """
+
+    mel: Tensor
+    spec: MelSpec | None = None
+    samples: int | None = None
+
+
+def write_mel(path: str | os.PathLike[str], mel: Tensor, spec: MelSpec, *, samples: int | None = None) -> None:
+    """Write a mel: `.safetensors` with its spec, or `.npy` without. The file is whole or not there.
+
+    Raises:
+        MelvocError: another ending, or a file that cannot be written.
+    """
+    import numpy
+    from safetensors.torch import save_file
+
+    target = Path(path)
+    if target.suffix not in (".safetensors", ".npy"):
+        raise MelvocError(f"{target}: a mel is written as .safetensors (with its spec) or .npy, not {target.suffix!r}")
+    mel = mel.detach().cpu().contiguous()
+    try:
+        with replacing(target) as temporary:
+            if target.suffix == ".npy":
+                numpy.save(temporary, mel.numpy())
+            else:
+                header = {"version": 1, "spec": spec.to_dict(), "samples": samples}
+                save_file({KEY: mel}, temporary, metadata={HEADER_KEY: json.dumps(header)})
+    except OSError as error:
+        raise MelvocError(f"{target}: cannot be written ({error.strerror or error}); is the folder there, with room?") from error
+
+
+def read_mel(path: str | os.PathLike[str]) -> MelFile:
+    """Read a mel that `write_mel` wrote, or any `.npy` array of floats.
+
+    Raises:
+        MelvocError: no such file, a damaged one, or none with a mel in it.
+    """
+    import numpy
+    from safetensors import SafetensorError, safe_open
+
+    source = Path(path)
+    if not source.is_file():
+        raise MelvocError(f"{source}: no such file; give the path of a saved mel")
+    try:
+        if source.suffix == ".npy":
+            return MelFile(mel=torch.from_numpy(numpy.load(source, allow_pickle=False).astype("float32")))
+        with safe_open(source, framework="pt", device="cpu") as file:
+            header = (file.metadata() or {}).get(HEADER_KEY)
+            if header is None or KEY not in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                raise MelvocError(f"{source}: safetensors, but no mel that melvoc wrote; make it with `melvoc mel`")
+            values = json.loads(header)
+            return MelFile(mel=file.get_tensor(KEY), spec=MelSpec.from_dict(values["spec"]), samples=values.get("samples"))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, SpecError):
+            raise
+        raise MelvocError(f"{source}: no readable mel ({error}); make it with `melvoc mel`") from error
