@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from melvoc.nn.alias_free import AliasFreeSnake
-from melvoc.nn.cpu.conv import Convolution, Upsampling
+from melvoc.nn.cpu.conv import Convolution
 from melvoc.nn.cpu.machines import (
     Coefficients,
     MeanRows,
@@ -21,6 +21,7 @@ from melvoc.nn.cpu.machines import (
 )
 from melvoc.nn.cpu.plan import CostModel
 from melvoc.nn.cpu.rows import Workspace, blocks_of, from_rows, to_rows
+from melvoc.nn.cpu.weights import Budget
 from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Mean, Node, Residual
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
@@ -37,6 +38,7 @@ class CpuEngine(Engine):
         self.memory = memory
         self.costs = CostModel() if costs is None else costs
         self.workspace = Workspace()
+        self._budget = Budget(memory == "low")
         self._lock = threading.Lock()
         self._layers: dict[int, tuple[nn.Module, tuple[Any, ...], Any]] = {}
 
@@ -83,9 +85,9 @@ class CpuEngine(Engine):
         if isinstance(node, AliasFreeSnake):
             return SnakeMachine(self._prepared(node, Coefficients))
         if isinstance(node, Conv1d) and node.groups == 1:
-            return Section(self._prepared(node, lambda layer: Convolution(layer, self.costs)), None, self.workspace)
+            return Section(self._prepared(node, self._convolution), None, self.workspace)
         if isinstance(node, ConvTranspose1d) and node.groups == 1:
-            return UpsamplingMachine(self._prepared(node, Upsampling), self.workspace)
+            return UpsamplingMachine(node, self._prepared(node, self._convolution), self.workspace)
         return None
 
     def _native_chain(self, nodes: list[Node]) -> Machine | None:
@@ -99,6 +101,9 @@ class CpuEngine(Engine):
                     machine.activation = machines.pop()  # type: ignore[assignment]
             machines.append(machine)
         return ChainMachine(machines)
+
+    def _convolution(self, layer: Conv1d | ConvTranspose1d) -> Convolution:
+        return Convolution(layer, self.costs, self._budget)
 
     def _prepared(self, layer: Any, prepare: Any) -> Any:
         """What belongs to a layer's present weights, made when it is first opened."""

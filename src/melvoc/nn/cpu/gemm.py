@@ -91,6 +91,7 @@ def multiply(
     row_chunk: int,
     panels: int,
     panel_chunk: int,
+    phase_panels: int,
     width: int,
     source: int,
     source_slot: int,
@@ -100,8 +101,10 @@ def multiply(
     weights_slot: int,
     out: int,
     out_slot: int,
+    out_phase: int,
     out_row: int,
     out_block: int,
+    first: int,
     bias: int,
     bias_panel: int,
     extra: int,
@@ -111,8 +114,9 @@ def multiply(
 ) -> None:
     """All products of a layer: `slots` of them, each `rows` by `panels * width * 8` output channels.
 
-    A job is one slot, up to `row_chunk` rows and up to `panel_chunk` panels. Steps named after what they step over;
-    all in bytes.
+    A job is one slot, up to `row_chunk` rows and up to `panel_chunk` panels. Steps are named after what they step over,
+    all in bytes. The weights begin with panel number `first`; a phase has `phase_panels` of them, and outputs,
+    residual and bias of its own.
     """
     row_jobs = (rows + row_chunk - 1) // row_chunk
     panel_jobs = (panels + panel_chunk - 1) // panel_chunk
@@ -128,9 +132,11 @@ def multiply(
         first_panel = (job % panel_jobs) * panel_chunk
         for panel in range(first_panel, min(panels, first_panel + panel_chunk)):
             w = weights + slot * weights_slot + panel * weights_panel
-            y = out + slot * out_slot + panel * width * out_block
-            b = bias + panel * bias_panel
-            e = extra + slot * extra_slot + panel * width * extra_block
+            phase = (first + panel) // phase_panels
+            column = (first + panel) - phase * phase_panels
+            y = out + slot * out_slot + phase * out_phase + column * width * out_block
+            b = bias + column * bias_panel
+            e = extra + slot * extra_slot + column * width * extra_block
             x = source + slot * source_slot
             row = first_row
             while row < last_row:

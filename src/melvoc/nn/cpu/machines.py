@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from melvoc.nn.alias_free import AliasFreeSnake
-from melvoc.nn.cpu.conv import Convolution, Upsampling
+from melvoc.nn.cpu.conv import Convolution
 from melvoc.nn.cpu.rows import LEAKY, SCALED, SCALED_SUM, Workspace, blocks_of, copied, move, steps
 from melvoc.nn.cpu.snake import CHUNK, snake
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.vector import LANES
 from melvoc.nn.graph import Machine
+from melvoc.nn.layers import ConvTranspose1d
 
 SNAKE_REACH = 6
 
@@ -95,9 +96,8 @@ class Section(Machine):
 
     def __call__(self, x: Tensor, last: bool, extra: Tensor | None = None) -> Tensor:
         window = self._window(x, last)
-        channels, reach = self.convolution.channels, self.convolution.reach
-        count = max(0, window.shape[2] - 2 * reach)
-        out = torch.empty(x.shape[0], channels.outputs, count, LANES)
+        count = max(0, window.shape[2] - self.convolution.span)
+        out = torch.empty(x.shape[0], self.convolution.weights.outputs, count, LANES)
         if count:
             self.convolution.run(window, out, extra, self.workspace)
         if not last:
@@ -107,7 +107,7 @@ class Section(Machine):
     def _window(self, x: Tensor, last: bool) -> Tensor:
         """What came before, the activated input, and zeros at the ends."""
         batch, blocks, rows, _ = x.shape
-        reach, slope = self.convolution.reach, self.convolution.layer.slope
+        reach, slope = self.convolution.span // 2, self.convolution.layer.slope
         new = rows if self.activation is None else self.activation.ready(rows, last)
         start = reach if self.context is None else self.context.shape[2]
         window = self.workspace.take("window", batch, blocks, start + new + (reach if last else 0), LANES)
@@ -191,14 +191,14 @@ class MeanRows(Machine):
 class UpsamplingMachine(Machine):
     """Runs a `ConvTranspose1d`: drops `crop` samples at the start and gives exactly `rate` an input in all."""
 
-    def __init__(self, upsampling: Upsampling, workspace: Workspace) -> None:
-        self.upsampling, self.workspace = upsampling, workspace
+    def __init__(self, layer: ConvTranspose1d, convolution: Convolution, workspace: Workspace) -> None:
+        self.layer, self.convolution, self.workspace = layer, convolution, workspace
         self.context: Tensor | None = None
-        self.drop = upsampling.layer.crop
+        self.drop = layer.crop
         self.owed = 0
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
-        layer, taps, rate = self.upsampling.layer, self.upsampling.taps, self.upsampling.rate
+        layer, taps, rate = self.layer, self.layer.taps, self.layer.rate
         batch, blocks, rows, _ = x.shape
         start = taps - 1 if self.context is None else self.context.shape[2]
         window = self.workspace.take("window", batch, blocks, start + rows + (layer.tail if last else 0), LANES)
@@ -210,9 +210,9 @@ class UpsamplingMachine(Machine):
         window[:, :, start + rows :].zero_()
         move(SCALED if layer.slope is None else LEAKY, x, body, 1.0 if layer.slope is None else layer.slope)
         count = max(0, window.shape[2] - taps + 1)
-        out = torch.empty(batch, self.upsampling.channels.outputs, count * rate, LANES)
+        out = torch.empty(batch, self.convolution.weights.outputs, count * rate, LANES)
         if count:
-            self.upsampling.run(window, out)
+            self.convolution.run(window, out, None, self.workspace)
         if not last:
             self.context = copied(window[:, :, count:])
         self.owed += rows * rate

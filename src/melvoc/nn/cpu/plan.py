@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
@@ -20,23 +19,25 @@ class CostModel:
     """
 
     multiply: float = 1.2e-11
-    stream: float = 6e-11
-    element: float = 3.0e-10
+    stream: float = 3e-11
+    element: float = 1.2e-10
 
     def direct(self, taps: int, inputs: int, outputs: int, rows: int) -> float:
         """Of a direct convolution of so many rows in all, blocks of eight channels."""
         pairs = 64 * inputs * outputs * taps
-        return max(rows * pairs * self.multiply, 4 * pairs * self.stream)
+        return rows * pairs * self.multiply + 4 * pairs * self.stream
 
     def transformed(self, transform: Transform, inputs: int, outputs: int, tiles: int) -> float:
         """Of one by transforms, for so many tiles in all."""
         pairs = 64 * inputs * outputs * transform.products
         moved = tiles * 8 * (inputs + outputs) * (transform.products + transform.size / 2)
-        return max(tiles * pairs * self.multiply, 4 * pairs * self.stream) + moved * self.element
+        return tiles * pairs * self.multiply + 4 * pairs * self.stream + moved * self.element
 
-    def choose(self, taps: int, dilation: int, inputs: int, outputs: int, shape: Sequence[int]) -> Transform | None:
-        """The cheapest way to `shape = [B, blocks, N, 8]` outputs; None for the direct one."""
-        return _choose(self, taps, dilation, inputs, outputs, shape[0], shape[2])
+    def choose(
+        self, taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int
+    ) -> Transform | None:
+        """The cheapest way to so many rows of output for each batch entry; None for the direct one."""
+        return _choose(self, taps, dilation, inputs, outputs, batch, rows)
 
 
 @functools.lru_cache(maxsize=4096)

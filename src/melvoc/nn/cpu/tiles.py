@@ -41,12 +41,13 @@ def _inverse(transform: Transform) -> Any:
     return instructions(7, emit)
 
 
-_forward_0, _inverse_0 = _forward(TRANSFORMS[0]), _inverse(TRANSFORMS[0])
+_forward_6, _inverse_0 = _forward(TRANSFORMS[0]), _inverse(TRANSFORMS[0])
 _forward_16, _inverse_1 = _forward(TRANSFORMS[1]), _inverse(TRANSFORMS[1])
 _forward_24, _inverse_2 = _forward(TRANSFORMS[2]), _inverse(TRANSFORMS[2])
 _forward_32, _inverse_3 = _forward(TRANSFORMS[3]), _inverse(TRANSFORMS[3])
 _inverse_4 = _inverse(TRANSFORMS[4])
 _inverse_5 = _inverse(TRANSFORMS[5])
+_forward_4, _inverse_6 = _forward(TRANSFORMS[6]), _inverse(TRANSFORMS[6])
 
 
 @kernel
@@ -97,8 +98,10 @@ def tiles_to_slots(
                 _forward_24(x, step, y, slot_step)
             elif size == 16:
                 _forward_16(x, step, y, slot_step)
+            elif size == 6:
+                _forward_6(x, step, y, slot_step)
             else:
-                _forward_0(x, step, y, slot_step)
+                _forward_4(x, step, y, slot_step)
 
 
 @kernel
@@ -108,6 +111,7 @@ def slots_to_rows(
     number: int,
     outputs: int,
     blocks: int,
+    rate: int,
     batch: int,
     dilation: int,
     per_phase: int,
@@ -124,7 +128,10 @@ def slots_to_rows(
     extra_block: int,
     extra_row: int,
 ) -> None:
-    """Slots of transform `number` back to `rows` rows, plus bias, plus `extra` (a residual; steps 0 for one row of zeros)."""
+    """Slots of transform `number` back to `rows` rows, plus bias, plus `extra` (a residual; steps 0 for one row of zeros).
+
+    An upsampling by `rate` has its output phases one after the other among the blocks.
+    """
     tiles = batch * dilation * per_phase
     chunk_count = (tiles + tile_chunk - 1) // tile_chunk
     scratch = np.empty(33 * 8 + 16, np.float32)
@@ -136,6 +143,7 @@ def slots_to_rows(
         if job >= jobs:
             break
         block = job // chunk_count
+        offset, column = block // (blocks // rate), block % (blocks // rate)
         first = (job % chunk_count) * tile_chunk
         for tile in range(first, min(tiles, first + tile_chunk)):
             phase = tile // per_phase
@@ -143,14 +151,14 @@ def slots_to_rows(
             if begin >= rows:
                 continue
             x = slots + (block * tiles + tile) * 32
-            y = out + (phase // dilation) * out_batch + block * out_block + begin * 32
-            e = extra + (phase // dilation) * extra_batch + block * extra_block + begin * extra_row
-            y_step, e_step = dilation * 32, dilation * extra_row
+            y = out + (phase // dilation) * out_batch + column * out_block + (begin * rate + offset) * 32
+            e = extra + (phase // dilation) * extra_batch + column * extra_block + begin * extra_row
+            y_step, e_step = dilation * rate * 32, dilation * extra_row
             target, target_step, added, added_step = y, y_step, e, e_step
             partial = begin + dilation * (outputs - 1) >= rows
             if partial:
                 target, target_step, added, added_step = spare, 32, nothing, 0
-            b = bias + block * 32
+            b = bias + column * 32
             if number == 0:
                 _inverse_0(x, slot_step, target, target_step, b, added, added_step)
             elif number == 1:
@@ -161,8 +169,10 @@ def slots_to_rows(
                 _inverse_3(x, slot_step, target, target_step, b, added, added_step)
             elif number == 4:
                 _inverse_4(x, slot_step, target, target_step, b, added, added_step)
-            else:
+            elif number == 5:
                 _inverse_5(x, slot_step, target, target_step, b, added, added_step)
+            else:
+                _inverse_6(x, slot_step, target, target_step, b, added, added_step)
             if partial:
                 for i in range((rows - begin + dilation - 1) // dilation):
                     add_rows(spare + i * 32, e + i * e_step, y + i * y_step)

@@ -197,4 +197,5 @@ TRANSFORMS: tuple[Transform, ...] = (
     Fourier(7, 32),
     Fourier(11, 24),
     Fourier(11, 32),
+    ToomCook(2, 4, TOOM[:3]),
 )
