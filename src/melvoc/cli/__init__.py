@@ -1,0 +1,77 @@
+"""The command line: arguments in, library calls, text out. The only part of melvoc that prints.
+
+A mistake of the user's, or a file that is bad, is one line on stderr and exit code 2. Warnings come after the work, and
+never beside an error. Ctrl-C is exit code 130, and leaves no half-written file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+from melvoc import __version__
+from melvoc.errors import MelvocError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line instead of the usage and one line."""
+        raise MelvocError(f"{message}; see `{self.prog} --help`")
+
+
+def build_parser() -> Parser:
+    """All commands."""
+    from melvoc.cli import doctor, mels, models, vocode
+
+    parser = Parser(prog="melvoc", description="Mel spectrograms to sound.")
+    parser.add_argument("--version", action="version", version=f"melvoc {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    for module in (models, vocode, mels, doctor):
+        module.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments; None: the process's.
+
+    Returns:
+        The exit code: 0, 2 for an error, 130 for Ctrl-C.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        try:
+            arguments = build_parser().parse_args(argv)
+            code = int(arguments.run(arguments))
+        except KeyboardInterrupt:
+            return _say("interrupted; nothing half-written was left", 130)
+        except BrokenPipeError:
+            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - whoever read has left; the interpreter flushes at exit
+            return 0
+        except MelvocError as error:
+            return _say(str(error), 2)
+        except Exception as error:
+            if os.environ.get("MELVOC_DEBUG"):
+                raise
+            return _say(f"{type(error).__name__}: {error} (MELVOC_DEBUG=1 shows where)", 2)
+    for warning in caught:
+        if "melvoc" in (warning.filename or "") or issubclass(warning.category, UserWarning):
+            print(f"melvoc: warning: {_line(str(warning.message))}", file=sys.stderr)
+    return code
+
+
+def _say(text: str, code: int) -> int:
+    print(f"melvoc: error: {_line(text)}", file=sys.stderr)
+    return code
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

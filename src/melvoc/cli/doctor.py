@@ -1,0 +1,63 @@
+"""`melvoc doctor`: what is installed, and what melvoc would use here and why."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from melvoc import __version__
+from melvoc.hub import cache_folder
+from melvoc.models import pick_device
+from melvoc.registry import installed
+
+PACKAGES = ("torch", "numpy", "scipy", "librosa", "numba", "soundfile", "safetensors", "huggingface_hub", "triton", "torchaudio")
+
+
+def add_parser(commands: Any) -> None:
+    """The command."""
+    parser = commands.add_parser("doctor", help="versions, device, caches, and what would be used and why")
+    parser.add_argument("--tune", action="store_true", help="measure the CPU's fast convolutions and keep the result")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what there is."""
+    print(f"melvoc {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for name in PACKAGES:
+        print(f"{name}: {_state(name)}")
+    device = pick_device("auto")
+    print(f"device: {device}, {torch.get_num_threads()} threads")
+    print(f"engine: {_engine(device)}")
+    cache = cache_folder()
+    files = [path for path in cache.rglob("*.safetensors") if path.is_file()] if cache.is_dir() else []
+    print(f"cache: {cache}, {len(files)} models, {sum(path.stat().st_size for path in files) / 1e6:.0f} MB")
+    for name, claims in sorted(installed().items()):
+        if len(claims) > 1 or claims[0].distribution != "melvoc":
+            print(f"plugin: {name}, by {', '.join(claim.distribution for claim in claims)}")
+    return 0
+
+
+def _state(name: str) -> str:
+    """The version, and whether it imports: a wheel may be there and not fit."""
+    try:
+        number = version(name)
+    except PackageNotFoundError:
+        return "not installed"
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        return f"{number}, does not import ({' '.join(str(error).split())[:120]}); melvoc does not need it to start"
+    return number
+
+
+def _engine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "fused Triton kernels, plain torch where they cannot run"
+    if device.type == "cpu":
+        return "fused and transform-domain kernels (numba)" if _state("numba")[0].isdigit() else "plain torch, for want of numba"
+    return f"plain torch, in blocks, on {device.type}"

@@ -1,0 +1,52 @@
+"""`melvoc mel`: a sound file into a mel."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+
+from melvoc.audio import AudioReader
+from melvoc.cli.common import add_fetching, default_spec, load, read_spec
+from melvoc.errors import MelvocError
+from melvoc.mel import MelSpectrogram
+from melvoc.mel_file import write_mel
+from melvoc.resample import Resampler
+
+
+def add_parser(commands: Any) -> None:
+    """The command."""
+    parser = commands.add_parser("mel", help="a sound file into a mel")
+    parser.add_argument("input", metavar="IN", help="WAV, FLAC, OGG or MP3, any rate, any number of channels")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help=".safetensors (with the spec) or .npy")
+    parser.add_argument("--spec", help="a preset's name, or a .json of MelSpec fields")
+    parser.add_argument("--vocoder", help="the mel of this vocoder: a name, a melvoc file, hf://owner/repo")
+    add_fetching(parser)
+    parser.set_defaults(run=run, device="cpu", dtype=None)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read, resample, analyse, in blocks; one mel a channel."""
+    if arguments.spec and arguments.vocoder:
+        raise MelvocError("--spec and --vocoder both say which mel is wanted; give one of them")
+    with AudioReader(arguments.input) as reader:
+        if arguments.vocoder:
+            spec = load(arguments, arguments.vocoder).spec
+        else:
+            spec = read_spec(arguments.spec) if arguments.spec else default_spec(reader.sample_rate)
+        resampler, analysis = Resampler(reader.sample_rate, spec.sample_rate), MelSpectrogram(spec).stream()
+        parts, samples = [], 0
+        for block in reader.blocks():
+            wave = resampler(block[:, None], False)[:, 0]
+            samples += wave.shape[-1]
+            parts.append(analysis.push(wave))
+        wave = resampler(torch.zeros(reader.channels, 1, 0), True)[:, 0]
+        samples += wave.shape[-1]
+        parts += [analysis.push(wave.reshape(reader.channels, -1)), analysis.flush()]
+        if not samples:
+            raise MelvocError(f"{arguments.input}: has no samples; give a file with sound in it")
+    mel = torch.cat(parts, dim=-1)
+    write_mel(arguments.output, mel, spec, samples=samples)
+    print(f"{arguments.output}: {mel.shape[0]} x {mel.shape[1]} bands x {mel.shape[2]} frames at {spec.sample_rate} Hz")
+    return 0

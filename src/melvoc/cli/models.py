@@ -1,0 +1,84 @@
+"""`melvoc list`, `info`, `download` and `convert`: which vocoders there are, and getting them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import melvoc
+from melvoc.cli.common import add_fetching
+from melvoc.errors import MelvocError
+
+
+def add_parser(commands: Any) -> None:
+    """The four commands."""
+    listing = commands.add_parser("list", help="the names of all vocoders")
+    listing.set_defaults(run=run_list)
+
+    info = commands.add_parser("info", help="what is known of a vocoder; downloads nothing")
+    info.add_argument("name", metavar="NAME", help="a registered name, or a melvoc file")
+    info.set_defaults(run=run_info)
+
+    download = commands.add_parser("download", help="fetch a published vocoder, verify and convert it")
+    download.add_argument("name", metavar="NAME", help="a registered name, or hf://owner/repo[@revision]")
+    add_fetching(download)
+    download.set_defaults(run=run_download)
+
+    convert = commands.add_parser("convert", help="a published checkpoint into a melvoc file")
+    convert.add_argument("checkpoint", metavar="CHECKPOINT", help="BigVGAN's, HiFi-GAN's or Vocos' generator")
+    convert.add_argument("--config", required=True, help="its config.json or config.yaml")
+    convert.add_argument("-o", "--output", required=True, help="the melvoc file, ending in .safetensors")
+    convert.add_argument("--name", help="what the vocoder is called (default: the checkpoint's folder)")
+    convert.add_argument("--licence", help="of the weights, to be kept in the file")
+    convert.set_defaults(run=run_convert)
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    """Names, one a line."""
+    print("\n".join(melvoc.list_vocoders()))
+    return 0
+
+
+def run_info(arguments: argparse.Namespace) -> int:
+    """One field a line; the spec's fields below."""
+    info = melvoc.info(arguments.name)
+    for field in dataclasses.fields(info):
+        value = getattr(info, field.name)
+        if value is None:
+            continue
+        if field.name == "spec":
+            print("spec:")
+            for name, part in info.spec.to_dict().items() if info.spec else ():
+                print(f"    {name}: {part}")
+        else:
+            print(f"{field.name}: {value:,}" if isinstance(value, int) else f"{field.name}: {value}")
+    return 0
+
+
+def run_download(arguments: argparse.Namespace) -> int:
+    """Load once, so that it is in the cache and known to be whole."""
+    options = {"allow_unverified": True} if arguments.allow_unverified else {}
+    vocoder = melvoc.load(
+        arguments.name, device="cpu", revision=arguments.revision, cache_dir=arguments.cache_dir,
+        local_files_only=arguments.local_files_only, **options,
+    )  # fmt: skip
+    print(f"{vocoder.name} is there: melvoc.load({arguments.name!r}) needs no network now")
+    return 0
+
+
+def run_convert(arguments: argparse.Namespace) -> int:
+    """Convert and say what came out."""
+    from melvoc.checkpoint import write
+    from melvoc.convert import convert
+
+    if Path(arguments.output).suffix != ".safetensors":
+        raise MelvocError(f"--output {arguments.output}: a melvoc file ends in .safetensors")
+    checkpoint = convert(
+        arguments.checkpoint, config=arguments.config, name=arguments.name, licence=arguments.licence
+    )
+    write(checkpoint, arguments.output)
+    size = Path(arguments.output).stat().st_size / 1e6
+    print(f"{arguments.output}: {checkpoint.architecture}, {len(checkpoint.tensors)} tensors, {size:.1f} MB")
+    return 0
