@@ -77,7 +77,9 @@ def parse_header(text: str, tensors: Mapping[str, Tensor], source: str) -> Check
         values = json.loads(text)
         version = values["format"]
     except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{source}: the melvoc header is damaged ({error!r}); save or convert the model again") from error
+        raise CheckpointError(
+            f"{source}: the melvoc header is damaged ({error!r}); save or convert the model again"
+        ) from error
     if version != FORMAT_VERSION:
         raise CheckpointError(
             f"{source}: melvoc format {version!r}, but this melvoc reads format {FORMAT_VERSION}; update melvoc, or "
@@ -95,7 +97,9 @@ def parse_header(text: str, tensors: Mapping[str, Tensor], source: str) -> Check
             source=source,
         )
     except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
-        raise CheckpointError(f"{source}: the melvoc header is damaged ({error}); save or convert the model again") from error
+        raise CheckpointError(
+            f"{source}: the melvoc header is damaged ({error}); save or convert the model again"
+        ) from error
 
 
 def read(path: str | os.PathLike[str]) -> Checkpoint:
@@ -138,6 +142,15 @@ def read_header(path: str | os.PathLike[str]) -> tuple[Checkpoint, int]:
     return parse_header(text, {}, source), count
 
 
+def is_melvoc_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a safetensors file has melvoc's header; a damaged file is an error.
+
+    Raises:
+        CheckpointError: no such file, no safetensors, or one that is cut.
+    """
+    return HEADER_KEY in _metadata(os.fspath(path))
+
+
 def write(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
     """Write a melvoc file: to a temporary name in the same folder, then moved, so that it is whole or not there.
 
@@ -151,7 +164,9 @@ def write(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
         with replacing(target) as temporary:
             save_file(_savable(checkpoint.tensors), temporary, metadata={HEADER_KEY: checkpoint.header()})
     except Exception as error:
-        raise CheckpointError(f"{target}: cannot be written ({error}); is there room, and may you write there?") from error
+        raise CheckpointError(
+            f"{target}: cannot be written ({error}); is there room, and may you write there?"
+        ) from error
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
@@ -174,7 +189,7 @@ def from_bytes(data: bytes, *, source: str = "these bytes") -> Checkpoint:
         tensors = load(data)
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
-    except (SafetensorError, ValueError, TypeError, RuntimeError) as error:
+    except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{source}: no safetensors, damaged or cut ({error}); make them with to_bytes") from error
     return parse_header(_header_of(metadata, source), tensors, source)
 
@@ -218,7 +233,9 @@ def check_finite(checkpoint: Checkpoint) -> None:
     for key, tensor in checkpoint.tensors.items():
         suspicious = tensor.is_floating_point() and not bool(torch.isfinite(tensor.sum()))
         if suspicious and not bool(torch.isfinite(tensor).all()):  # a sum can also overflow
-            raise CheckpointError(f"{checkpoint.source}: {key!r} has NaN or Inf in it; training went wrong, or the file is damaged")
+            raise CheckpointError(
+                f"{checkpoint.source}: {key!r} has NaN or Inf in it; training went wrong, or the file is damaged"
+            )
 
 
 def renamed(checkpoint: Checkpoint, name: str) -> Checkpoint:
@@ -229,6 +246,17 @@ def renamed(checkpoint: Checkpoint, name: str) -> Checkpoint:
 def _check_file(source: str) -> None:
     if not Path(source).is_file():
         raise CheckpointError(f"{source}: no such file; give the path of a melvoc .safetensors file")
+
+
+def _metadata(source: str) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    _check_file(source)
+    try:
+        with safe_open(source, framework="pt", device="cpu") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise CheckpointError(f"{source}: damaged or cut ({error}); download, copy or save it again") from error
 
 
 def _header_of(metadata: Mapping[str, str], source: str) -> str:
@@ -243,4 +271,3 @@ def _header_of(metadata: Mapping[str, str], source: str) -> str:
 def _savable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """On the CPU, contiguous, without gradients."""
     return {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-

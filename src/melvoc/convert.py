@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melvoc.checkpoint import Checkpoint, check_finite
+from melvoc.checkpoint import Checkpoint
 from melvoc.errors import CheckpointError, SpecError
-from melvoc.models import architecture, check_tensors
+from melvoc.models import architecture, empty_network
 from melvoc.spec import MelSpec
 
 # Not weights: BigVGAN's low-pass filters, Vocos' window, and the mel that Vocos carries with it.
@@ -102,11 +102,7 @@ def assemble(
         provenance=dict(provenance),
         source=source,
     )
-    config_class, network_class = architecture(kind, source)
-    with torch.device("meta"):
-        network = network_class(config_class.from_dict(config))
-    check_tensors(checkpoint, network)
-    check_finite(checkpoint)
+    empty_network(checkpoint)
     return checkpoint
 
 
@@ -128,9 +124,13 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{source}: cannot be read ({error.strerror}); give the model's config.json") from error
     except Exception as error:  # yaml's errors have no base that could be named without importing it
-        raise CheckpointError(f"{source}: no valid {source.suffix or 'JSON'} ({error}); is it the model's config?") from error
+        raise CheckpointError(
+            f"{source}: no valid {source.suffix or 'JSON'} ({error}); is it the model's config?"
+        ) from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{source}: holds a {type(values).__name__}, but a configuration is an object of keys and values")
+        raise CheckpointError(
+            f"{source}: holds a {type(values).__name__}, but a configuration is an object of keys and values"
+        )
     return values
 
 
@@ -150,16 +150,23 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
             return dict(load_file(source))
         content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        reason = _first_line(error)
         raise CheckpointError(
-            f"{source}: this pickle asks for more than tensors, or is damaged ({reason}); melvoc reads weights only and "
-            "runs nothing that a file brings along. Ask its author for safetensors"
+            f"{source}: this pickle asks for more than tensors, or is damaged ({reason}); melvoc reads weights only "
+            "and runs nothing that a file brings along. Ask its author for safetensors"
         ) from error
     except Exception as error:
-        raise CheckpointError(f"{source}: damaged or no torch file ({str(error).splitlines()[0]}); download it again") from error
+        raise CheckpointError(
+            f"{source}: damaged or no torch file ({_first_line(error)}); download it again"
+        ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{source}: holds a {type(content).__name__}, but a generator is a dict of tensors")
     return content
+
+
+def _first_line(error: Exception) -> str:
+    """Of its message, or the name of an error without one."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def fold(tensors: Mapping[str, Tensor], source: str = "this checkpoint") -> dict[str, Tensor]:

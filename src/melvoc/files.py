@@ -95,9 +95,12 @@ def revive(
     if checkpoint.architecture == "griffinlim":
         from melvoc.models.griffinlim import GriffinLim
 
+        if checkpoint.tensors:
+            extra = ", ".join(sorted(checkpoint.tensors)[:3])
+            raise CheckpointError(f"{checkpoint.source} has unknown {extra}; Griffin-Lim has no tensors")
         try:
             vocoder = GriffinLim.from_options(checkpoint.config, name=checkpoint.name)
-        except MelvocError as error:
+        except (MelvocError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{checkpoint.source}: its options are not Griffin-Lim's: {error}") from error
         return vocoder.to(pick_device(device), dtype)
     return build(checkpoint, device=device, dtype=dtype, engine=engine, memory=memory)

@@ -10,20 +10,23 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from melvoc import checkpoint as checkpoints
-from melvoc.checkpoint import Checkpoint
+from melvoc.atomic import replacing
+from melvoc.checkpoint import Checkpoint, is_melvoc_file
 from melvoc.convert import assemble, convert
 from melvoc.errors import CheckpointError, DownloadError
-from melvoc.files import load_file
+from melvoc.files import load_file, revive
 from melvoc.published import PUBLISHED, Published
 from melvoc.vocoder import Vocoder
 
+COMMIT = "[0-9a-f]{40}"
 PAIRS = (  # weights (a pattern) and configuration of published generators, in the order they are looked for
     (r"bigvgan_generator\.pt", "config.json"),
     (r"(generator|g_)[^/]*", "config.json"),
@@ -89,15 +92,24 @@ def fetch(
     chosen = revision or row.revision
     pinned = row.sha256 is not None and chosen == row.revision
     if not pinned and not allow_unverified:
-        why = "another revision than the pinned one was asked for" if row.sha256 and chosen else "no sha256 is known for it"
-        more = "" if chosen else ", and a full commit as revision=, for none is known either (never main)"
-        raise DownloadError(f"{row.name} cannot be verified: {why}. If you trust {row.repo}, pass allow_unverified=True{more}")
-    if chosen is None:
-        raise DownloadError(
-            f"{row.name}: no full revision of {row.repo} is known, and main may change under the same name; pass "
-            "revision= with a commit of your choice"
+        why = (
+            "another revision than the pinned one was asked for"
+            if row.sha256 and chosen
+            else "no sha256 is known for it"
         )
-    target = cache_folder(cache_dir) / "models" / f"{row.name}-{chosen[:12]}{'' if pinned else '-unverified'}.safetensors"
+        more = "" if chosen else ", and a full commit as revision=, for none is known either (never main)"
+        raise DownloadError(
+            f"{row.name} cannot be verified: {why}. If you trust {row.repo}, pass allow_unverified=True{more}"
+        )
+    if chosen is None or not re.fullmatch(COMMIT, chosen):
+        given = "no full revision of it is known" if chosen is None else f"revision={chosen!r}"
+        raise DownloadError(
+            f"{row.name}: {given}, but a name stands for one commit, and a branch may change; pass revision= with a "
+            f"full commit (40 hex digits) of {row.repo}"
+        )
+    target = (
+        cache_folder(cache_dir) / "models" / f"{row.name}-{chosen[:12]}{'' if pinned else '-unverified'}.safetensors"
+    )
 
     def make() -> Checkpoint:
         path = _download(row.repo, row.filename, chosen, cache_dir, local_files_only)
@@ -105,15 +117,16 @@ def fetch(
         if pinned and digest != row.sha256:
             _discard(path)
             raise DownloadError(
-                f"{row.repo}/{row.filename} at {chosen[:12]} has sha256 {digest}, but {row.sha256} is pinned: the file was "
-                "cut, changed or tampered with, and has been removed; try again"
+                f"{row.repo}/{row.filename} at {chosen[:12]} has sha256 {digest}, but {row.sha256} is pinned: the file "
+                "was cut, changed or tampered with, and has been removed; try again"
             )
         provenance = {"repository": row.repo, "revision": chosen, "file": row.filename, "sha256": digest}
         provenance["verified"] = "yes" if pinned else "no"
-        return assemble(
-            path, kind=row.architecture, config=dict(row.config), spec=row.spec, name=row.name, licence=row.licence,
-            provenance=provenance,
-        )  # fmt: skip
+        with _discarding(path):
+            return assemble(
+                path, kind=row.architecture, config=dict(row.config), spec=row.spec, name=row.name, licence=row.licence,
+                provenance=provenance,
+            )  # fmt: skip
 
     return _once(target, make)
 
@@ -162,7 +175,7 @@ def _resolve(
 ) -> tuple[str, Callable[[], list[str]] | None]:
     """The commit that a revision stands for, recorded where it was resolved, and a way to list its files."""
     record = folder / f"{re.sub('[^0-9A-Za-z._-]', '_', wanted or 'main')}.commit"
-    if wanted and re.fullmatch("[0-9a-f]{40}", wanted):
+    if wanted and re.fullmatch(COMMIT, wanted):
         commit = wanted
     elif record.is_file():
         commit = record.read_text(encoding="utf-8").strip()
@@ -170,10 +183,10 @@ def _resolve(
         raise DownloadError(f"hf://{repo} has not been loaded here before; load it once with local_files_only=False")
     else:
         commit = str(_asked(repo, lambda api: api.model_info(repo, revision=wanted).sha))
-        folder.mkdir(parents=True, exist_ok=True)
-        part = record.with_name(f"{record.name}.{os.getpid()}.part")
-        part.write_text(commit, encoding="utf-8")
-        part.replace(record)
+        with _cache_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with replacing(record) as part:
+                part.write_text(commit, encoding="utf-8")
     if local_files_only:
         return commit, None
     return commit, lambda: _asked(repo, lambda api: list(api.list_repo_files(repo, revision=commit)))
@@ -184,32 +197,38 @@ def _from_repository(
 ) -> Checkpoint:
     """The one melvoc file, else a published pair."""
     if local_files_only:
-        raise DownloadError(f"hf://{repo}@{commit[:12]} is not in melvoc's cache; load it once with local_files_only=False")
+        raise DownloadError(
+            f"hf://{repo}@{commit[:12]} is not in melvoc's cache; load it once with local_files_only=False"
+        )
     safe = [file for file in files if file.endswith(".safetensors")]
     if len(safe) > 1:
-        raise DownloadError(f"hf://{repo} has {len(safe)} safetensors files ({', '.join(safe[:3])}...); melvoc takes one")
+        raise DownloadError(
+            f"hf://{repo} has {len(safe)} safetensors files ({', '.join(safe[:3])}...); melvoc takes one"
+        )
+    foreign = ""
     if safe:
         path = _download(repo, safe[0], commit, cache_dir, False)
-        try:
-            return checkpoints.read(path)
-        except CheckpointError as error:
-            raise DownloadError(f"hf://{repo}: its {safe[0]} is no melvoc file: {error}") from error
+        with _discarding(path):
+            if is_melvoc_file(path):
+                return _fitting(checkpoints.read(path))
+        foreign = f" ({safe[0]} is safetensors, but not melvoc's)"
     for pattern, config in PAIRS:
         weights = sorted(file for file in files if re.fullmatch(pattern, file))
         if not weights or config not in files:
             continue
         if not allow_unverified:
             raise DownloadError(
-                f"hf://{repo} has no melvoc file, but {weights[-1]} with {config}, which cannot be verified; if you trust "
-                "it, pass allow_unverified=True"
+                f"hf://{repo} has no melvoc file, but {weights[-1]} with {config}, which cannot be verified; if you "
+                "trust it, pass allow_unverified=True"
             )
         path = _download(repo, weights[-1], commit, cache_dir, False)
         values = _download(repo, config, commit, cache_dir, False)
         provenance = {"repository": repo, "revision": commit, "file": weights[-1], "verified": "no"}
-        return convert(path, config=values, name=repo.split("/")[1], provenance=provenance)
+        with _discarding(path, values):
+            return convert(path, config=values, name=repo.split("/")[1], provenance=provenance)
     raise DownloadError(
         f"hf://{repo} has neither a melvoc .safetensors file nor a published BigVGAN, HiFi-GAN or Vocos generator with "
-        f"its configuration; it has {', '.join(files[:8]) or 'no files'}"
+        f"its configuration; it has {', '.join(files[:8]) or 'no files'}{foreign}"
     )
 
 
@@ -219,15 +238,15 @@ def _once(target: Path, make: Callable[[], Checkpoint]) -> Path:
         return target
     from filelock import FileLock
 
-    try:
+    with _cache_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
-            if not target.is_file():
-                checkpoints.write(make(), target)
-    except OSError as error:
-        raise DownloadError(
-            f"melvoc's cache {target.parent} cannot be used ({error}); set MELVOC_CACHE to a folder you may write to"
-        ) from error
+        lock = FileLock(f"{target}.lock")
+        lock.acquire()
+    try:
+        if not target.is_file():
+            checkpoints.write(make(), target)
+    finally:
+        lock.release()
     return target
 
 
@@ -273,6 +292,34 @@ def _translated(what: str, action: Callable[[], Any]) -> Any:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _cache_errors(folder: Path) -> Iterator[None]:
+    """A cache that cannot be written is an error that says how to have another."""
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(
+            f"melvoc's cache {folder} cannot be used ({error}); set MELVOC_CACHE to a folder you may write to"
+        ) from error
+
+
+@contextmanager
+def _discarding(*paths: Path) -> Iterator[None]:
+    """Downloads that turn out not to be what they should are removed, so that the next load asks for them again."""
+    try:
+        yield
+    except CheckpointError:
+        for path in paths:
+            _discard(path)
+        raise
+
+
+def _fitting(checkpoint: Checkpoint) -> Checkpoint:
+    """The same, after a look at whether its weights fit, for what is kept once is what every later load gets."""
+    revive(checkpoint, device="meta", dtype=None, engine="torch", memory="auto")
+    return checkpoint
 
 
 def _discard(path: Path) -> None:

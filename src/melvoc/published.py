@@ -66,7 +66,9 @@ class Published:
         )
 
 
-def _bigvgan(n_mels: int, rates: tuple[int, ...], kernels: tuple[int, ...], channels: int, *, v2: bool) -> dict[str, Any]:
+def _bigvgan(
+    n_mels: int, rates: tuple[int, ...], kernels: tuple[int, ...], channels: int, *, v2: bool
+) -> dict[str, Any]:
     return {
         "n_mels": n_mels,
         "upsample_rates": list(rates),

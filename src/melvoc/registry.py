@@ -108,7 +108,7 @@ def resolve(name: str, table: Mapping[str, list[Claim]]) -> Claim:
     claims = table.get(name)
     if not claims:
         close = difflib.get_close_matches(name, table, 3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "melvoc.list_vocoders() has the names"
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "melvoc.list_vocoders() has the names."
         raise UnknownVocoderError(
             f"no vocoder {name!r} is registered; {hint} A file is given by its path (ending in .safetensors), a "
             "repository as hf://owner/repo"
@@ -119,8 +119,9 @@ def resolve(name: str, table: Mapping[str, list[Claim]]) -> Claim:
     if len(claims) > 1:
         others = ", ".join(claim.distribution for claim in claims[1:])
         warnings.warn(
-            f"{others} claims the name {name!r}, which is melvoc's own; melvoc's is loaded. Ask its author for another name",
-            stacklevel=4,
+            f"{others} claims the name {name!r}, which is melvoc's own; melvoc's is loaded. Ask its author for another "
+            "name",
+            stacklevel=3,
         )
     return claims[0]
 
@@ -196,6 +197,11 @@ def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
     name = os.fspath(name_or_path)
     if _is_path(name_or_path):
         return _info_of_file(name)
+    if name.startswith("hf://"):
+        raise UnknownVocoderError(
+            f"{name} is a repository, of which nothing is known before it is loaded; info takes registered names and "
+            "melvoc files, and downloads nothing"
+        )
     claim = resolve(name, installed())
     distribution = f"{claim.distribution} {claim.version}".strip()
     if claim.distribution != OWN:
@@ -223,11 +229,12 @@ def call(
     except (TypeError, ValueError):
         return factory(name, device=device, dtype=dtype, **options)
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    taken = [key for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    first, *others = parameters or [""]  # the first takes the name, whatever it is called
+    offered = [key for key in others if parameters[key].kind is not inspect.Parameter.VAR_KEYWORD]
     for key in options:
-        if not open_ended and key not in parameters:
-            offered = [other for other in taken if other not in ("device", "dtype")]
-            raise MelvocError(f"{name} takes no option {key!r}; it takes {', '.join(offered) or 'none'}")
+        if key == first or (key not in offered and not open_ended):
+            listed = ", ".join(other for other in offered if other not in ("device", "dtype"))
+            raise MelvocError(f"{name} takes no option {key!r}; it takes {listed or 'none'}")
     return factory(name, device=device, dtype=dtype, **options)
 
 
@@ -235,7 +242,11 @@ def _is_path(name_or_path: str | os.PathLike[str]) -> bool:
     name = os.fspath(name_or_path)
     if not isinstance(name_or_path, str) or name.endswith(".safetensors"):
         return True
-    looks = os.sep in name or (os.altsep is not None and os.altsep in name) or Path(name).suffix in (".pt", ".pth", ".bin", ".tar")
+    looks = (
+        os.sep in name
+        or (os.altsep is not None and os.altsep in name)
+        or Path(name).suffix in (".pt", ".pth", ".bin", ".tar")
+    )
     if looks and not name.startswith("hf://"):
         raise CheckpointError(
             f"{name}: load reads melvoc's .safetensors files; a published checkpoint becomes one with `melvoc convert`"
@@ -262,7 +273,7 @@ def _factory(claim: Claim) -> Factory:
     """
     try:
         factory = claim.entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plugin that gives up must not end the application
         raise PluginError(
             f"vocoder {claim.name!r} of {claim.distribution} {claim.version} cannot be imported from {claim.value!r} "
             f"({type(error).__name__}: {error}); repair or uninstall {claim.distribution}"
@@ -282,5 +293,3 @@ def _checked(vocoder: object, claim: Claim) -> Vocoder:
             "the contract is a melvoc.Vocoder"
         )
     return vocoder
-
-

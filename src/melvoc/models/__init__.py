@@ -82,15 +82,7 @@ def build(
     """
     from melvoc.models.neural import NeuralVocoder
 
-    config_class, network_class = architecture(checkpoint.architecture, checkpoint.source)
-    try:
-        config = config_class.from_dict(checkpoint.config)
-    except (CheckpointError, TypeError) as error:
-        raise CheckpointError(f"{checkpoint.source}: its configuration is not {checkpoint.architecture}'s: {error}") from error
-    with torch.device("meta"):
-        network = network_class(config)
-    check_tensors(checkpoint, network)
-    check_finite(checkpoint)
+    network = empty_network(checkpoint)
     place, kind = pick_device(device), _floating(dtype)
     tensors = {key: tensor.to(place, kind) for key, tensor in checkpoint.tensors.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
@@ -106,6 +98,26 @@ def build(
     return vocoder.to(place, kind)
 
 
+def empty_network(checkpoint: Checkpoint) -> nn.Module:
+    """The network of a checkpoint on the meta device, without weights, after a look at whether the checkpoint's fit.
+
+    Raises:
+        CheckpointError: as `build`.
+    """
+    config_class, network_class = architecture(checkpoint.architecture, checkpoint.source)
+    try:
+        config = config_class.from_dict(checkpoint.config)
+    except (CheckpointError, TypeError) as error:
+        raise CheckpointError(
+            f"{checkpoint.source}: its configuration is not {checkpoint.architecture}'s: {error}"
+        ) from error
+    with torch.device("meta"):
+        network = network_class(config)
+    check_tensors(checkpoint, network)
+    check_finite(checkpoint)
+    return network
+
+
 def check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:
     """Compare names, shapes and types with what the network needs.
 
@@ -117,8 +129,8 @@ def check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:
         if keys:
             some = ", ".join(sorted(keys)[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             raise CheckpointError(
-                f"{source} {kind} {some}; {checkpoint.architecture} with its configuration has {len(expected)} tensors. "
-                "The file and its configuration belong to different models, or the file is damaged"
+                f"{source} {kind} {some}; {checkpoint.architecture} with its configuration has {len(expected)} "
+                "tensors. The file and its configuration belong to different models, or the file is damaged"
             )
     for key, tensor in tensors.items():
         if tensor.shape != expected[key].shape:
@@ -139,11 +151,12 @@ def describe(vocoder: Vocoder) -> Checkpoint:
     from melvoc.models.griffinlim import GriffinLim
     from melvoc.models.neural import NeuralVocoder
 
-    if isinstance(vocoder, GriffinLim):
+    # Exactly these classes: a subclass may compute something else, which a file would not say.
+    if type(vocoder) is GriffinLim:
         return Checkpoint(
             architecture="griffinlim", config=vocoder.options, spec=vocoder.spec, tensors={}, name=vocoder.name
         )
-    if not isinstance(vocoder, NeuralVocoder):
+    if type(vocoder) is not NeuralVocoder:
         raise CheckpointError(
             f"{vocoder.name!r} is a {type(vocoder).__module__}.{type(vocoder).__qualname__}, which melvoc cannot save; "
             "save it with the package it comes from"

@@ -114,4 +114,4 @@ class NeuralVocoder(Vocoder):
         return self.__dict__ | {"_lock": None, "_engine": None}  # copies and pickles prepare their own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state | {"_lock": threading.Lock()})
+        super().__setstate__(state | {"_lock": threading.Lock()})  # type: ignore[no-untyped-call]
