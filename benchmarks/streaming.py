@@ -154,7 +154,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--memory-seconds", type=float, nargs=2, default=[2.0, 20.0])
     options = parser.parse_args()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.seconds} s, {options.rounds} rounds\n")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.seconds} s, {options.rounds} rounds\n"
+    )
     rows, memory = [], []
     for name in options.models:
         voc = build(name)

@@ -14,7 +14,9 @@ import pytest
 import melvoc
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = [module.name for module in pkgutil.walk_packages(melvoc.__path__, "melvoc.") if not module.name.endswith("__main__")]
+MODULES = [
+    module.name for module in pkgutil.walk_packages(melvoc.__path__, "melvoc.") if not module.name.endswith("__main__")
+]
 
 
 @pytest.mark.parametrize("name", ["melvoc", *MODULES])
@@ -32,7 +34,9 @@ def test_public_names_exist_and_are_documented() -> None:
         assert getattr(melvoc, name).__doc__ or name == "__version__", name
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
 def test_links_and_commands_of_a_page_point_at_files(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):

@@ -87,7 +87,15 @@ def test_import_melvoc_loads_nothing_heavy_nor_optional() -> None:
     heavy = "librosa numba scipy soundfile torchaudio huggingface_hub triton auraloss rich tensorboard yaml tqdm"
     heavy_here = {name for name in loaded if name.split(".")[0] in heavy.split()}
     assert not heavy_here
-    late = ("melvoc.models.", "melvoc.train", "melvoc.cli", "melvoc.hub", "melvoc.convert", "melvoc.nn.cpu", "melvoc.nn.cuda")
+    late = (
+        "melvoc.models.",
+        "melvoc.train",
+        "melvoc.cli",
+        "melvoc.hub",
+        "melvoc.convert",
+        "melvoc.nn.cpu",
+        "melvoc.nn.cuda",
+    )
     assert not {name for name in loaded if name.startswith(late)}
 
 

@@ -44,7 +44,9 @@ def test_a_deep_copy_runs_its_own_weights(golden_dir: Path, name: str) -> None:
         assert float((twin(mel) - network(mel)).abs().max()) > 0
 
 
-@pytest.mark.parametrize(("rates", "kernels"), [((5, 5, 4, 3), (11, 11, 8, 7)), ((7, 7, 3, 3), (14, 14, 6, 6)), ((6,), (6,))])
+@pytest.mark.parametrize(
+    ("rates", "kernels"), [((5, 5, 4, 3), (11, 11, 8, 7)), ((7, 7, 3, 3), (14, 14, 6, 6)), ((6,), (6,))]
+)
 def test_any_rates_give_exactly_their_product(rates: tuple[int, ...], kernels: tuple[int, ...]) -> None:
     config = HiFiGANConfig(
         n_mels=20, upsample_rates=rates, upsample_kernel_sizes=kernels, upsample_initial_channel=16,

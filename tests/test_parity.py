@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import folded, randomised
+from networks import randomised
 from safetensors.torch import load_file
 
 from melvoc.convert import convert
@@ -26,7 +26,10 @@ REAL = {
 @pytest.mark.parametrize("name", REAL)
 def test_real_hifigan_checkpoints(data_dir: Path, name: str, engine: str) -> None:
     folder, file = REAL[name]
-    voc = build(convert(data_dir / "weights" / folder / file, config=data_dir / "weights" / folder / "config.json"), engine=engine)
+    voc = build(
+        convert(data_dir / "weights" / folder / file, config=data_dir / "weights" / folder / "config.json"),
+        engine=engine,
+    )
     golden = load_file(data_dir / "golden" / "hifigan_real.safetensors")
     mel, wave = golden[f"{name}.mel"], golden[f"{name}.wav"]
     got = voc.mel_to_waveform(mel)
@@ -38,7 +41,9 @@ def test_real_hifigan_checkpoints(data_dir: Path, name: str, engine: str) -> Non
 @pytest.mark.parametrize("name", ["bigvgan_v2_44khz_128band_512x", "bigvgan_base_24khz_100band"])
 def test_live_against_the_published_package(name: str, engine: str) -> None:
     """Random full-size weights, the peer's in its own layout with weight norm, ours folded from them."""
-    peer_module = pytest.importorskip("bigvgan", reason="needs the peer: pip install --no-deps bigvgan==2.4.1 matplotlib")
+    peer_module = pytest.importorskip(
+        "bigvgan", reason="needs the peer: pip install --no-deps bigvgan==2.4.1 matplotlib"
+    )
     values = json.loads((Path(__file__).parent / "golden" / "hub_configs" / f"{name}.json").read_text())
     config = BigVGANConfig.from_published(values)
     ours = randomised(BigVGAN(config))

@@ -27,7 +27,12 @@ def streamed(voc: Vocoder, parts: list[torch.Tensor], **options: int) -> torch.T
 
 @pytest.mark.parametrize("name", TINY)
 @settings(max_examples=12, deadline=None)
-@given(frames=st.integers(1, 60), cuts=st.lists(st.integers(0, 60), max_size=6), batch=st.integers(1, 2), seed=st.integers(0, 9))
+@given(
+    frames=st.integers(1, 60),
+    cuts=st.lists(st.integers(0, 60), max_size=6),
+    batch=st.integers(1, 2),
+    seed=st.integers(0, 9),
+)
 def test_any_split_gives_what_one_call_gives(name: str, frames: int, cuts: list[int], batch: int, seed: int) -> None:
     voc = VOCODERS[name]
     mel = random_mel(voc, frames, batch, seed)

@@ -75,7 +75,9 @@ def test_mel_resamples_first() -> None:
     direct = Tone().mel(0.5 * torch.sin(2 * math.pi * 1000 * torch.arange(16000) / 16000))
     assert mel.shape == direct.shape
     loud = direct > -4  # the tone's own bands; what is far below differs by the filter's floor
-    torch.testing.assert_close(mel[..., 10:-10][loud[..., 10:-10]], direct[..., 10:-10][loud[..., 10:-10]], atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        mel[..., 10:-10][loud[..., 10:-10]], direct[..., 10:-10][loud[..., 10:-10]], atol=0.01, rtol=0
+    )
 
 
 def test_the_output_is_clamped() -> None:
@@ -86,7 +88,9 @@ def test_the_output_is_clamped() -> None:
 
 def test_another_spec_is_refused_field_by_field() -> None:
     other = melvoc.MelSpec.from_dict(SPEC.to_dict() | {"mel_scale": "htk", "f_max": 7000.0})
-    with pytest.raises(melvoc.MelMismatchError, match=r"f_max: tone needs 8000.*the mel has 7000.*mel_scale: tone needs 'slaney'") as error:
+    with pytest.raises(
+        melvoc.MelMismatchError, match=r"f_max: tone needs 8000.*the mel has 7000.*mel_scale: tone needs 'slaney'"
+    ) as error:
         Tone().mel_to_waveform(torch.zeros(40, 9), spec=other)
     assert "n_fft" not in str(error.value)
     with pytest.raises(melvoc.SpecError, match="is a dict; pass the melvoc.MelSpec"):
@@ -120,7 +124,11 @@ def test_lengths_and_another_sample_rate() -> None:
 
 @pytest.mark.parametrize(
     ("lengths", "message"),
-    [([1, 2, 3], "lengths has 3 entries for 2 mels"), ([1, 11], r"lengths\[1\]=11.*from 0 to 10"), ([1.5, 2], r"lengths\[0\]=1.5")],
+    [
+        ([1, 2, 3], "lengths has 3 entries for 2 mels"),
+        ([1, 11], r"lengths\[1\]=11.*from 0 to 10"),
+        ([1.5, 2], r"lengths\[0\]=1.5"),
+    ],
 )
 def test_lengths_that_do_not_fit(lengths: list[float], message: str) -> None:
     with pytest.raises(melvoc.SpecError, match=message):

@@ -37,7 +37,9 @@ def to_pcm16(wave: Tensor) -> Tensor:
         SpecError: integers, NaN or Inf.
     """
     if not wave.is_floating_point():
-        raise SpecError(f"the wave is {wave.dtype}, but PCM is made of floats in [-1, 1]; divide integers by their range")
+        raise SpecError(
+            f"the wave is {wave.dtype}, but PCM is made of floats in [-1, 1]; divide integers by their range"
+        )
     if not bool(torch.isfinite(wave).all()):
         raise SpecError("the wave has NaN or Inf in it, which no PCM can hold; look where it comes from")
     return (wave.float() * 32768.0).round().clamp(-32768, 32767).to(torch.int16)
@@ -61,7 +63,9 @@ def unfold_channels(wave: Tensor, channels: int) -> Tensor:
         SpecError: another shape, or rows that are no multiple of the channels.
     """
     if wave.dim() != 3 or wave.shape[1] != 1 or channels < 1 or wave.shape[0] % channels:
-        raise SpecError(f"the wave has shape {list(wave.shape)}, but with {channels} channels it is [B * {channels}, 1, N]")
+        raise SpecError(
+            f"the wave has shape {list(wave.shape)}, but with {channels} channels it is [B * {channels}, 1, N]"
+        )
     return wave.reshape(-1, channels, wave.shape[-1])
 
 
@@ -141,7 +145,9 @@ class AudioReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
 
@@ -165,7 +171,9 @@ class AudioWriter:
         self.path = Path(path)
         kind = WRITABLE.get(self.path.suffix.lower())
         if kind is None:
-            raise MelvocError(f"{self.path}: cannot write {self.path.suffix or 'a file without an ending'}; use .wav or .flac")
+            raise MelvocError(
+                f"{self.path}: cannot write {self.path.suffix or 'a file without an ending'}; use .wav or .flac"
+            )
         with ExitStack() as stack:
             try:
                 temporary = stack.enter_context(replacing(self.path))
@@ -201,5 +209,7 @@ class AudioWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.__exit__(kind, error, trace)

@@ -54,7 +54,9 @@ def write_mel(path: str | os.PathLike[str], mel: Tensor, spec: MelSpec, *, sampl
                 header = {"version": 1, "spec": spec.to_dict(), "samples": samples}
                 save_file({KEY: mel}, temporary, metadata={HEADER_KEY: json.dumps(header)})
     except OSError as error:
-        raise MelvocError(f"{target}: cannot be written ({error.strerror or error}); is the folder there, with room?") from error
+        raise MelvocError(
+            f"{target}: cannot be written ({error.strerror or error}); is the folder there, with room?"
+        ) from error
 
 
 def read_mel(path: str | os.PathLike[str]) -> MelFile:
@@ -77,7 +79,9 @@ def read_mel(path: str | os.PathLike[str]) -> MelFile:
             if header is None or KEY not in file.keys():  # noqa: SIM118 - safe_open is no mapping
                 raise MelvocError(f"{source}: safetensors, but no mel that melvoc wrote; make it with `melvoc mel`")
             values = json.loads(header)
-            return MelFile(mel=file.get_tensor(KEY), spec=MelSpec.from_dict(values["spec"]), samples=values.get("samples"))
+            return MelFile(
+                mel=file.get_tensor(KEY), spec=MelSpec.from_dict(values["spec"]), samples=values.get("samples")
+            )
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, SpecError):
             raise

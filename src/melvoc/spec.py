@@ -17,6 +17,7 @@ from melvoc.errors import SpecError
 from melvoc.presets import PRESETS
 
 _LARGEST = 2**31 - 1
+_LARGEST_FFT = 2**24  # minutes of sound in one frame: more is a slip, and the filter bank would not fit in memory
 _SMALLEST_NORMAL = 2.0**-126  # float32's: what is smaller may be flushed to zero, whose logarithm is not finite
 _LARGEST_FLOAT = 3.0e38
 
@@ -115,7 +116,7 @@ class MelSpec:
     ) -> None:
         values: dict[str, Any] = {
             "sample_rate": _integer("sample_rate", sample_rate),
-            "n_fft": _integer("n_fft", n_fft, least=2),
+            "n_fft": _integer("n_fft", n_fft, least=2, most=_LARGEST_FFT),
             "hop_length": _integer("hop_length", hop_length),
             "win_length": _integer("win_length", n_fft if win_length is None else win_length),
             "n_mels": _integer("n_mels", n_mels),
@@ -133,6 +134,11 @@ class MelSpec:
         for field in fields(self):
             object.__setattr__(self, field.name, values[field.name])
         _check_relations(self)
+        if self.n_mels > 2 * self.n_bins:  # a bin lies inside two bands at most; said before they are laid out
+            raise SpecError(
+                f"n_mels={self.n_mels}, but the {self.n_bins} bins of n_fft={self.n_fft} fill at most twice as many "
+                "bands; lower n_mels or raise n_fft"
+            )
         if problem := empty_band(self.band_edges(), sample_rate=self.sample_rate, n_fft=self.n_fft):
             raise SpecError(f"n_mels={self.n_mels}: {problem}; lower n_mels, raise n_fft, or widen f_min to f_max")
 
@@ -253,12 +259,12 @@ def _check_relations(spec: MelSpec) -> None:
         )
 
 
-def _integer(name: str, value: object, *, least: int = 1) -> int:
+def _integer(name: str, value: object, *, least: int = 1, most: int = _LARGEST) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise SpecError(f"{name}={value!r} is a {type(value).__name__}, but it is a whole number; pass an int")
     number = int(value)
-    if not least <= number <= _LARGEST:
-        raise SpecError(f"{name}={value}, but it is a whole number from {least} to {_LARGEST}; pass one")
+    if not least <= number <= most:
+        raise SpecError(f"{name}={value}, but it is a whole number from {least} to {most}; pass one")
     return number
 
 

@@ -60,7 +60,9 @@ def read_spec(text: str) -> MelSpec:
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise MelvocError(f"{path}: no readable JSON ({error}); give a preset's name or a file of MelSpec fields") from error
+        raise MelvocError(
+            f"{path}: no readable JSON ({error}); give a preset's name or a file of MelSpec fields"
+        ) from error
     if not isinstance(values, dict):
         raise MelvocError(f"{path}: holds a {type(values).__name__}, but a spec is an object of MelSpec fields")
     return MelSpec.from_config(values) if "sampling_rate" in values else MelSpec.from_dict(values)

@@ -15,7 +15,18 @@ from melvoc.hub import cache_folder
 from melvoc.models import pick_device
 from melvoc.registry import installed
 
-PACKAGES = ("torch", "numpy", "scipy", "librosa", "numba", "soundfile", "safetensors", "huggingface_hub", "triton", "torchaudio")
+PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "librosa",
+    "numba",
+    "soundfile",
+    "safetensors",
+    "huggingface_hub",
+    "triton",
+    "torchaudio",
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -59,5 +70,9 @@ def _engine(device: torch.device) -> str:
     if device.type == "cuda":
         return "fused Triton kernels, plain torch where they cannot run"
     if device.type == "cpu":
-        return "fused and transform-domain kernels (numba)" if _state("numba")[0].isdigit() else "plain torch, for want of numba"
+        return (
+            "fused and transform-domain kernels (numba)"
+            if _state("numba")[0].isdigit()
+            else "plain torch, for want of numba"
+        )
     return f"plain torch, in blocks, on {device.type}"

@@ -75,9 +75,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
 
     if Path(arguments.output).suffix != ".safetensors":
         raise MelvocError(f"--output {arguments.output}: a melvoc file ends in .safetensors")
-    checkpoint = convert(
-        arguments.checkpoint, config=arguments.config, name=arguments.name, licence=arguments.licence
-    )
+    checkpoint = convert(arguments.checkpoint, config=arguments.config, name=arguments.name, licence=arguments.licence)
     write(checkpoint, arguments.output)
     size = Path(arguments.output).stat().st_size / 1e6
     print(f"{arguments.output}: {checkpoint.architecture}, {len(checkpoint.tensors)} tensors, {size:.1f} MB")

@@ -30,13 +30,17 @@ def add_parser(commands: Any) -> None:
         help="a mel, or sound by way of a mel, into sound",
         description="IN is a saved mel (.safetensors, .npy), or a sound file, which is turned into a mel and back.",
     )
-    parser.add_argument("input", metavar="IN", help="a mel, a sound file, or - for mel frames on standard input (--raw)")
+    parser.add_argument(
+        "input", metavar="IN", help="a mel, a sound file, or - for mel frames on standard input (--raw)"
+    )
     parser.add_argument("-o", "--output", metavar="OUT", help=".wav or .flac; with --raw, standard output if left away")
     parser.add_argument("--vocoder", help="a name, a melvoc file, hf://owner/repo (default: griffinlim)")
     parser.add_argument("--spec", help="the mel's: a preset's name, or a .json of MelSpec fields")
     parser.add_argument("--sample-rate", type=int, help="of OUT in Hz (default: the vocoder's)")
     parser.add_argument("--block-frames", type=int, help="mel frames a block (default: chosen from model and device)")
-    parser.add_argument("--raw", action="store_true", help="float32 little-endian mel frames in, 16-bit PCM out as it comes")
+    parser.add_argument(
+        "--raw", action="store_true", help="float32 little-endian mel frames in, 16-bit PCM out as it comes"
+    )
     add_loading(parser)
     parser.set_defaults(run=run)
 
@@ -71,7 +75,9 @@ def vocode_mel(arguments: argparse.Namespace) -> int:
     saved = read_mel(arguments.input)
     spec = read_spec(arguments.spec) if arguments.spec else saved.spec
     if saved.spec is not None and spec != saved.spec:
-        raise MelvocError(f"{arguments.input} says itself what its mel is, and --spec says otherwise; leave --spec away")
+        raise MelvocError(
+            f"{arguments.input} says itself what its mel is, and --spec says otherwise; leave --spec away"
+        )
     if spec is None and arguments.vocoder in (None, "griffinlim"):
         raise MelvocError(f"{arguments.input}: an .npy does not say what its mel is; give --spec or --vocoder")
     vocoder = choose(arguments, spec)
@@ -95,7 +101,11 @@ def vocode_sound(arguments: argparse.Namespace) -> int:
         with AudioWriter(arguments.output, sample_rate=rate, channels=reader.channels) as writer:
             taken = given = 0
             source = Counted(reader)
-            pieces = _streamed(vocoder, source, reader, rate) if vocoder.can_stream else _whole(vocoder, source, reader, rate)
+            pieces = (
+                _streamed(vocoder, source, reader, rate)
+                if vocoder.can_stream
+                else _whole(vocoder, source, reader, rate)
+            )
             for piece in pieces:
                 taken = -(-source.samples * rate // reader.sample_rate)
                 piece = piece[..., : max(0, taken - given)] if source.ended else piece
@@ -116,7 +126,9 @@ class Counted:
         from tqdm import tqdm
 
         rate = self.reader.sample_rate
-        with tqdm(total=round(self.reader.samples / rate, 1), unit="s", disable=not sys.stderr.isatty(), leave=False) as bar:
+        with tqdm(
+            total=round(self.reader.samples / rate, 1), unit="s", disable=not sys.stderr.isatty(), leave=False
+        ) as bar:
             for block in self.reader.blocks():
                 self.samples += block.shape[-1]
                 yield block
@@ -164,7 +176,9 @@ def _whole(vocoder: Vocoder, source: Counted, reader: AudioReader, rate: int) ->
 def run_raw(arguments: argparse.Namespace) -> int:
     """A pipe: mel frames in, PCM out as soon as it is ready."""
     if arguments.input != "-" or not arguments.vocoder:
-        raise MelvocError("--raw reads mel frames from standard input and needs a vocoder: vocode - --raw --vocoder NAME")
+        raise MelvocError(
+            "--raw reads mel frames from standard input and needs a vocoder: vocode - --raw --vocoder NAME"
+        )
     vocoder = load(arguments, arguments.vocoder)
     rate = arguments.sample_rate or vocoder.sample_rate
     with vocoder.stream(sample_rate=rate) as stream:
@@ -193,5 +207,7 @@ def _raw_pieces(stream: Any, n_mels: int) -> Iterator[Tensor]:
         if len(frames):
             yield stream.push(torch.from_numpy(frames.astype("float32")).T)
     if held:
-        raise MelvocError(f"standard input ended inside a frame: {len(held)} bytes over, and a frame has {frame} (float32)")
+        raise MelvocError(
+            f"standard input ended inside a frame: {len(held)} bytes over, and a frame has {frame} (float32)"
+        )
     yield stream.flush()

@@ -92,7 +92,9 @@ class VocosConfig:
                 hop_length=head["hop_length"],
             )
         except KeyError as error:
-            raise CheckpointError(f"the config has no {error.args[0]!r}, which Vocos needs; is it a config.yaml?") from error
+            raise CheckpointError(
+                f"the config has no {error.args[0]!r}, which Vocos needs; is it a config.yaml?"
+            ) from error
 
 
 def _arguments(values: Mapping[str, Any], part: str, expected: str) -> Mapping[str, Any]:
@@ -105,7 +107,9 @@ def _arguments(values: Mapping[str, Any], part: str, expected: str) -> Mapping[s
         raise CheckpointError(f"{part} is a {class_path}, but melvoc reads Vocos with a {expected} only")
     arguments = section.get("init_args", section)
     if arguments.get("adanorm_num_embeddings") is not None:
-        raise CheckpointError("the backbone is conditioned (adanorm_num_embeddings), but melvoc reads Vocos on mels only")
+        raise CheckpointError(
+            "the backbone is conditioned (adanorm_num_embeddings), but melvoc reads Vocos on mels only"
+        )
     return arguments  # type: ignore[no-any-return]
 
 

@@ -59,7 +59,9 @@ class Snake(nn.Module):
         `[B, C, N]` to the same.
     """
 
-    def __init__(self, channels: int, *, kind: Literal["snake", "snakebeta"] = "snakebeta", logscale: bool = True) -> None:
+    def __init__(
+        self, channels: int, *, kind: Literal["snake", "snakebeta"] = "snakebeta", logscale: bool = True
+    ) -> None:
         super().__init__()
         start = torch.zeros if logscale else torch.ones
         self.logscale = logscale
@@ -92,7 +94,9 @@ class AliasFreeSnake(nn.Module):
         `[B, C, N]` to the same.
     """
 
-    def __init__(self, channels: int, *, kind: Literal["snake", "snakebeta"] = "snakebeta", logscale: bool = True) -> None:
+    def __init__(
+        self, channels: int, *, kind: Literal["snake", "snakebeta"] = "snakebeta", logscale: bool = True
+    ) -> None:
         super().__init__()
         self.act = Snake(channels, kind=kind, logscale=logscale)
         # Constants, not weights: they are on the CPU even where a model is built on the meta device.

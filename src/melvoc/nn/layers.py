@@ -161,4 +161,3 @@ class TransposeMachine(Machine):
 def rectify(x: Tensor, slope: float | None) -> Tensor:
     """A leaky ReLU, or nothing where the slope is None."""
     return x if slope is None else F.leaky_relu(x, slope)
-

@@ -126,7 +126,11 @@ class Border(Machine):
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         if not self.started and x.shape[-1]:
             self.started = True
-            if x.dtype != torch.float32 or x.device.type != "cpu" or (torch.is_grad_enabled() and _needs_grad(x, self.node)):
+            if (
+                x.dtype != torch.float32
+                or x.device.type != "cpu"
+                or (torch.is_grad_enabled() and _needs_grad(x, self.node))
+            ):
                 self.machine = Unbordered(self.node.open(Engine()), self.channels)
         if not self.started:
             return x

@@ -33,9 +33,7 @@ class CostModel:
         moved = tiles * 8 * (inputs + outputs) * (transform.products + transform.size / 2)
         return tiles * pairs * self.multiply + 4 * pairs * self.stream + moved * self.element
 
-    def choose(
-        self, taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int
-    ) -> Transform | None:
+    def choose(self, taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int) -> Transform | None:
         """The cheapest way to so many rows of output for each batch entry; None for the direct one."""
         return _choose(self, taps, dilation, inputs, outputs, batch, rows)
 

@@ -137,5 +137,3 @@ class Workspace(threading.local):
         if buffer is None or buffer.numel() < size:
             buffer = self.buffers[name] = torch.empty(size + size // 8)
         return buffer[:size].view(shape)
-
-

@@ -80,7 +80,9 @@ class Vec:
     def leaky(self, slope: Vec) -> Vec:
         """`max(x, slope x)`, a leaky ReLU for slopes of at most 1."""
         scaled = (self * slope).value
-        return Vec(self.builder, self.builder.select(self.builder.fcmp_ordered(">", self.value, scaled), self.value, scaled))
+        return Vec(
+            self.builder, self.builder.select(self.builder.fcmp_ordered(">", self.value, scaled), self.value, scaled)
+        )
 
 
 def splat(value: float) -> ir.Constant:
@@ -116,7 +118,10 @@ def spread(builder: ir.IRBuilder, address: ir.Value) -> Vec:
     scalar = builder.load(builder.inttoptr(address, FLOAT.as_pointer()), align=4)
     undefined = ir.Constant(VECTOR, ir.Undefined)
     single = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
-    return Vec(builder, builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)))
+    return Vec(
+        builder,
+        builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)),
+    )
 
 
 def _emit_copy(builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> None:
