@@ -95,7 +95,7 @@ def build(
         licence=checkpoint.licence,
         provenance=checkpoint.provenance,
     )
-    return vocoder.to(place, kind)
+    return vocoder.to(place, kind).eval()
 
 
 def empty_network(checkpoint: Checkpoint) -> nn.Module:
