@@ -1,0 +1,324 @@
+"""All that decides how a training runs, checked when it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from melvoc.errors import CheckpointError, MelvocError, SpecError
+from melvoc.models.hifigan import HiFiGANConfig
+from melvoc.spec import MelSpec
+from melvoc.train.rates import upsampling
+
+INITIAL_CHANNELS = 128  # HiFi-GAN V2's
+
+# The presets: how far the discriminators' channels are divided.
+PRESETS: Mapping[str, int] = {"full": 1, "slim": 8}
+
+
+# What may differ when a run is resumed: where it runs and how long, not what is computed. The folders are compared by
+# what is in them, and the batch together with the number of processes.
+NOT_COMPARED = frozenset(
+    {
+        "audio_dir", "run_dir", "mels_dir", "warm_start", "warm_discriminators", "batch_size", "steps", "device",
+        "checkpoint_every", "validate_every", "keep_checkpoints", "keep_discriminators",
+    }
+)  # fmt: skip
+
+WARMUP = 500  # steps for new discriminators beside a generator that has learnt already
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossWeights:
+    """What each loss counts. A weight of 0 leaves the loss out, and it is not computed.
+
+    Attributes:
+        adversarial: least squares, both sides.
+        feature: features of the discriminators.
+        mel: log-mel L1.
+        stft: auraloss' multi-resolution STFT loss; 15 where it is wanted.
+    """
+
+    adversarial: float = 1.0
+    feature: float = 2.0
+    mel: float = 45.0
+    stft: float = 0.0
+
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            _check_number(f"weights.{entry.name}", getattr(self, entry.name), least=0.0)
+        if not (self.mel or self.stft or self.adversarial):
+            raise MelvocError("all weights of the generator's losses are 0, so that it would learn nothing; set mel=45")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run. The defaults are HiFi-GAN's recipe with its V2 generator at 44.1 kHz.
+
+    Attributes:
+        audio_dir: folder of WAV, FLAC, OGG and MP3 files, searched with its subfolders.
+        run_dir: where checkpoints, log and result go; made where it is not there.
+        mels_dir: mels of another model, paired with the audio by name (`a.wav`, `a.safetensors` or `a.npy`); None: the
+            audio's own.
+        spec: the mel that the generator will understand. None: the warm start's, else 44.1 kHz, n_fft 2048, hop 512,
+            128 bands.
+        generator: None: the warm start's, else V2 with rates derived from the hop length.
+        preset: "full" for the published discriminators, "slim" for an eighth of their channels, for a CPU.
+        warm_start: a generator to begin with: a melvoc file, or a checkpoint of another run.
+        warm_discriminators: discriminators to begin with: a published `do_*` file, a `discriminators.pt` or a
+            checkpoint of another run.
+        batch_size: segments a step and process.
+        segment: samples a segment, a multiple of the hop length.
+        steps: in all, those of earlier runs included.
+        learning_rate: of both optimizers (AdamW).
+        betas: of both optimizers.
+        weight_decay: of both optimizers.
+        lr_decay: factor of the learning rate, every `lr_decay_steps`.
+        lr_decay_steps: None: a pass over the sound, but at least 1000 (a small set's pass is a few steps).
+        weights: of the losses.
+        mel_only_steps: first so many steps without discriminators: mel and STFT losses alone.
+        discriminator_warmup: then so many steps in which only the discriminators learn. None: 500 for a warm start
+            without them, else 0.
+        ema_decay: of the running mean of the generator, which is what is validated and exported; 0 for none.
+        clip_gradients: largest norm of either side's gradients.
+        gain_db: augmentation: each segment is made quieter by up to so many dB.
+        flip_polarity: augmentation: half of the segments upside down.
+        tilt_db: augmentation: spectral tilt of up to so many dB between 0 Hz and Nyquist, either way.
+        validation_files: held out, whole files. None: one in twenty, at least one where there are four or more.
+        seed: of weights, split, segments and augmentation.
+        precision: "auto" (bfloat16 autocast on CUDA, else float32), "float32" or "bfloat16".
+        device: "auto" (cuda, mps, cpu) or a torch device.
+        checkpoint_every: steps.
+        validate_every: steps. None: with each checkpoint.
+        keep_checkpoints: the last so many, and the best, stay.
+        keep_discriminators: write `RUN/discriminators.pt` beside the generator at the end.
+
+    Raises:
+        MelvocError: a value out of its range.
+        SpecError: a hop length that no rates give, or a segment that does not fit the spec.
+    """
+
+    audio_dir: str | os.PathLike[str] = ""
+    run_dir: str | os.PathLike[str] = ""
+    mels_dir: str | os.PathLike[str] | None = None
+    spec: MelSpec | None = None
+    generator: HiFiGANConfig | None = None
+    preset: Literal["full", "slim"] = "full"
+    warm_start: str | os.PathLike[str] | None = None
+    warm_discriminators: str | os.PathLike[str] | None = None
+
+    batch_size: int = 8
+    segment: int = 16384
+    steps: int = 100_000
+    learning_rate: float = 2e-4
+    betas: tuple[float, float] = (0.8, 0.99)
+    weight_decay: float = 0.01
+    lr_decay: float = 0.999
+    lr_decay_steps: int | None = None
+    weights: LossWeights = field(default_factory=LossWeights)
+    mel_only_steps: int = 0
+    discriminator_warmup: int | None = None
+    ema_decay: float = 0.999
+    clip_gradients: float = 500.0
+
+    gain_db: float = 6.0
+    flip_polarity: bool = True
+    tilt_db: float = 3.0
+    validation_files: int | None = None
+    seed: int = 0
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+    checkpoint_every: int = 1000
+    validate_every: int | None = None
+    keep_checkpoints: int = 3
+    keep_discriminators: bool = False
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        if self.spec is not None:
+            check_fit(self, self.spec)
+
+    @property
+    def divisor(self) -> int:
+        """Of the discriminators' channels."""
+        return PRESETS[self.preset]
+
+    def resolved(self, *, spec: MelSpec | None = None, generator: HiFiGANConfig | None = None) -> Self:
+        """The same with spec and generator filled in: the given ones (a warm start's), else the defaults.
+
+        Raises:
+            SpecError: a spec that is not the warm start's, or does not fit the segment.
+        """
+        if spec is not None and self.spec is not None and (different := self.spec.diff(spec)):
+            listed = "; ".join(f"{name}: {mine!r}, the file {theirs!r}" for name, (mine, theirs) in different.items())
+            raise SpecError(f"the spec is not the warm start's ({listed}); leave the spec to the file")
+        if generator is not None and self.generator is not None and generator != self.generator:
+            raise SpecError("the generator's configuration is not the warm start's; leave it to the file")
+        chosen = self.spec or spec or MelSpec.preset("griffinlim")
+        return dataclasses.replace(
+            self,
+            spec=chosen,
+            generator=self.generator or generator or derive_generator(chosen),
+            discriminator_warmup=self._warmup() if self.discriminator_warmup is None else self.discriminator_warmup,
+        )
+
+    def _warmup(self) -> int:
+        return WARMUP if self.warm_start is not None and self.warm_discriminators is None else 0
+
+    def resumed(self, stored: Mapping[str, Any]) -> Self:
+        """The same with what was left open filled in as the run that is resumed has it."""
+        readers: dict[str, Callable[[Any], Any]] = {
+            "spec": MelSpec.from_dict,
+            "generator": HiFiGANConfig.from_dict,
+            "discriminator_warmup": int,
+        }
+        left_open = {name: read(stored[name]) for name, read in readers.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **left_open)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        values: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        for name in ("audio_dir", "run_dir", "mels_dir", "warm_start", "warm_discriminators"):
+            values[name] = None if values[name] is None else os.fspath(values[name])
+        return values | {
+            "spec": None if self.spec is None else self.spec.to_dict(),
+            "generator": None if self.generator is None else self.generator.to_dict(),
+            "weights": dataclasses.asdict(self.weights),
+            "betas": list(self.betas),
+        }
+
+    def differences(self, stored: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """What keeps a run from being resumed: `{field: (the run's, now)}`, of `to_dict`'s values."""
+        mine = self.to_dict()
+        found: dict[str, tuple[Any, Any]] = {}
+        for entry in dataclasses.fields(self):
+            if entry.name not in NOT_COMPARED:
+                _compare(entry.name, stored.get(entry.name), mine[entry.name], found)
+        return found
+
+
+def derive_generator(spec: MelSpec) -> HiFiGANConfig:
+    """HiFi-GAN V2 for a spec: rates and kernels from its hop length.
+
+    Raises:
+        SpecError: a hop length that no rates give.
+    """
+    rates, kernels = upsampling(spec.hop_length)
+    return HiFiGANConfig(
+        n_mels=spec.n_mels,
+        upsample_rates=rates,
+        upsample_kernel_sizes=kernels,
+        upsample_initial_channel=INITIAL_CHANNELS,
+    )
+
+
+def check_fit(config: TrainConfig, spec: MelSpec) -> None:
+    """Generator, segment and spec belong together.
+
+    Raises:
+        SpecError: they do not.
+    """
+    if config.generator is None:
+        derive_generator(spec)
+    elif (config.generator.hop_length, config.generator.n_mels) != (spec.hop_length, spec.n_mels):
+        raise SpecError(
+            f"the generator makes {config.generator.hop_length} samples of {config.generator.n_mels} bands a frame, "
+            f"but the spec has hop_length={spec.hop_length}, n_mels={spec.n_mels}; leave generator=None to derive it"
+        )
+    if config.segment % spec.hop_length:
+        near = max(1, round(config.segment / spec.hop_length)) * spec.hop_length
+        raise SpecError(
+            f"segment={config.segment} is no multiple of hop_length={spec.hop_length}; take {near}, so that mel and "
+            "sound are cut at the same places"
+        )
+    least = max(spec.n_fft, 2048 if config.weights.stft else 0)
+    if config.segment < least:
+        fitting = math.ceil(least / spec.hop_length) * spec.hop_length
+        raise SpecError(f"segment={config.segment} is shorter than a window ({least}); take at least {fitting}")
+
+
+def _check_ranges(config: TrainConfig) -> None:
+    if config.preset not in PRESETS:
+        raise MelvocError(f"preset={config.preset!r}, but it is one of {', '.join(map(repr, PRESETS))}")
+    if config.precision not in ("auto", "float32", "bfloat16"):
+        raise MelvocError(f"precision={config.precision!r}, but it is 'auto', 'float32' or 'bfloat16'")
+    for name in ("batch_size", "segment", "checkpoint_every", "keep_checkpoints"):
+        _check_whole(name, getattr(config, name), least=1)
+    for name in ("steps", "mel_only_steps", "seed"):
+        _check_whole(name, getattr(config, name), least=0)
+    for name, least in (
+        ("lr_decay_steps", 1), ("validate_every", 1), ("validation_files", 0), ("discriminator_warmup", 0),
+    ):  # fmt: skip
+        if getattr(config, name) is not None:
+            _check_whole(name, getattr(config, name), least=least)
+    for name in ("learning_rate", "clip_gradients"):
+        _check_number(name, getattr(config, name), above=0.0)
+    for name in ("weight_decay", "gain_db", "tilt_db"):
+        _check_number(name, getattr(config, name), least=0.0)
+    _check_number("lr_decay", config.lr_decay, above=0.0, most=1.0)
+    _check_number("ema_decay", config.ema_decay, least=0.0, below=1.0)
+    if not isinstance(config.betas, tuple) or len(config.betas) != 2:
+        raise MelvocError(f"betas={config.betas!r}, but they are two numbers; (0.8, 0.99) is usual")
+    for beta in config.betas:
+        _check_number("betas", beta, least=0.0, below=1.0)
+    if not isinstance(config.weights, LossWeights):
+        raise MelvocError(f"weights={config.weights!r}, but they are a LossWeights(...)")
+    if config.spec is not None and not isinstance(config.spec, MelSpec):
+        raise SpecError(f"spec={config.spec!r} is a {type(config.spec).__name__}; pass a melvoc.MelSpec")
+    if config.generator is not None and not isinstance(config.generator, HiFiGANConfig):
+        raise CheckpointError(f"generator={config.generator!r}, but it is a HiFiGANConfig(...)")
+    if not (config.weights.mel or config.weights.stft) and config.mel_only_steps:
+        raise MelvocError(
+            f"mel_only_steps={config.mel_only_steps} with weights.mel=0 and weights.stft=0 would learn nothing; "
+            "set mel_only_steps=0"
+        )
+    for name in ("audio_dir", "run_dir"):
+        if not os.fspath(getattr(config, name)):
+            raise MelvocError(f"{name} is empty; it is the path of a folder")
+    if Path(config.audio_dir).resolve() == Path(config.run_dir).resolve():
+        raise MelvocError(f"run_dir={os.fspath(config.run_dir)!r} is the folder of the audio itself; take another")
+
+
+def _check_whole(name: str, value: object, *, least: int) -> None:
+    if type(value) is not int or value < least:
+        raise MelvocError(f"{name}={value!r}, but it is a whole number of at least {least}")
+
+
+def _check_number(
+    name: str,
+    value: object,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    most: float | None = None,
+) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    bounds = {"at least": least, "above": above, "below": below, "at most": most}
+    said = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+    if not (number and _within(value, least, above, below, most)):
+        raise MelvocError(f"{name}={value!r}, but it is a number {said}")
+
+
+def _within(value: Any, least: float | None, above: float | None, below: float | None, most: float | None) -> bool:
+    return (
+        (least is None or value >= least)
+        and (above is None or value > above)
+        and (below is None or value < below)
+        and (most is None or value <= most)
+    )
+
+
+def _compare(name: str, theirs: Any, mine: Any, found: dict[str, tuple[Any, Any]]) -> None:
+    """Nested fields (spec, generator, weights) one by one."""
+    if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
+        for key in sorted({*theirs, *mine}):
+            _compare(f"{name}.{key}", theirs.get(key), mine.get(key), found)
+    elif theirs != mine:
+        found[name] = (theirs, mine)

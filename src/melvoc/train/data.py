@@ -1,0 +1,172 @@
+"""Segments drawn at random; what is drawn depends on seed and position alone, so that a run resumes exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from melvoc.errors import SpecError
+from melvoc.spec import MelSpec
+from melvoc.train.augment import augment
+from melvoc.train.losses import padded_mel
+from melvoc.train.sounds import Sound
+
+_FEW = 4  # so many files, and one is held out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Segments and their mels.
+
+    Attributes:
+        wave: `[B, 1, segment]`.
+        mel: `[B, n_mels, segment / hop_length]`.
+    """
+
+    wave: Tensor
+    mel: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        return Batch(wave=self.wave.to(device, non_blocking=True), mel=self.mel.to(device, non_blocking=True))
+
+
+def split(sounds: Sequence[Sound], *, held_out: int | None, seed: int) -> tuple[list[Sound], list[Sound]]:
+    """Training and validation sounds, by whole files, the same for the same names and seed.
+
+    Args:
+        sounds: all.
+        held_out: files for validation. None: one in twenty, at least one where there are four or more.
+        seed: of the choice.
+
+    Raises:
+        SpecError: nothing would be left to train on.
+    """
+    count = held_out if held_out is not None else (max(1, len(sounds) // 20) if len(sounds) >= _FEW else 0)
+    if count >= len(sounds):
+        raise SpecError(
+            f"validation_files={count}, but there are {len(sounds)} usable files, and at least one is trained on; "
+            f"take at most {len(sounds) - 1}"
+        )
+    ranked = sorted(sounds, key=lambda sound: hashlib.sha256(f"{seed} {sound.name}".encode()).digest())
+    chosen = {sound.name for sound in ranked[:count]}
+    return [s for s in sounds if s.name not in chosen], [s for s in sounds if s.name in chosen]
+
+
+def fingerprint(sounds: Sequence[Sound]) -> str:
+    """What the sounds are: their names, lengths and first samples, and whether they have mels. For resuming."""
+    digest = hashlib.sha256()
+    for sound in sounds:
+        digest.update(f"{sound.name} {len(sound.wave)} {sound.mel is not None}\n".encode())
+        digest.update(sound.wave[:: max(1, len(sound.wave) // 1000)].numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class Segments:
+    """Endless segments of a set of sounds. Every sample of sound is as likely as any other.
+
+    Segment i belongs to pass `i // segments_a_pass` over the sounds; within a pass each file has as many places as it
+    has segments, in a random order, and each place draws its start, so that a pass hears all files in proportion.
+
+    The mel of a segment is cut out of the mel of its surroundings, so that its frames are those that the whole file
+    has there; only at a file's start and end is there padding, the spec's own.
+
+    Args:
+        sounds: to draw from; shorter ones than a segment are padded with zeros.
+        spec: of the mels.
+        segment: samples, a multiple of the hop length.
+        seed: of all that is drawn.
+        gain_db: as in `augment`.
+        flip_polarity: as in `augment`.
+        tilt_db: as in `augment`. With mels of another model only the polarity, which no mel shows, is changed.
+    """
+
+    def __init__(
+        self,
+        sounds: Sequence[Sound],
+        spec: MelSpec,
+        *,
+        segment: int,
+        seed: int,
+        gain_db: float = 0.0,
+        flip_polarity: bool = False,
+        tilt_db: float = 0.0,
+    ) -> None:
+        self.spec, self.segment, self.seed = spec, segment, seed
+        self.gain_db, self.flip_polarity, self.tilt_db = gain_db, flip_polarity, tilt_db
+        self.frames = segment // spec.hop_length
+        self.right = max(0, spec.n_fft - spec.hop_length - spec.pad)  # samples after a segment that its last frame sees
+        self._mels = [None if sound.mel is None else _lengthened(sound.mel, self.frames) for sound in sounds]
+        self._lengths: list[int] = []
+        self._waves: list[Tensor] = []
+        for sound, mel in zip(sounds, self._mels, strict=True):
+            wave = sound.wave if mel is None else sound.wave[: mel.shape[1] * spec.hop_length]
+            wave = F.pad(wave, (0, max(0, segment - len(wave))))
+            self._lengths.append(len(wave))
+            padded = F.pad(wave[None, None], (spec.pad, self.right), mode=spec.pad_mode)
+            self._waves.append(padded[0, 0])
+        self._places = [file for file, length in enumerate(self._lengths) for _ in range(math.ceil(length / segment))]
+
+        self._kept = (-1, torch.empty(0))
+
+    @property
+    def segments_a_pass(self) -> int:
+        """Segments in one pass over the sounds."""
+        return len(self._places)
+
+    def batch(self, position: int, size: int) -> Batch:
+        """The segments `position` to `position + size - 1`."""
+        cut = [self._cut(position + row) for row in range(size)]
+        waves = torch.stack([padded for padded, _ in cut])
+        if self._mels[0] is None:
+            mel = padded_mel(waves, self.spec)
+        else:
+            mel = torch.stack([mel for _, mel in cut if mel is not None])
+        start = self.spec.pad
+        return Batch(wave=waves[:, None, start : start + self.segment].contiguous(), mel=mel)
+
+    def _cut(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """One segment with the samples around it that its frames see, and its mel where that is another model's."""
+        turn, place = divmod(index, self.segments_a_pass)
+        file = self._places[int(self._order(turn)[place])]
+        generator = torch.Generator().manual_seed(_seed(self.seed, "segment", index))
+        mel = self._mels[file]
+        span = self._lengths[file] - self.segment
+        if mel is None:
+            start = int(torch.randint(span + 1, (), generator=generator))
+        else:
+            frame = int(torch.randint(span // self.spec.hop_length + 1, (), generator=generator))
+            start = frame * self.spec.hop_length
+        size = self.spec.pad + self.segment + self.right
+        padded = augment(
+            self._waves[file][start : start + size],
+            generator,
+            gain_db=self.gain_db if mel is None else 0.0,
+            flip_polarity=self.flip_polarity,
+            tilt_db=self.tilt_db if mel is None else 0.0,
+        )
+        return padded, None if mel is None else mel[:, frame : frame + self.frames]
+
+    def _order(self, turn: int) -> Tensor:
+        """The order of the places in a pass; that of the last one asked for is kept."""
+        if self._kept[0] != turn:
+            generator = torch.Generator().manual_seed(_seed(self.seed, "order", turn))
+            self._kept = (turn, torch.randperm(self.segments_a_pass, generator=generator))
+        return self._kept[1]
+
+
+def _lengthened(mel: Tensor, frames: int) -> Tensor:
+    """At least so many frames, the last one repeated."""
+    missing = frames - mel.shape[1]
+    return torch.cat([mel, mel[:, -1:].expand(-1, missing)], 1) if missing > 0 else mel
+
+
+def _seed(*parts: object) -> int:
+    """63 bits that depend on all parts, on every machine alike."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1

@@ -1,0 +1,91 @@
+"""One process of several: what `torchrun` says, and the few things that processes agree on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from melvoc.errors import MelvocError
+from melvoc.models import pick_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """The processes of one training.
+
+    Attributes:
+        rank: of this process, from 0.
+        size: processes in all.
+        device: of this process.
+        owned: this object opened the process group, and closes it.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - immutable
+    owned: bool = False
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module whose backward pass averages gradients over the processes; by itself where there is one."""
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, broadcast_buffers=False)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the processes; NaN in one is NaN in all, so that all stop together."""
+        if self.size > 1:
+            dist.all_reduce(values)
+            values = values / self.size
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so; all get the same answer."""
+        if self.size == 1:
+            return flag
+        said = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(said, op=dist.ReduceOp.MAX)
+        return bool(said.item())
+
+    def wait(self) -> None:
+        """Until all are here."""
+        self.any(False)
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self.owned and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def join(device: str) -> World:
+    """The world that `torchrun` (RANK, WORLD_SIZE, LOCAL_RANK) or an open process group describes.
+
+    Args:
+        device: "auto" or a torch device; of several processes with "auto" or "cuda", each gets its local rank's GPU.
+
+    Raises:
+        MelvocError: a device that is not there, or a group that cannot be opened.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    place = pick_device(device)
+    if size == 1 and not (dist.is_available() and dist.is_initialized()):
+        return World(device=place)
+    if place.type == "cuda" and place.index is None:
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place)
+    owned = not dist.is_initialized()
+    if owned:
+        try:
+            dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        except (RuntimeError, ValueError) as error:
+            raise MelvocError(f"the processes cannot find each other ({error}); start them with torchrun") from error
+    return World(rank=dist.get_rank(), size=dist.get_world_size(), device=place, owned=owned)

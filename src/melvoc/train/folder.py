@@ -1,0 +1,162 @@
+"""The folder of a run: checkpoints, whole or not there, and a log that never runs ahead of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from melvoc.atomic import replacing
+from melvoc.errors import CheckpointError, MelvocError
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d+)\.pt")
+_SPARE = 1 << 20
+
+
+class RunFolder:
+    """`RUN/checkpoints/step-00001000.pt`, `RUN/log.jsonl` and what is exported.
+
+    Args:
+        path: of the run; made where it is not there.
+
+    Raises:
+        MelvocError: a folder that cannot be made or written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.log = self.path / "log.jsonl"
+
+    def make(self) -> None:
+        """Make the folders, and remove what a killed process left half-written.
+
+        Raises:
+            MelvocError: they cannot be made or written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for left in self.checkpoints.glob(".step-*.part*"):
+                left.unlink()
+            with tempfile.TemporaryFile(dir=self.path) as probe:
+                probe.write(b"room?")
+        except OSError as error:
+            raise MelvocError(
+                f"{self.path}: cannot be written ({error.strerror or error}); take another folder"
+            ) from error
+
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints, ascending."""
+        if not self.checkpoints.is_dir():
+            return []
+        matches = (_NAME.fullmatch(path.name) for path in self.checkpoints.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def checkpoint(self, step: int) -> Path:
+        """The path of a step's checkpoint."""
+        return self.checkpoints / f"step-{step:08d}.pt"
+
+    def save(self, step: int, content: Mapping[str, Any], *, keep: int, best: int | None) -> Path:
+        """Write a checkpoint, then remove all but the last `keep` and the best.
+
+        Raises:
+            MelvocError: it cannot be written; those before it are as they were.
+        """
+        target = self.checkpoint(step)
+        try:
+            with replacing(target) as temporary, temporary.open("wb") as file:
+                torch.save({"format": FORMAT, **content}, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:
+            before = [other for other in self.steps() if other != step]
+            rest = f"{self.checkpoint(before[-1]).name} is whole" if before else "there is none before it"
+            raise MelvocError(f"{target}: cannot be written ({error}); make room and resume ({rest})") from error
+        for other in self.steps()[:-keep]:
+            if other != best:
+                self.checkpoint(other).unlink(missing_ok=True)
+        return target
+
+    def load_last(self) -> dict[str, Any]:
+        """The last checkpoint's content, on the CPU.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        steps = self.steps()
+        if not steps:
+            raise CheckpointError(f"{self.checkpoints}: no checkpoint to resume from; start without --resume")
+        return load_checkpoint(self.checkpoint(steps[-1]))
+
+    def append(self, report: Mapping[str, Any]) -> None:
+        """One line more in the log.
+
+        Raises:
+            MelvocError: it cannot be written.
+        """
+        try:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(report) + "\n")
+        except OSError as error:
+            raise MelvocError(f"{self.log}: cannot be written ({error.strerror}); make room and resume") from error
+
+    def cut_log(self, step: int) -> None:
+        """Drop what was logged after a step: those steps are made again."""
+        if not self.log.exists():
+            return
+        kept = [line for line in self.log.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        with replacing(self.log) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def write_config(self, values: Mapping[str, Any]) -> None:
+        """`RUN/config.json`, for people."""
+        with replacing(self.path / "config.json") as temporary:
+            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+    def check_room(self, size: int) -> None:
+        """Room for one checkpoint more than is kept at a time.
+
+        Raises:
+            MelvocError: there is less.
+        """
+        free = shutil.disk_usage(self.path).free
+        if free < size + _SPARE:
+            raise MelvocError(
+                f"{self.path}: {free / 1e6:.0f} MB are free, but one checkpoint takes about {size / 1e6:.0f} MB; make "
+                "room or take another disk"
+            )
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint that `RunFolder.save` wrote.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or another kind.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; give a checkpoint, RUN/checkpoints/step-N.pt")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: damaged ({reason}); delete it, and the one before it is resumed") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: no checkpoint of this melvoc's training; start anew")
+    return content
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the log; what a killed process left half-written counts as after the end."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

@@ -1,0 +1,190 @@
+"""A folder of sound files, read, checked and resampled; what cannot be used is named, and left out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from melvoc import audio
+from melvoc.errors import MelvocError
+from melvoc.mel_file import read_mel
+from melvoc.resample import resample
+from melvoc.spec import MelSpec
+
+ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
+SILENCE = 1e-3  # -60 dB: a file that never gets above it is silence
+FULL_SCALE = 0.9995
+BEYOND = 1.5  # a float file may overshoot a little; one that reaches beyond is scaled some other way
+CLIPPED_SHARE = 0.01  # of all samples, in runs of at least CLIPPED_RUN at full scale
+CLIPPED_RUN = 3
+LEAST_SECONDS = 0.5  # of usable sound in all
+_FRAMES_OFF = 2  # a paired mel may be so many frames shorter or longer than the sound's own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sound:
+    """One usable file.
+
+    Attributes:
+        name: path below the folder, with forward slashes.
+        wave: `[N]` float32, mono (the mean of the channels), at the spec's rate.
+        mel: `[n_mels, T]` of another model, or None.
+    """
+
+    name: str
+    wave: Tensor
+    mel: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """One file that is not used.
+
+    Attributes:
+        name: path below the folder.
+        reason: why, in a few words.
+    """
+
+    name: str
+    reason: str
+
+
+def find_sounds(folder: str | os.PathLike[str]) -> list[Path]:
+    """Every sound file of a folder and its subfolders, sorted; hidden ones are not looked at.
+
+    Raises:
+        MelvocError: no such folder, or none in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise MelvocError(f"{root}: no such folder; give a folder of sound files")
+    found = [
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in ENDINGS
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    ]
+    if not found:
+        raise MelvocError(f"{root}: has no {', '.join(ENDINGS)} files; give a folder of sound files")
+    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+
+
+def read_sounds(
+    folder: str | os.PathLike[str], spec: MelSpec, *, mels: str | os.PathLike[str] | None = None
+) -> Iterator[Sound | Skipped]:
+    """Each file of the folder in order, as soon as it is read.
+
+    Args:
+        folder: of the sounds.
+        spec: whose rate the sounds get, and with which the mels are compared.
+        mels: folder of mels, each at the place of its sound: `x/a.wav` has `x/a.safetensors` or `x/a.npy`.
+
+    Raises:
+        MelvocError: as `find_sounds`; no such folder of mels; a mel whose spec is another.
+    """
+    root = Path(folder)
+    paths = find_sounds(root)
+    if mels is not None and not Path(mels).is_dir():
+        raise MelvocError(f"{os.fspath(mels)}: no such folder; give the folder of the mels")
+    for path in paths:
+        name = path.relative_to(root).as_posix()
+        try:
+            wave = _read(path, spec.sample_rate)
+        except MelvocError as error:
+            yield Skipped(name=name, reason=str(error).removeprefix(f"{path}: "))
+            continue
+        if reason := _unusable(wave):
+            yield Skipped(name=name, reason=reason)
+        elif mels is None:
+            yield Sound(name=name, wave=wave.clamp(-1.0, 1.0))
+        else:
+            yield _paired(name, wave.clamp(-1.0, 1.0), Path(mels) / Path(name).with_suffix(""), spec)
+
+
+def gather(
+    entries: Iterator[Sound | Skipped], folder: str | os.PathLike[str], spec: MelSpec
+) -> tuple[list[Sound], list[Skipped]]:
+    """All of `read_sounds`, with the check that there is something to learn from.
+
+    Raises:
+        MelvocError: less than half a second of usable sound.
+    """
+    every = list(entries)
+    sounds = [entry for entry in every if isinstance(entry, Sound)]
+    skipped = [entry for entry in every if isinstance(entry, Skipped)]
+    seconds = sum(len(sound.wave) for sound in sounds) / spec.sample_rate
+    if seconds < LEAST_SECONDS:
+        reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in skipped[:3])
+        more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+        raise MelvocError(
+            f"{os.fspath(folder)}: {len(sounds)} of {len(every)} files can be used, {seconds:.2g} s of sound in all, "
+            f"but training needs at least {LEAST_SECONDS} s; add files" + (f" ({reasons}{more})" if reasons else "")
+        )
+    return sounds, skipped
+
+
+def _read(path: Path, rate: int) -> Tensor:
+    """`[N]` float32, mono, resampled; peaks that resampling pushes over 1 are cut by the caller."""
+    wave, own = audio.read(path)
+    if not bool(torch.isfinite(wave).all()):
+        raise MelvocError("has NaN or Inf in it; write it again")
+    return resample(wave.mean(0), own, rate)
+
+
+def _unusable(wave: Tensor) -> str | None:
+    """Why a wave is of no use, or None."""
+    peak = float((wave - wave.mean()).abs().max()) if len(wave) else 0.0
+    if peak < SILENCE:
+        return f"silence (its peak is {peak:.2g})"
+    if (reach := float(wave.abs().max())) > BEYOND:
+        return f"reaches {reach:.3g}, but samples are in [-1, 1]; divide it by its peak"
+    if (share := clipped_share(wave)) > CLIPPED_SHARE:
+        return f"clipped ({100 * share:.1f}% of its samples stand at full scale)"
+    return None
+
+
+def clipped_share(wave: Tensor) -> float:
+    """The share of samples that stand at full scale with neighbours of the same sign that do, three in a row or more.
+
+    Args:
+        wave: `[N]`.
+    """
+    if len(wave) < CLIPPED_RUN:
+        return 0.0
+    runs = torch.zeros(len(wave), dtype=torch.bool)
+    for full in (wave >= FULL_SCALE, wave <= -FULL_SCALE):
+        inside = full.unfold(0, CLIPPED_RUN, 1).all(-1)
+        for shift in range(CLIPPED_RUN):
+            runs[shift : shift + len(inside)] |= inside
+    return float(runs.float().mean())
+
+
+def _paired(name: str, wave: Tensor, stem: Path, spec: MelSpec) -> Sound | Skipped:
+    path = next(
+        (other for end in (".safetensors", ".npy") if (other := stem.parent / (stem.name + end)).is_file()), None
+    )
+    if path is None:
+        return Skipped(name=name, reason=f"has no mel {stem.name}.safetensors or {stem.name}.npy")
+    try:
+        saved = read_mel(path)
+    except MelvocError as error:
+        return Skipped(name=name, reason=f"its mel cannot be read: {error}")
+    if saved.spec is not None and (different := spec.diff(saved.spec)):
+        listed = "; ".join(f"{field}: {mine!r}, the mel has {theirs!r}" for field, (mine, theirs) in different.items())
+        raise MelvocError(f"{path}: not a mel of the training's spec ({listed}); train with the mels' own spec")
+    mel = saved.mel.float()
+    mel = mel[0] if mel.dim() == 3 and mel.shape[0] == 1 else mel
+    if mel.dim() != 2 or mel.shape[0] != spec.n_mels:
+        return Skipped(name=name, reason=f"its mel is {list(mel.shape)}, but it is [{spec.n_mels}, T]")
+    if not bool(torch.isfinite(mel).all()):
+        return Skipped(name=name, reason="its mel has NaN or Inf in it")
+    frames = spec.frames(len(wave))
+    if abs(mel.shape[1] - frames) > _FRAMES_OFF:
+        return Skipped(name=name, reason=f"its mel has {mel.shape[1]} frames, but the sound has {frames}")
+    return Sound(name=name, wave=wave, mel=mel)

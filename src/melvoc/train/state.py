@@ -1,0 +1,213 @@
+"""What a training owns, one step of it, and its way to and from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from melvoc.errors import MelvocError
+from melvoc.models.hifigan import HiFiGANConfig
+from melvoc.spec import MelSpec
+from melvoc.train.config import TrainConfig
+from melvoc.train.data import Batch
+from melvoc.train.discriminators import Discriminators
+from melvoc.train.distributed import World
+from melvoc.train.ema import Average, TrainableGenerator
+from melvoc.train.losses import (
+    adversarial_loss,
+    discriminator_loss,
+    feature_loss,
+    loss_spec,
+    make_stft_loss,
+    mel_loss,
+)
+
+
+class DivergedError(MelvocError):
+    """A loss or a gradient is NaN or infinite; nothing of it has reached the weights."""
+
+
+@dataclass
+class TrainState:
+    """Networks, optimizers and the number of steps they have made.
+
+    Attributes:
+        generator: with weight norm, as it learns.
+        average: its running mean.
+        discriminators: both kinds.
+        generator_optimizer: AdamW.
+        discriminator_optimizer: AdamW.
+        step: steps made.
+    """
+
+    generator: TrainableGenerator
+    average: Average
+    discriminators: Discriminators
+    generator_optimizer: torch.optim.Optimizer
+    discriminator_optimizer: torch.optim.Optimizer
+    step: int = 0
+
+    @classmethod
+    def new(cls, config: TrainConfig, generator: HiFiGANConfig, device: torch.device) -> TrainState:
+        """With random weights, the same for the same seed; the caller's own random numbers stay as they are."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            network = TrainableGenerator(generator).to(device)
+            discriminators = Discriminators(divisor=config.divisor).to(device)
+        return cls(
+            generator=network,
+            average=Average(network, config.ema_decay),
+            discriminators=discriminators,
+            generator_optimizer=_adamw(network, config, device),
+            discriminator_optimizer=_adamw(discriminators, config, device),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Tensors and plain values, for `torch.save`."""
+        return {
+            "step": self.step,
+            "generator": self.generator.state_dict(),
+            "average": self.average.tensors,
+            "discriminators": self.discriminators.published_state(),
+            "generator_optimizer": self.generator_optimizer.state_dict(),
+            "discriminator_optimizer": self.discriminator_optimizer.state_dict(),
+        }
+
+    def load(self, values: dict[str, Any], *, source: str) -> None:
+        """From `to_dict`'s values, all of them."""
+        self.generator.load_state_dict(values["generator"])
+        self.average.load(values["average"])
+        self.discriminators.load_published(values["discriminators"], source=source)
+        self.generator_optimizer.load_state_dict(values["generator_optimizer"])
+        self.discriminator_optimizer.load_state_dict(values["discriminator_optimizer"])
+        self.step = int(values["step"])
+
+
+class Stepper:
+    """Makes steps: the same page whatever the phase, and nothing computed that is not used.
+
+    The discriminators see real and generated sound as one batch. In the generator's turn they are frozen: their
+    parameters get no gradients, and the real sound's features are computed without a graph.
+
+    Args:
+        state: that learns.
+        config: resolved.
+        spec: of the mels.
+        world: the processes.
+    """
+
+    def __init__(self, state: TrainState, config: TrainConfig, spec: MelSpec, world: World) -> None:
+        self.state, self.config, self.world = state, config, world
+        self.spec = loss_spec(spec)
+        self.stft: Callable[[Tensor, Tensor], Tensor] | None = None
+        if config.weights.stft:
+            self.stft = make_stft_loss()
+            if isinstance(self.stft, nn.Module):
+                self.stft = self.stft.to(world.device)
+        self.warmup = config.discriminator_warmup or 0
+        self.needs_discriminators = bool(config.weights.adversarial or config.weights.feature)
+        self._generate = world.wrap(state.generator)
+        self._judge = world.wrap(state.discriminators) if self.needs_discriminators else state.discriminators
+
+    def __call__(self, batch: Batch, learning_rate: float) -> dict[str, float]:
+        """One step.
+
+        Returns:
+            The losses by name, unweighted, and the norms of the gradients before clipping.
+
+        Raises:
+            DivergedError: naming the loss; neither the generator nor the mean has been changed by this step.
+        """
+        state, config = self.state, self.config
+        alone = state.step < config.mel_only_steps or not self.needs_discriminators
+        warming = not alone and state.step < config.mel_only_steps + self.warmup
+        for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+        report: dict[str, float] = {}
+        with torch.set_grad_enabled(not warming), self._autocast():
+            generated = (state.generator if warming else self._generate)(batch.mel)
+        generated = generated.float()
+        if not alone:
+            report |= self._discriminators_turn(batch.wave, generated.detach())
+        if not warming:
+            report |= self._generators_turn(batch.wave, generated, alone)
+            state.average.update(state.generator, state.step)
+        state.step += 1
+        return report
+
+    def _discriminators_turn(self, real: Tensor, generated: Tensor) -> dict[str, float]:
+        state = self.state
+        state.discriminators.requires_grad_(True)
+        with self._autocast():
+            judgements = self._judge(torch.cat([real, generated]))
+        loss = discriminator_loss(judgements)
+        state.discriminator_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return self._update(
+            "discriminator", {"discriminator": loss}, state.discriminators, state.discriminator_optimizer
+        )
+
+    def _generators_turn(self, real: Tensor, generated: Tensor, alone: bool) -> dict[str, float]:
+        state, weights = self.state, self.config.weights
+        losses: dict[str, Tensor] = {}
+        if not alone:
+            state.discriminators.requires_grad_(False)
+            with self._autocast():
+                judgements = state.discriminators(generated)
+                if weights.feature:
+                    with torch.no_grad():
+                        targets = state.discriminators(real)
+            if weights.adversarial:
+                losses["adversarial"] = adversarial_loss(judgements)
+            if weights.feature:
+                losses["feature"] = feature_loss(judgements, targets)
+        if weights.mel:
+            losses["mel"] = mel_loss(generated, real, self.spec)
+        if self.stft is not None:
+            losses["stft"] = self.stft(generated, real)
+        total = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
+        state.generator_optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        return self._update("generator", losses, state.generator, state.generator_optimizer)
+
+    def _update(
+        self, side: str, losses: dict[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> dict[str, float]:
+        """Guard, clip and update one side; the only place where a GPU is waited for."""
+        norm = nn.utils.clip_grad_norm_(module.parameters(), self.config.clip_gradients)
+        stacked = torch.stack([loss.detach().float() for loss in losses.values()])
+        values = torch.cat([self.world.mean(stacked), norm.detach().float()[None]])
+        report = dict(zip([*losses, f"{side}_gradient"], values.tolist(), strict=True))
+        if bad := [name for name, value in report.items() if not abs(value) < float("inf")]:
+            optimizer.zero_grad(set_to_none=True)
+            named = " and ".join(f"{name} is {report[name]}" for name in bad)
+            raise DivergedError(f"step {self.state.step + 1}: {named}; no weight of the {side} was changed")
+        optimizer.step()
+        return report
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        device, precision = self.world.device.type, self.config.precision
+        half = precision == "bfloat16" or (precision == "auto" and device == "cuda")
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=half)
+
+
+def learning_rate(config: TrainConfig, step: int, decay_steps: int) -> float:
+    """The rate of a step: a function of nothing else, so that a resumed run has the same."""
+    return float(config.learning_rate * config.lr_decay ** (step // decay_steps))
+
+
+def _adamw(module: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
+    parameters: Iterable[nn.Parameter] = module.parameters()
+    return torch.optim.AdamW(
+        parameters,
+        lr=config.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=device.type in ("cpu", "cuda"),  # several times faster than one tensor after the other
+    )

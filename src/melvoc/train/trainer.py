@@ -1,0 +1,338 @@
+"""The training loop: an iterator of reports that an application, a notebook or the command line drives."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from melvoc.errors import CheckpointError, MelvocError
+from melvoc.train.config import TrainConfig, check_fit
+from melvoc.train.data import Segments, fingerprint, split
+from melvoc.train.distributed import join
+from melvoc.train.export import vocoder_of, write_discriminators, write_generator
+from melvoc.train.folder import RunFolder
+from melvoc.train.sounds import Skipped, find_sounds, gather, read_sounds
+from melvoc.train.state import DivergedError, Stepper, TrainState, learning_rate
+from melvoc.train.validate import validate
+from melvoc.train.warm import read_discriminators, read_generator
+
+LEAST_DECAY_STEPS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainReport:
+    """One step.
+
+    Attributes:
+        step: from 1; the steps made so far, those of earlier runs included.
+        losses: by name, unweighted: "discriminator", "adversarial", "feature", "mel", "stft" as far as they are in
+            use, and "generator_gradient", "discriminator_gradient", the norms before clipping.
+        learning_rate: of this step.
+        seconds: that this step took, validation and checkpoint included.
+        validation: "mel" (log-mel L1) and "stft" (multi-resolution STFT distance) of the held-out files; None where
+            this step was not validated.
+        checkpoint: written after this step, or None.
+    """
+
+    step: int
+    losses: dict[str, float]
+    learning_rate: float
+    seconds: float
+    validation: dict[str, float] | None = None
+    checkpoint: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return dataclasses.asdict(self)
+
+
+class Trainer:
+    """Trains a HiFi-GAN generator on a folder of sounds.
+
+        trainer = Trainer(TrainConfig(audio_dir="sounds", run_dir="run", preset="slim", steps=20000))
+        for report in trainer:
+            print(report.step, report.losses["mel"])
+        vocoder = melvoc.load("run/generator.safetensors")
+
+    The loop can be left at any step, with `break` or from another thread with `stop()`; `save()` then writes a
+    checkpoint, from which `resume=True` goes on with the same losses that an uninterrupted run has. Making a trainer
+    reads and checks everything, before any step is made.
+
+    Args:
+        config: of the run.
+        resume: go on from the last checkpoint in the run's folder.
+
+    Attributes:
+        config: with spec, generator and warm-up filled in.
+        skipped: files that are not used, with reasons.
+        files: names of the files that are trained on.
+        held_out: names of the files for validation.
+        seconds_of_sound: trained on.
+        resumed_from: step of the checkpoint that the run began with, or None.
+
+    Raises:
+        MelvocError: bad input, with the way out; a folder with checkpoints in it where resume is False.
+        CheckpointError: resume without a checkpoint, or with another configuration (all fields that differ are named).
+        SpecError: spec, generator and segment do not belong together.
+    """
+
+    def __init__(self, config: TrainConfig, *, resume: bool = False) -> None:
+        self._stopped = False
+        self._folder = RunFolder(config.run_dir)
+        find_sounds(config.audio_dir)
+        stored = self._stored(resume)
+        warm = None if config.warm_start is None or stored else read_generator(config.warm_start)
+        if stored:
+            config = config.resumed(stored["config"])
+        config = config.resolved(spec=warm.spec, generator=warm.generator) if warm else config.resolved()
+        assert config.spec is not None
+        assert config.generator is not None
+        check_fit(config, config.spec)
+        self.config, self.spec, self.generator = config, config.spec, config.generator
+        self._world = join(config.device)
+        if stored:
+            self._compare(stored)
+        self._read_sounds()
+        if stored and stored["data"] != self._data:
+            raise CheckpointError(
+                f"{config.audio_dir}: not the sounds of this run ({_listed(stored['data'], self._data)}); resume with "
+                "the same folder, or start anew in another run folder"
+            )
+        self.state = TrainState.new(config, self.generator, self._world.device)
+        self._stepper = Stepper(self.state, config, self.spec, self._world)
+        self._best: dict[str, float] | None = None
+        self.resumed_from: int | None = None
+        if stored:
+            self._restore(stored)
+        elif warm:
+            self.state.generator.load_folded(warm.tensors, source=warm.source)
+            self.state.average.load(self.state.generator.folded())
+        if config.warm_discriminators is not None and not stored:
+            name = os.fspath(config.warm_discriminators)
+            self.state.discriminators.load_published(read_discriminators(name), source=name)
+        self._prepare_folder()
+
+    # What a caller does
+
+    @property
+    def step(self) -> int:
+        """Steps made so far."""
+        return self.state.step
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes the files (the only one, where there is one)."""
+        return self._world.first
+
+    def stop(self) -> None:
+        """End the loop after the present step; it may be called from a signal handler or another thread."""
+        self._stopped = True
+
+    def __iter__(self) -> Iterator[TrainReport]:
+        """Make the steps that are left, then write the generator.
+
+        Raises:
+            DivergedError: a loss is NaN or infinite.
+            MelvocError: a file cannot be written.
+        """
+        while self.state.step < self.config.steps and not self._world.any(self._stopped):
+            yield self._one_step()
+        if self.state.step >= self.config.steps:
+            self.export()
+
+    def save(self) -> Path:
+        """Write a checkpoint of the present state, if there is none yet.
+
+        Raises:
+            MelvocError: it cannot be written.
+        """
+        path = self._folder.checkpoint(self.state.step)
+        if self._world.first and not path.exists():
+            self._folder.save(
+                self.state.step,
+                self._content(),
+                keep=self.config.keep_checkpoints,
+                best=None if self._best is None else int(self._best["step"]),
+            )
+        self._world.wait()
+        return path
+
+    def export(self) -> Path:
+        """Write `RUN/generator.safetensors`, and the discriminators where the configuration keeps them.
+
+        Raises:
+            MelvocError: it cannot be written.
+        """
+        path = self._folder.path / "generator.safetensors"
+        if self._world.first:
+            write_generator(self.vocoder(), path)
+            if self.config.keep_discriminators:
+                write_discriminators(self.state, self._folder.path / "discriminators.pt")
+        self._world.wait()
+        return path
+
+    def vocoder(self) -> Any:
+        """The generator as it is now (its running mean), as a `melvoc.Vocoder` of its own."""
+        return vocoder_of(self.state, self.generator, self.spec, name=self._folder.path.resolve().name)
+
+    def close(self) -> None:
+        """Leave the process group, where this trainer opened it."""
+        self._world.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    # What happens inside
+
+    def _one_step(self) -> TrainReport:
+        start, config, world = time.perf_counter(), self.config, self._world
+        rate = learning_rate(config, self.state.step, self.decay_steps)
+        position = self.state.step * config.batch_size * world.size + world.rank * config.batch_size
+        batch = self._segments.batch(position, config.batch_size).to(world.device)
+        try:
+            losses = self._stepper(batch, rate)
+        except DivergedError as error:
+            raise DivergedError(f"{error}; {self._way_out()}") from None
+        step = self.state.step
+        last = step == config.steps
+        due = step % config.checkpoint_every == 0 or last
+        checked = due if config.validate_every is None else step % config.validate_every == 0 or last
+        validation = self._validate() if checked else None
+        path = self._save_due(validation) if due else None
+        report = TrainReport(
+            step=step,
+            losses=losses,
+            learning_rate=rate,
+            seconds=time.perf_counter() - start,
+            validation=validation,
+            checkpoint=None if path is None else str(path),
+        )
+        if world.first:
+            self._folder.append(report.to_dict())
+        return report
+
+    def _validate(self) -> dict[str, float] | None:
+        """By the first process; the others wait with their next exchange."""
+        if not self._world.first or not self._held_out:
+            return None
+        network = self.state.average.network(self.generator)
+        return validate(network, self._held_out, self.spec, segment=self.config.segment)
+
+    def _save_due(self, validation: dict[str, float] | None) -> Path:
+        """A checkpoint, and the generator by itself where it is the best so far."""
+        if validation and (self._best is None or validation["mel"] < self._best["mel"]):
+            self._best = {"step": self.state.step, **validation}
+            write_generator(self.vocoder(), self._folder.path / "best.safetensors")
+        return self.save()
+
+    def _way_out(self) -> str:
+        steps = self._folder.steps()
+        if not steps:
+            return "start again with a lower learning rate"
+        path = self._folder.checkpoint(steps[-1])
+        return f"the last good state is {path}: start a new run from it (warm start) with a lower learning rate"
+
+    def _content(self) -> dict[str, Any]:
+        random: dict[str, Any] = {"cpu": torch.get_rng_state()}
+        if self._world.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self._world.device)
+        batch = self.config.batch_size * self._world.size
+        return {
+            **self.state.to_dict(),
+            "config": self.config.to_dict(),
+            "batch": batch,
+            "data": self._data,
+            "position": self.state.step * batch,
+            "best": self._best,
+            "random": random,
+        }
+
+    def _stored(self, resume: bool) -> dict[str, Any] | None:
+        if resume:
+            return self._folder.load_last()
+        if steps := self._folder.steps():
+            raise MelvocError(
+                f"{self._folder.path}: has a run at step {steps[-1]} already; resume it (--resume, resume=True), or "
+                "take another folder"
+            )
+        return None
+
+    def _compare(self, stored: dict[str, Any]) -> None:
+        different = self.config.differences(stored["config"])
+        batch = self.config.batch_size * self._world.size
+        if stored["batch"] != batch:
+            different["batch_size (of all processes)"] = (stored["batch"], batch)
+        if different:
+            listed = "; ".join(f"{name}: the run has {old!r}, now {new!r}" for name, (old, new) in different.items())
+            raise CheckpointError(
+                f"{self._folder.path}: resumed with another configuration ({listed}); resume as it was started, or "
+                "start anew in another folder"
+            )
+
+    def _read_sounds(self) -> None:
+        config = self.config
+        sounds, skipped = gather(
+            read_sounds(config.audio_dir, self.spec, mels=config.mels_dir), config.audio_dir, self.spec
+        )
+        trained, self._held_out = split(sounds, held_out=config.validation_files, seed=config.seed)
+        self._segments = Segments(
+            trained,
+            self.spec,
+            segment=config.segment,
+            seed=config.seed,
+            gain_db=config.gain_db,
+            flip_polarity=config.flip_polarity,
+            tilt_db=config.tilt_db,
+        )
+        a_pass = math.ceil(self._segments.segments_a_pass / (config.batch_size * self._world.size))
+        self.decay_steps = config.lr_decay_steps or max(LEAST_DECAY_STEPS, a_pass)
+        self._data = {
+            "files": len(sounds),
+            "seconds": round(sum(len(sound.wave) for sound in sounds) / self.spec.sample_rate, 3),
+            "paired mels": config.mels_dir is not None,
+            "fingerprint": fingerprint(sounds),
+        }
+        self.skipped: tuple[Skipped, ...] = tuple(skipped)
+        self.files = tuple(sound.name for sound in trained)
+        self.held_out = tuple(sound.name for sound in self._held_out)
+        self.seconds_of_sound = sum(len(sound.wave) for sound in trained) / self.spec.sample_rate
+
+    def _restore(self, stored: dict[str, Any]) -> None:
+        self.state.load(stored, source=os.fspath(self._folder.checkpoint(stored["step"])))
+        self._best = stored["best"]
+        self.resumed_from = self.state.step
+        torch.set_rng_state(stored["random"]["cpu"])
+        if "cuda" in stored["random"] and self._world.device.type == "cuda":
+            torch.cuda.set_rng_state(stored["random"]["cuda"], self._world.device)
+
+    def _prepare_folder(self) -> None:
+        """Everything that can fail on a full or read-only disk, before the first step."""
+        if not self._world.first:
+            return
+        self._folder.make()
+        state = self.state
+        parameters = [p for module in (state.generator, state.discriminators) for p in module.parameters()]
+        size = sum(parameter.numel() * 4 for parameter in parameters)
+        self._folder.check_room(3 * size)  # weights, and the two moments of AdamW
+        self._folder.cut_log(self.state.step)
+        self._folder.write_config(self.config.to_dict())
+
+
+def _listed(old: dict[str, Any], new: dict[str, Any]) -> str:
+    return "; ".join(f"{name}: {old.get(name)!r}, now {new[name]!r}" for name in new if old.get(name) != new[name])

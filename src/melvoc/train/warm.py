@@ -1,0 +1,76 @@
+"""Beginning with weights that are there already."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from melvoc import checkpoint as checkpoints
+from melvoc.convert import read_tensors
+from melvoc.errors import CheckpointError
+from melvoc.models.hifigan import HiFiGANConfig
+from melvoc.spec import MelSpec
+from melvoc.train.folder import load_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """A generator to begin with.
+
+    Attributes:
+        spec: of its mels.
+        generator: its configuration.
+        tensors: its folded weights.
+        source: where from.
+    """
+
+    spec: MelSpec
+    generator: HiFiGANConfig
+    tensors: dict[str, Tensor]
+    source: str
+
+
+def read_generator(path: str | os.PathLike[str]) -> WarmStart:
+    """A melvoc file of HiFi-GAN, or the running mean in a checkpoint of another run.
+
+    Raises:
+        CheckpointError: a file of another kind.
+    """
+    source = Path(path)
+    if source.suffix == ".pt":
+        content = load_checkpoint(source)
+        return WarmStart(
+            spec=MelSpec.from_dict(content["config"]["spec"]),
+            generator=HiFiGANConfig.from_dict(content["config"]["generator"]),
+            tensors=content["average"],
+            source=str(source),
+        )
+    if source.is_file() and source.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{source}: a warm start is a melvoc file or RUN/checkpoints/step-N.pt; a published generator becomes a "
+            "melvoc file with `melvoc convert`"
+        )
+    read = checkpoints.read(source)
+    if read.architecture != "hifigan":
+        raise CheckpointError(f"{source}: architecture {read.architecture!r}, but melvoc trains HiFi-GAN; give one")
+    return WarmStart(
+        spec=read.spec,
+        generator=HiFiGANConfig.from_dict(read.config),
+        tensors=read.tensors,
+        source=str(source),
+    )
+
+
+def read_discriminators(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `Discriminators.load_published` takes: a published `do_*` file, `discriminators.pt`, or a run's checkpoint.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or another kind.
+    """
+    content = read_tensors(path)
+    inner = content.get("discriminators", content)
+    return dict(inner) if isinstance(inner, dict) else {}
