@@ -64,7 +64,7 @@ class MelSpectrogram(nn.Module):
         Raises:
             SpecError: another shape or type, NaN or Inf, or a signal shorter than the padding.
         """
-        wave = self._checked(waveform)
+        wave = self._checked(waveform, stacklevel=5)  # two of torch's frames lie between the caller and this one
         _check_length(wave.shape[-1], self.spec)
         return _frames_to_mel(_pad(wave, self.spec), self.spec)
 
@@ -72,7 +72,7 @@ class MelSpectrogram(nn.Module):
         """A stream that takes the waveform in pieces, and gives the frames that one call over the whole would."""
         return MelStream(self)
 
-    def _checked(self, waveform: Tensor) -> Tensor:
+    def _checked(self, waveform: Tensor, *, stacklevel: int) -> Tensor:
         """`[B, N]`, finite; warns once of values beyond [-1, 1]."""
         wave = _batch_wave(waveform)
         if wave.numel() == 0:
@@ -89,7 +89,7 @@ class MelSpectrogram(nn.Module):
             warnings.warn(
                 f"this waveform reaches from {low:.4g} to {high:.4g}, but samples are in [-1, 1]; divide it by its "
                 "peak (integer PCM by its full scale). Said once for this MelSpectrogram",
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
         return wave
 
@@ -121,7 +121,7 @@ class MelStream:
             SpecError: a piece that does not fit, or a stream that was flushed. After the former the stream goes on.
         """
         self._check_open()
-        wave, spec = self._mel._checked(waveform), self._mel.spec
+        wave, spec = self._mel._checked(waveform, stacklevel=3), self._mel.spec
         if self._recent is None:
             self._recent = wave[:, :0]
         if (wave.shape[0], wave.dtype, wave.device) != (self._recent.shape[0], self._recent.dtype, self._recent.device):
@@ -208,8 +208,8 @@ def _pad(wave: Tensor, spec: MelSpec, *, start: bool = True, end: bool = True) -
 def _frames_to_mel(padded: Tensor, spec: MelSpec) -> Tensor:
     """`[B, n]`, padded, to `[B, n_mels, 1 + (n - n_fft) // hop_length]`, which may be no frame at all."""
     count = 1 + (padded.shape[-1] - spec.n_fft) // spec.hop_length
-    if count < 1:
-        return padded.new_zeros(padded.shape[0], spec.n_mels, 0)
+    if count < 1 or not padded.shape[0]:  # torch's FFT fails on an empty batch
+        return padded.new_zeros(padded.shape[0], spec.n_mels, max(0, count))
     _, filters = constants(spec, padded.device, padded.dtype)
     size = max(1, _BLOCK_SAMPLES // (spec.n_fft * max(1, padded.shape[0])))
     blocks = []
@@ -226,6 +226,8 @@ def magnitudes(padded: Tensor, spec: MelSpec) -> Tensor:
     window, _ = constants(spec, padded.device, padded.dtype)
     spectrum: Tensor = torch.fft.rfft(padded.unfold(-1, spec.n_fft, spec.hop_length) * window)
     if spec.power == 1.0 and not spec.magnitude_eps:
+        if spectrum.requires_grad:  # the gradient of abs is NaN at denormals, as in a tail that fades out
+            spectrum = spectrum.masked_fill(spectrum.detach().abs() < torch.finfo(padded.dtype).tiny, 0.0)
         return spectrum.abs()  # whose gradient is 0 at 0, where that of sqrt is not finite
     powers = torch.view_as_real(spectrum).square().sum(-1) + spec.magnitude_eps
     return powers if spec.power == 2.0 else powers.sqrt()
