@@ -27,12 +27,12 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser() -> Parser:
     """All commands."""
-    from melvoc.cli import doctor, mels, models, vocode
+    from melvoc.cli import doctor, mels, models, train, vocode
 
     parser = Parser(prog="melvoc", description="Mel spectrograms to sound.")
     parser.add_argument("--version", action="version", version=f"melvoc {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for module in (models, vocode, mels, doctor):
+    for module in (models, vocode, mels, train, doctor):
         module.add_parser(commands)
     return parser
 

@@ -65,8 +65,8 @@ class TrainConfig:
         run_dir: where checkpoints, log and result go; made where it is not there.
         mels_dir: mels of another model, paired with the audio by name (`a.wav`, `a.safetensors` or `a.npy`); None: the
             audio's own.
-        spec: the mel that the generator will understand. None: the warm start's, else 44.1 kHz, n_fft 2048, hop 512,
-            128 bands.
+        spec: the mel that the generator will understand. None: the warm start's, or what the mels in `mels_dir` say,
+            else 44.1 kHz, n_fft 2048, hop 512, 128 bands.
         generator: None: the warm start's, else V2 with rates derived from the hop length.
         preset: "full" for the published discriminators, "slim" for an eighth of their channels, for a CPU.
         warm_start: a generator to begin with: a melvoc file, or a checkpoint of another run.

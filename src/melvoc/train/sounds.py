@@ -86,12 +86,10 @@ def read_sounds(
         mels: folder of mels, each at the place of its sound: `x/a.wav` has `x/a.safetensors` or `x/a.npy`.
 
     Raises:
-        MelvocError: as `find_sounds`; no such folder of mels; a mel whose spec is another.
+        MelvocError: as `find_sounds`; a mel whose spec is another.
     """
     root = Path(folder)
     paths = find_sounds(root)
-    if mels is not None and not Path(mels).is_dir():
-        raise MelvocError(f"{os.fspath(mels)}: no such folder; give the folder of the mels")
     for path in paths:
         name = path.relative_to(root).as_posix()
         try:
@@ -127,6 +125,18 @@ def gather(
             f"but training needs at least {LEAST_SECONDS} s; add files" + (f" ({reasons}{more})" if reasons else "")
         )
     return sounds, skipped
+
+
+def spec_of_mels(folder: str | os.PathLike[str]) -> MelSpec | None:
+    """What the mels of a folder say they are: the first one's spec; None where none says so (bare arrays).
+
+    Raises:
+        MelvocError: no such folder, or a mel that cannot be read.
+    """
+    if not Path(folder).is_dir():
+        raise MelvocError(f"{os.fspath(folder)}: no such folder; give the folder of the mels")
+    first = next(iter(sorted(Path(folder).rglob("*.safetensors"))), None)
+    return None if first is None else read_mel(first).spec
 
 
 def _read(path: Path, rate: int) -> Tensor:

@@ -19,7 +19,7 @@ from melvoc.train.data import Segments, fingerprint, split
 from melvoc.train.distributed import join
 from melvoc.train.export import vocoder_of, write_discriminators, write_generator
 from melvoc.train.folder import RunFolder
-from melvoc.train.sounds import Skipped, find_sounds, gather, read_sounds
+from melvoc.train.sounds import Skipped, find_sounds, gather, read_sounds, spec_of_mels
 from melvoc.train.state import DivergedError, Stepper, TrainState, learning_rate
 from melvoc.train.validate import validate
 from melvoc.train.warm import read_discriminators, read_generator
@@ -92,6 +92,8 @@ class Trainer:
         warm = None if config.warm_start is None or stored else read_generator(config.warm_start)
         if stored:
             config = config.resumed(stored["config"])
+        if config.mels_dir is not None and (said := spec_of_mels(config.mels_dir)) and not (config.spec or warm):
+            config = dataclasses.replace(config, spec=said)
         config = config.resolved(spec=warm.spec, generator=warm.generator) if warm else config.resolved()
         assert config.spec is not None
         assert config.generator is not None
