@@ -1,0 +1,49 @@
+"""Loads vocoders in a process of its own, since the Hub's client reads HF_ENDPOINT and the like when it is imported.
+
+A line of JSON in, `{"name": ..., **options}`, is one load; a line of JSON out says what came of it. PINS holds the
+changes to the table of published checkpoints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+
+import torch
+
+import melvoc
+import melvoc.hub
+from melvoc.published import PUBLISHED
+
+
+def pins() -> dict[str, object]:
+    changes = json.loads(os.environ.get("PINS", "{}"))
+    return dict(PUBLISHED) | {name: dataclasses.replace(PUBLISHED[name], **row) for name, row in changes.items()}
+
+
+def digest(vocoder: melvoc.Vocoder) -> str:
+    whole = hashlib.sha256()
+    for key, tensor in sorted(vocoder.state_dict().items()):
+        whole.update(key.encode() + tensor.numpy().tobytes())
+    return whole.hexdigest()
+
+
+def load(name: str, **options: object) -> dict[str, object]:
+    try:
+        vocoder = melvoc.load(name, device="cpu", **options)
+    except melvoc.MelvocError as error:
+        return {"error": type(error).__name__, "message": str(error)}
+    return {"digest": digest(vocoder), "name": vocoder.name, "provenance": vocoder.provenance}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    melvoc.hub.PUBLISHED = pins()
+    for line in sys.stdin:
+        answer = load(**json.loads(line))
+        answer["client"] = str(getattr(sys.modules.get("huggingface_hub"), "__version__", None))
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
