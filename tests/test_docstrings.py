@@ -1,4 +1,4 @@
-"""Every public name is documented, every example in a docstring runs, and every command in docs/ names a file that is there."""
+"""Every public name is documented, and every link and command in docs/ names a file that is there."""
 
 from __future__ import annotations
 

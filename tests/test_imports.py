@@ -82,7 +82,10 @@ def in_a_fresh_interpreter(code: str) -> str:
 
 
 def test_import_melvoc_loads_nothing_heavy_nor_optional() -> None:
-    code = "import torch, sys, json; before = set(sys.modules); import melvoc; print(json.dumps(sorted(set(sys.modules) - before)))"
+    code = (
+        "import torch, sys, json; before = set(sys.modules); import melvoc; "
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
     loaded = set(json.loads(in_a_fresh_interpreter(code)))
     heavy = "librosa numba scipy soundfile torchaudio huggingface_hub triton auraloss rich tensorboard yaml tqdm"
     heavy_here = {name for name in loaded if name.split(".")[0] in heavy.split()}

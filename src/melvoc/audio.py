@@ -1,6 +1,7 @@
 """Sound files: the only file-format code. soundfile reads and writes; this adds shapes, errors and whole-or-nothing.
 
-Waves are `[C, N]` float32 tensors in [-1, 1]. Files are written under a temporary name and moved when they are complete.
+Waves are `[C, N]` float32 tensors in [-1, 1]. Files are written under a temporary name and moved when they are
+complete.
 """
 
 from __future__ import annotations

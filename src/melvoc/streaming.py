@@ -23,9 +23,10 @@ from melvoc.spec import MelSpec
 class VocoderStream:
     """One stream of one vocoder; `Vocoder.stream` makes them. For one thread; streams do not share state.
 
-    With `lookahead_frames=n` less than `latency_frames` of the exact stream, each push answers at once all but the last n frames: the
-    frames that the network would still need are taken to repeat the last one. What has been given out stays; later
-    pieces are computed from the true frames. That costs `latency_frames - n` extra frames of computation a push.
+    With `lookahead_frames=n` less than `latency_frames` of the exact stream, each push answers at once all but the
+    last n frames: the frames that the network would still need are taken to repeat the last one. What has been given
+    out stays; later pieces are computed from the true frames. That costs `latency_frames - n` extra frames of
+    computation a push.
 
     Attributes:
         latency_samples: samples by which the sound is behind the mel, at the stream's sample rate.

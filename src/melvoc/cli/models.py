@@ -59,7 +59,7 @@ def run_info(arguments: argparse.Namespace) -> int:
 
 def run_download(arguments: argparse.Namespace) -> int:
     """Load once, so that it is in the cache and known to be whole."""
-    options = {"allow_unverified": True} if arguments.allow_unverified else {}
+    options: dict[str, Any] = {"allow_unverified": True} if arguments.allow_unverified else {}
     vocoder = melvoc.load(
         arguments.name, device="cpu", revision=arguments.revision, cache_dir=arguments.cache_dir,
         local_files_only=arguments.local_files_only, **options,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,7 +20,10 @@ from melvoc.mel_file import read_mel
 from melvoc.resample import Resampler
 from melvoc.vocoder import Vocoder
 
-BETTER = "melvoc: Griffin-Lim, for want of a --vocoder; for better sound: --vocoder bigvgan_v2_44khz_128band_512x (`melvoc list`)"
+BETTER = (
+    "melvoc: Griffin-Lim, for want of a --vocoder; for better sound: "
+    "--vocoder bigvgan_v2_44khz_128band_512x (`melvoc list`)"
+)
 RAW_FRAMES = 16  # mel frames to a read from a pipe, at most
 
 
@@ -199,7 +203,8 @@ def _raw_pieces(stream: Any, n_mels: int) -> Iterator[Tensor]:
     import numpy
 
     frame, held = 4 * n_mels, b""
-    while chunk := sys.stdin.buffer.read1(RAW_FRAMES * frame):
+    source = cast(io.BufferedReader, sys.stdin.buffer)  # its read1 gives what is there, without waiting for more
+    while chunk := source.read1(RAW_FRAMES * frame):
         held += chunk
         whole = len(held) // frame * frame
         frames = numpy.frombuffer(held[:whole], dtype="<f4").reshape(-1, n_mels)

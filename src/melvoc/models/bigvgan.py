@@ -60,30 +60,28 @@ class BigVGAN(nn.Module):
         super().__init__()
         self.config = config
         self.conv_pre = Conv1d(config.n_mels, config.channels(0), 7)
-        self.ups = nn.ModuleList()
-        self.resblocks = nn.ModuleList()
+        ups: list[ConvTranspose1d] = []
+        resblocks: list[AMPBlock1 | AMPBlock2] = []
         for stage, (rate, taps) in enumerate(zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True)):
             channels = config.channels(stage + 1)
-            up = ConvTranspose1d(config.channels(stage), channels, taps, rate)
-            self.ups.append(nn.ModuleList([up]))  # the published names are ups.0.0, ups.1.0, ...
+            ups.append(ConvTranspose1d(config.channels(stage), channels, taps, rate))
             for kernel, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True):
                 block = AMPBlock1 if config.resblock == "1" else AMPBlock2
-                self.resblocks.append(block(channels, kernel, dilations, config))
+                resblocks.append(block(channels, kernel, dilations, config))
+        self.ups = nn.ModuleList(nn.ModuleList([up]) for up in ups)  # the published names are ups.0.0, ups.1.0, ...
+        self.resblocks = nn.ModuleList(resblocks)
         channels = config.channels(len(config.upsample_rates))
         self.activation_post = config.snake(channels)
         self.conv_post = Conv1d(channels, 1, 7, bias=config.use_bias_at_final)
         for module in [*self.ups.modules(), *self.resblocks.modules(), self.conv_post]:
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
                 nn.init.normal_(module.weight, 0.0, 0.01)  # as published; without effect on the meta device
-        self.graph: Node = self._graph()
-
-    def _graph(self) -> Node:
-        blocks = iter(self.resblocks)
+        branches = iter([block.graph for block in resblocks])
         nodes: list[Node] = [self.conv_pre]
-        for up in self.ups:
-            nodes += [*up, Mean(tuple(next(blocks).graph for _ in self.config.resblock_kernel_sizes))]
-        final = torch.tanh if self.config.use_tanh_at_final else functools.partial(torch.clamp, min=-1.0, max=1.0)
-        return Chain((*nodes, self.activation_post, self.conv_post, Map(final)))
+        for up in ups:
+            nodes += [up, Mean(tuple(next(branches) for _ in config.resblock_kernel_sizes))]
+        final = torch.tanh if config.use_tanh_at_final else functools.partial(torch.clamp, min=-1.0, max=1.0)
+        self.graph: Node = Chain((*nodes, self.activation_post, self.conv_post, Map(final)))
 
     def forward(self, mel: Tensor) -> Tensor:
         """The whole signal."""
@@ -105,11 +103,12 @@ class AMPBlock1(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int, dilations: tuple[int, ...], config: BigVGANConfig) -> None:
         super().__init__()
-        self.convs1 = nn.ModuleList(Conv1d(channels, channels, kernel_size, dilation=gap) for gap in dilations)
-        self.convs2 = nn.ModuleList(Conv1d(channels, channels, kernel_size) for _ in dilations)
-        self.activations = nn.ModuleList(config.snake(channels) for _ in range(2 * len(dilations)))
-        firsts, seconds = self.activations[::2], self.activations[1::2]
-        layers = zip(firsts, self.convs1, seconds, self.convs2, strict=True)
+        firsts = [Conv1d(channels, channels, kernel_size, dilation=gap) for gap in dilations]
+        seconds = [Conv1d(channels, channels, kernel_size) for _ in dilations]
+        snakes = [config.snake(channels) for _ in range(2 * len(dilations))]
+        self.convs1, self.convs2 = nn.ModuleList(firsts), nn.ModuleList(seconds)
+        self.activations = nn.ModuleList(snakes)
+        layers = zip(snakes[::2], firsts, snakes[1::2], seconds, strict=True)
         self.graph: Node = Chain(tuple(Residual(Chain(pair)) for pair in layers))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,10 +131,10 @@ class AMPBlock2(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int, dilations: tuple[int, ...], config: BigVGANConfig) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(Conv1d(channels, channels, kernel_size, dilation=gap) for gap in dilations)
-        self.activations = nn.ModuleList(config.snake(channels) for _ in dilations)
-        layers = zip(self.activations, self.convs, strict=True)
-        self.graph: Node = Chain(tuple(Residual(Chain(pair)) for pair in layers))
+        convs = [Conv1d(channels, channels, kernel_size, dilation=gap) for gap in dilations]
+        snakes = [config.snake(channels) for _ in dilations]
+        self.convs, self.activations = nn.ModuleList(convs), nn.ModuleList(snakes)
+        self.graph: Node = Chain(tuple(Residual(Chain(pair)) for pair in zip(snakes, convs, strict=True)))
 
     def forward(self, x: Tensor) -> Tensor:
         """The whole signal."""

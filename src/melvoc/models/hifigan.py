@@ -89,7 +89,7 @@ class HiFiGANConfig:
 
     def channels(self, stage: int) -> int:
         """Channels after so many upsamplings."""
-        return self.upsample_initial_channel // 2**stage
+        return self.upsample_initial_channel >> stage
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` gives the same configuration back."""
@@ -142,26 +142,24 @@ class HiFiGAN(nn.Module):
         super().__init__()
         self.config = config
         self.conv_pre = Conv1d(config.n_mels, config.channels(0), 7)
-        self.ups = nn.ModuleList()
-        self.resblocks = nn.ModuleList()
+        ups: list[ConvTranspose1d] = []
+        resblocks: list[ResBlock1 | ResBlock2] = []
         for stage, (rate, taps) in enumerate(zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True)):
             channels = config.channels(stage + 1)
-            self.ups.append(ConvTranspose1d(config.channels(stage), channels, taps, rate, slope=LEAKY_SLOPE))
+            ups.append(ConvTranspose1d(config.channels(stage), channels, taps, rate, slope=LEAKY_SLOPE))
             for kernel, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True):
                 block = ResBlock1 if config.resblock == "1" else ResBlock2
-                self.resblocks.append(block(channels, kernel, dilations))
+                resblocks.append(block(channels, kernel, dilations))
+        self.ups, self.resblocks = nn.ModuleList(ups), nn.ModuleList(resblocks)
         self.conv_post = Conv1d(config.channels(len(config.upsample_rates)), 1, 7, slope=LAST_SLOPE)
         for module in [*self.ups.modules(), *self.resblocks.modules(), self.conv_post]:
             if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
                 nn.init.normal_(module.weight, 0.0, 0.01)  # as published; without effect on the meta device
-        self.graph: Node = self._graph()
-
-    def _graph(self) -> Node:
-        blocks = iter(self.resblocks)
+        branches = iter([block.graph for block in resblocks])
         nodes: list[Node] = [self.conv_pre]
-        for up in self.ups:
-            nodes += [up, Mean(tuple(next(blocks).graph for _ in self.config.resblock_kernel_sizes))]
-        return Chain((*nodes, self.conv_post, Map(torch.tanh)))
+        for up in ups:
+            nodes += [up, Mean(tuple(next(branches) for _ in config.resblock_kernel_sizes))]
+        self.graph: Node = Chain((*nodes, self.conv_post, Map(torch.tanh)))
 
     def forward(self, mel: Tensor) -> Tensor:
         """The whole signal."""
@@ -182,12 +180,10 @@ class ResBlock1(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
-        self.convs1 = nn.ModuleList(
-            Conv1d(channels, channels, kernel_size, dilation=dilation, slope=LEAKY_SLOPE) for dilation in dilations
-        )
-        self.convs2 = nn.ModuleList(Conv1d(channels, channels, kernel_size, slope=LEAKY_SLOPE) for _ in dilations)
-        pairs = zip(self.convs1, self.convs2, strict=True)
-        self.graph: Node = Chain(tuple(Residual(Chain((first, second))) for first, second in pairs))
+        firsts = [Conv1d(channels, channels, kernel_size, dilation=gap, slope=LEAKY_SLOPE) for gap in dilations]
+        seconds = [Conv1d(channels, channels, kernel_size, slope=LEAKY_SLOPE) for _ in dilations]
+        self.convs1, self.convs2 = nn.ModuleList(firsts), nn.ModuleList(seconds)
+        self.graph: Node = Chain(tuple(Residual(Chain(pair)) for pair in zip(firsts, seconds, strict=True)))
 
     def forward(self, x: Tensor) -> Tensor:
         """The whole signal."""
@@ -208,10 +204,9 @@ class ResBlock2(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
-            Conv1d(channels, channels, kernel_size, dilation=dilation, slope=LEAKY_SLOPE) for dilation in dilations
-        )
-        self.graph: Node = Chain(tuple(Residual(conv) for conv in self.convs))
+        convs = [Conv1d(channels, channels, kernel_size, dilation=gap, slope=LEAKY_SLOPE) for gap in dilations]
+        self.convs = nn.ModuleList(convs)
+        self.graph: Node = Chain(tuple(Residual(conv) for conv in convs))
 
     def forward(self, x: Tensor) -> Tensor:
         """The whole signal."""

@@ -73,7 +73,7 @@ class VocosConfig:
 
     @classmethod
     def from_published(cls, values: Mapping[str, Any]) -> Self:
-        """From the parsed `config.yaml` of a published model, or its `init_args` alone (`{"backbone": ..., "head": ...}`).
+        """From a published model's parsed `config.yaml`, or its `init_args` alone (`{"backbone": ..., "head": ...}`).
 
         Raises:
             CheckpointError: another backbone, head or padding, or a missing key.
@@ -149,9 +149,10 @@ class Backbone(nn.Module):
         super().__init__()
         self.embed = Conv1d(config.n_mels, config.dim, 7)
         self.norm = FrameNorm(config.dim)
-        self.convnext = nn.ModuleList(ConvNeXtBlock(config) for _ in range(config.num_layers))
+        layers = [ConvNeXtBlock(config) for _ in range(config.num_layers)]
+        self.convnext = nn.ModuleList(layers)
         self.final_layer_norm = FrameNorm(config.dim)
-        blocks = tuple(Residual(Chain((block.dwconv, Map(block.pointwise)))) for block in self.convnext)
+        blocks = tuple(Residual(Chain((block.dwconv, Map(block.pointwise)))) for block in layers)
         self.nodes: tuple[Node, ...] = (self.embed, Map(self.norm), *blocks, Map(self.final_layer_norm))
 
     def forward(self, mel: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class Machine(ABC):
         """
 
     def fork(self) -> Self:
-        """A copy with a state of its own. Machines replace their tensors and never write into them, so this is cheap."""
+        """A copy with a state of its own; cheap, since machines replace their tensors and never write into them."""
         return copy.copy(self)
 
 

@@ -79,7 +79,7 @@ class Convolution:
         weights, products = self.weights, transform.products
         batch, rows = out.shape[0], out.shape[2] // weights.rate
         outputs = weights.outputs * weights.rate
-        per_phase = -(--(-rows // self.dilation) // transform.outputs)
+        per_phase = -(-rows // (self.dilation * transform.outputs))
         tiles = batch * self.dilation * per_phase
         input_step, output_step = slot_step(weights.inputs * tiles), slot_step(outputs * tiles)
         inputs = workspace.take("input slots", products * input_step // 4).data_ptr()

@@ -96,9 +96,8 @@ class CpuEngine(Engine):
             machine = self._native(node)
             if machine is None:
                 return None
-            if isinstance(machine, Section) and machines and isinstance(machines[-1], SnakeMachine):
-                if machine.convolution.layer.slope is None:
-                    machine.activation = machines.pop()  # type: ignore[assignment]
+            if isinstance(machine, Section) and machines:
+                machine.activation = _joined(machines, machine)
             machines.append(machine)
         return ChainMachine(machines)
 
@@ -161,6 +160,15 @@ class Unbordered(Machine):
         return type(self)(self.machine.fork(), self.channels)
 
 
+def _joined(machines: list[Machine], section: Section) -> SnakeMachine | None:
+    """The snake just before a convolution, taken off the list to run inside its section."""
+    before = machines[-1]
+    if not isinstance(before, SnakeMachine) or section.convolution.layer.slope is not None:
+        return None
+    machines.pop()
+    return before
+
+
 def _flat(node: Node) -> list[Node]:
     return [inner for part in node.nodes for inner in _flat(part)] if isinstance(node, Chain) else [node]
 
@@ -180,8 +188,7 @@ def _borders(node: Node) -> tuple[int, int]:
     """Blocks that go in, and channels that come out."""
     ends = []
     for layer, attribute in zip((_layers(node)[0], _layers(node)[-1]), ("in_channels", "out_channels"), strict=True):
-        snake = isinstance(layer, AliasFreeSnake)
-        ends.append(len(layer.act.alpha) if snake else getattr(layer, attribute))
+        ends.append(len(layer.act.alpha) if isinstance(layer, AliasFreeSnake) else getattr(layer, attribute))
     return blocks_of(ends[0]), ends[1]
 
 

@@ -76,7 +76,8 @@ class SnakeMachine(Machine):
         if rows:
             TEAM.run(
                 snake, batch * blocks * -(-rows // CHUNK), blocks, *steps(tail), tail.shape[2], *steps(x), x.shape[2],
-                self.given - self.begin, int(self.begin == 0), int(last), self.coefficients.rows.data_ptr(), *steps(out), rows,
+                self.given - self.begin, int(self.begin == 0), int(last), self.coefficients.rows.data_ptr(),
+                *steps(out), rows,
             )  # fmt: skip
         self.given += rows
         kept = max(0, self.given - SNAKE_REACH) - self.begin

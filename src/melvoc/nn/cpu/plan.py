@@ -45,7 +45,7 @@ def _choose(
     best, chosen = costs.direct(taps, inputs, outputs, batch * rows), None
     for transform in TRANSFORMS:
         if transform.taps == taps:
-            tiles = batch * dilation * -(--(-rows // dilation) // transform.outputs)
+            tiles = batch * dilation * -(-rows // (dilation * transform.outputs))
             cost = costs.transformed(transform, inputs, outputs, tiles)
             if cost < best:
                 best, chosen = cost, transform

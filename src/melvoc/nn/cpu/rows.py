@@ -50,7 +50,10 @@ def pass_over(
     out_block: int,
     factor: int,
 ) -> None:
-    """Each row of `out` from that of `source`: mode 0 leaky ReLU (factor: its slope), 1 times factor, 2 plus times factor."""
+    """Each row of `out` from that of `source`.
+
+    Mode 0: leaky ReLU, factor is its slope. 1: times factor. 2: added to what is there, times factor.
+    """
     chunk_count = (rows + 2048 - 1) // 2048
     while True:
         job = take_job(counter)

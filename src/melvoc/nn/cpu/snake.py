@@ -1,7 +1,8 @@
 """The alias-free snake in one pass: up by 2, snake, down by 2, piece by piece in the first-level cache.
 
-`sin(a x)^2` has the period pi, so `a x / pi` is reduced to [-1 / 2, 1 / 2] by taking away the nearest whole number, with
-`a / pi` in two floats and fused multiply-adds: a product that is never rounded. There a polynomial of degree 9 gives the
+`sin(a x)^2` has the period pi, so `a x / pi` is reduced to [-1 / 2, 1 / 2] by taking away the nearest whole number,
+with `a / pi` in two floats and fused multiply-adds: a product that is never rounded. There a polynomial of degree 9
+gives the
 sine to 1e-7. Where the product is so large (1e7) that nothing is left of its fraction, the clamp keeps the square
 between 0 and 1.
 """

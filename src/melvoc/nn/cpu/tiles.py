@@ -68,7 +68,10 @@ def tiles_to_slots(
     slots: int,
     slot_step: int,
 ) -> None:
-    """Transform a window of `rows` rows; what a tile needs beyond it is 0. A job is a block and up to `tile_chunk` tiles."""
+    """Transform a window of `rows` rows; what a tile needs beyond it is 0.
+
+    A job is a block and up to `tile_chunk` tiles.
+    """
     tiles = batch * dilation * per_phase
     chunk_count = (tiles + tile_chunk - 1) // tile_chunk
     scratch = np.empty(32 * 8 + 16, np.float32)
@@ -128,7 +131,7 @@ def slots_to_rows(
     extra_block: int,
     extra_row: int,
 ) -> None:
-    """Slots of transform `number` back to `rows` rows, plus bias, plus `extra` (a residual; steps 0 for one row of zeros).
+    """Slots of transform `number` back to `rows` rows, plus bias and `extra` (a residual; steps 0: one row of zeros).
 
     An upsampling by `rate` has its output phases one after the other among the blocks.
     """

@@ -11,7 +11,7 @@ another, so that time, dilation and tiles need neither shuffles nor unaligned re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from llvmlite import ir
 from numba import njit, types
@@ -28,8 +28,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def kernel(function: Function) -> Function:
-    """Compile on first use, cached on disk; runs without Python's lock. Serial: `threads.Team` runs it several times."""
-    return njit(nogil=True, cache=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    """Compile on first use, cached on disk; runs without Python's lock. Serial: `threads.Team` runs it on threads."""
+    return cast(Function, njit(nogil=True, cache=True, error_model="numpy")(function))
 
 
 def instructions(argument_count: int, emit: Callable[..., None]) -> Any:
@@ -141,9 +141,7 @@ zero_row = instructions(1, _emit_zero)  # target
 add_rows = instructions(3, _emit_add)  # source, source, target
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def take_job(_context: object, counter: object) -> Any:
-    """The next number of a counter that several threads share: `take_job(address)`."""
+def _take_job(_context: object, counter: object) -> Any:
 
     def codegen(context: Any, builder: ir.IRBuilder, _signature: object, values: Sequence[ir.Value]) -> Any:
         pointer = builder.inttoptr(values[0], INT.as_pointer())
@@ -152,11 +150,5 @@ def take_job(_context: object, counter: object) -> Any:
     return types.int64(types.int64), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def read_int(_context: object, address: object) -> Any:
-    """The int64 at an address."""
-
-    def codegen(context: Any, builder: ir.IRBuilder, _signature: object, values: Sequence[ir.Value]) -> Any:
-        return builder.load(builder.inttoptr(values[0], INT.as_pointer()))
-
-    return types.int64(types.int64), codegen
+# The next number of a counter that several threads share, `take_job(address)`.
+take_job = cast(Callable[[int], int], intrinsic(_take_job))

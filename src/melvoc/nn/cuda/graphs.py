@@ -36,7 +36,7 @@ def record_cuda(step: Step) -> Step:
         What runs it again and returns its output, in a buffer that the next run overwrites.
     """
     graph = torch.cuda.CUDAGraph()
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # of this device; torch's own may be another's
+    stream = torch.cuda.Stream()  # of this device; torch's own may be another's
     with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         output = step()
 
@@ -120,7 +120,7 @@ class GraphMachine(Machine):
     def _capture(self, x: Tensor) -> None:
         self._attempts -= 1
         try:
-            with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+            with torch.cuda.device_of(x):
                 self._recording = Recording(self.machine, x, self._record)
         except Exception as error:  # what cannot be captured still runs
             self._attempts = 0
@@ -171,7 +171,7 @@ class Recording:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The machine's next step."""
-        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
+        with torch.cuda.device_of(x):
             self._input.copy_(x)
             return self._replay().clone()
 

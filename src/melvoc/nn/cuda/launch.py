@@ -136,7 +136,7 @@ class Kernels:
         shift = min((chunks - 1).bit_length(), self._lanes.bit_length() - 1)
         rows, blocks = x.shape[0] * x.shape[1], -(-chunks // (1 << shift))
         groups = -(-rows // (self._lanes >> shift))
-        with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # Triton uses the current device
+        with torch.cuda.device_of(x):  # Triton uses the current device
             self.module.snake[(groups * blocks,)](
                 x,
                 context,
@@ -165,7 +165,7 @@ class Kernels:
         assert self.module is not None  # _runs has seen to it
         source, stride = (y, 0) if skip is None else _rows(skip)
         blocks = -(-y.shape[-1] // BLOCK)
-        with torch.cuda.device_of(y):  # type: ignore[no-untyped-call]
+        with torch.cuda.device_of(y):
             self.module.finish[(y.shape[0] * y.shape[1] * blocks,)](
                 y,
                 bias,
