@@ -1,0 +1,158 @@
+"""What is installed is what was meant: the wheels of melvoc, a plugin and an application, in their own environment."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from networks import VOCODERS
+
+import melvoc
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "tests"
+PLUGIN = EXAMPLES / "plugin_example"
+
+
+def run(*command: str | Path, **more: object) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **more)  # type: ignore
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The three wheels, built without asking the network for a build backend."""
+    folder = tmp_path_factory.mktemp("wheels")
+    for source in (ROOT, PLUGIN, EXAMPLES / "downstream_example"):
+        run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source)
+    return {wheel.name.split("-")[0]: wheel for wheel in folder.glob("*.whl")}
+
+
+@pytest.fixture(scope="module")
+def python(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with the wheels; torch and the like come from the running one, behind them."""
+    folder = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", "--without-pip", folder)
+    interpreter = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        interpreter,
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        *wheels.values(),
+    )
+    packages = Path(run(interpreter, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    (packages / "heavy.pth").write_text(sysconfig.get_path("purelib"))
+    return interpreter
+
+
+def test_the_plugin_is_a_vocoder() -> None:
+    """Straight from its source, so that a mistake shows without a build."""
+    location = importlib.util.spec_from_file_location("melvoc_organ", PLUGIN / "src" / "melvoc_organ" / "__init__.py")
+    assert location
+    assert location.loader
+    module = importlib.util.module_from_spec(location)
+    location.loader.exec_module(module)
+    voc = module.load_organ("organ", device="cpu", dtype=None)
+    time = torch.arange(16000) / 16000
+    wave = 0.5 * torch.sin(2 * torch.pi * 1000 * time)  # the eighth pipe
+    mel = voc.mel(wave)
+    out = voc.mel_to_waveform(mel)
+    assert out.shape == (1, 1, mel.shape[-1] * 128)
+    middle = out[0, 0, 4000:12000]
+    spectrum = torch.fft.rfft(middle * torch.hann_window(8000)).abs()
+    assert int(spectrum.argmax()) * 2 == 1000
+    assert 0.4 < float(middle.abs().max()) < 0.6, "as loud as what was put in"
+    with voc.stream() as stream:
+        pieces = [stream.push(piece) for piece in mel.split([1, 0, 7, 30, mel.shape[-1] - 38], dim=-1)]
+        pieces.append(stream.flush())
+    torch.testing.assert_close(torch.cat(pieces, dim=-1), out, atol=1e-5, rtol=0)
+    with pytest.raises(melvoc.CheckpointError, match=r"'organ' is a melvoc_organ\.Organ, which melvoc cannot save"):
+        melvoc.to_bytes(voc)
+
+
+@pytest.mark.slow
+def test_melvocs_wheel(wheels: dict[str, Path]) -> None:
+    assert wheels["melvoc"].name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheels["melvoc"]) as wheel:
+        names = wheel.namelist()
+        entry_points = next(name for name in names if name.endswith("entry_points.txt"))
+        assert wheel.read(entry_points).decode().count("melvoc.hub:load_published") == 10
+    assert "melvoc/py.typed" in names
+    for licence in ("LICENSE", "NOTICE"):
+        assert any(name.endswith(f".dist-info/licenses/{licence}") for name in names), licence
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"melvoc"}
+    assert not [
+        name for name in names if "test" in name.lower() or name.endswith((".so", ".pyd", ".flac", ".safetensors"))
+    ]
+
+
+@pytest.mark.slow
+def test_the_plugin_loads_by_name(python: Path, tmp_path: Path) -> None:
+    code = """
+import importlib.metadata, sys
+import melvoc, torch
+assert melvoc.__file__.startswith(sys.prefix), melvoc.__file__
+assert importlib.metadata.version("melvoc") == melvoc.__version__
+names = melvoc.list_vocoders()
+assert names[0] == "bigvgan_v2_44khz_128band_512x" and names[-1] == "organ", names
+assert melvoc.info("organ").distribution == "melvoc-organ 0.3.0"
+assert "melvoc_organ" not in sys.modules
+voc = melvoc.load("organ", device="cpu", gain=0.5)
+assert sys.modules["melvoc_organ"].__file__.startswith(sys.prefix)
+wav = voc.mel_to_waveform(voc.mel(torch.rand(24000) - 0.5, sample_rate=24000), sample_rate=24000)
+assert wav.shape == (1, 1, 24000) or 0 < 24000 - wav.shape[-1] < 200, wav.shape
+try:
+    melvoc.load("organ", stops=3)
+except melvoc.MelvocError as error:
+    assert "organ takes no option 'stops'; it takes gain" in str(error)
+else:
+    raise AssertionError
+try:
+    melvoc.pack(voc)
+except melvoc.CheckpointError as error:
+    assert "melvoc_organ.Organ" in str(error)
+else:
+    raise AssertionError
+print("done")
+"""
+    assert run(python, "-c", code, cwd=tmp_path).strip() == "done"
+
+
+@pytest.mark.slow
+def test_the_application_embeds_a_generator(python: Path, tmp_path: Path) -> None:
+    melvoc.save(VOCODERS["bigvgan_v2_tiny"], tmp_path / "generator.safetensors")
+    script = python.parent / "distill-standin"
+    out = run(script, tmp_path / "generator.safetensors", tmp_path / "model.pt", cwd=tmp_path)
+    assert out.strip() == "44100 Hz inside, 48000 Hz outside"
+
+
+@pytest.mark.slow
+def test_melvoc_works_where_torchaudio_does_not_import(python: Path, tmp_path: Path) -> None:
+    (tmp_path / "torchaudio.py").write_text("raise OSError('libc10_cuda.so: cannot open shared object file')")
+    code = """
+import sys
+sys.path.insert(0, ".")
+try:
+    import torchaudio
+except OSError:
+    pass
+else:
+    raise AssertionError
+import melvoc, torch
+voc = melvoc.load("griffinlim", n_iter=1, device="cpu")
+print(tuple(voc.mel_to_waveform(voc.mel(torch.rand(48000) - 0.5, sample_rate=48000)).shape))
+"""
+    assert run(python, "-c", code, cwd=tmp_path).strip() == "(1, 1, 44032)"
