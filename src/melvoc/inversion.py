@@ -17,7 +17,7 @@ from melvoc.mel import constants
 from melvoc.mel_check import check_mel
 from melvoc.spec import MelSpec
 
-_STEPS = 60  # of the inversion in convert_mel; the mel is met to 1e-4 and better by then (docs/melspec.md)
+_STEPS = 60  # of the inversion in convert_mel: what more of them gain is far below the error of the estimate itself
 _GROUP = 16  # bands that share one dense matrix product
 _TINY = 1e-30
 _FIXED = ("sample_rate", "hop_length", "center", "pad_mode")
