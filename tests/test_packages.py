@@ -83,6 +83,14 @@ def test_the_plugin_is_a_vocoder() -> None:
         melvoc.to_bytes(voc)
 
 
+def test_the_page_on_plugins_shows_this_package() -> None:
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    for file in (PLUGIN / "pyproject.toml", PLUGIN / "src" / "melvoc_organ" / "__init__.py"):
+        assert f"\n{file.read_text(encoding='utf-8').strip()}\n```" in page, (
+            f"docs/plugins.md shows another {file.name}"
+        )
+
+
 @pytest.mark.slow
 def test_melvocs_wheel(wheels: dict[str, Path]) -> None:
     assert wheels["melvoc"].name.endswith("-py3-none-any.whl")
