@@ -18,9 +18,9 @@ from melvoc.spec import MelSpec
 
 ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 SILENCE = 1e-3  # -60 dB: a file that never gets above it is silence
-FULL_SCALE = 0.9995
+NEAR_FULL_SCALE = 0.98
 BEYOND = 1.5  # a float file may overshoot a little; one that reaches beyond is scaled some other way
-CLIPPED_SHARE = 0.01  # of all samples, in runs of at least CLIPPED_RUN at full scale
+CLIPPED_SHARE = 0.01  # of all samples, in flat runs of at least CLIPPED_RUN
 CLIPPED_RUN = 3
 LEAST_SECONDS = 0.5  # of usable sound in all
 _FRAMES_OFF = 2  # a paired mel may be so many frames shorter or longer than the sound's own
@@ -97,12 +97,12 @@ def read_sounds(
         except MelvocError as error:
             yield Skipped(name=name, reason=str(error).removeprefix(f"{path}: "))
             continue
-        if reason := _unusable(wave):
-            yield Skipped(name=name, reason=reason)
+        if isinstance(wave, str):
+            yield Skipped(name=name, reason=wave)
         elif mels is None:
-            yield Sound(name=name, wave=wave.clamp(-1.0, 1.0))
+            yield Sound(name=name, wave=wave)
         else:
-            yield _paired(name, wave.clamp(-1.0, 1.0), Path(mels) / Path(name).with_suffix(""), spec)
+            yield _paired(name, wave, Path(mels) / Path(name).with_suffix(""), spec)
 
 
 def gather(
@@ -139,39 +139,36 @@ def spec_of_mels(folder: str | os.PathLike[str]) -> MelSpec | None:
     return None if first is None else read_mel(first).spec
 
 
-def _read(path: Path, rate: int) -> Tensor:
-    """`[N]` float32, mono, resampled; peaks that resampling pushes over 1 are cut by the caller."""
+def _read(path: Path, rate: int) -> Tensor | str:
+    """`[N]` float32, mono, resampled; or why it is of no use."""
     wave, own = audio.read(path)
     if not bool(torch.isfinite(wave).all()):
-        raise MelvocError("has NaN or Inf in it; write it again")
-    return resample(wave.mean(0), own, rate)
-
-
-def _unusable(wave: Tensor) -> str | None:
-    """Why a wave is of no use, or None."""
-    peak = float((wave - wave.mean()).abs().max()) if len(wave) else 0.0
+        return "has NaN or Inf in it; write it again"
+    peak = float((wave - wave.mean(-1, keepdim=True)).abs().max())
     if peak < SILENCE:
         return f"silence (its peak is {peak:.2g})"
     if (reach := float(wave.abs().max())) > BEYOND:
         return f"reaches {reach:.3g}, but samples are in [-1, 1]; divide it by its peak"
-    if (share := clipped_share(wave)) > CLIPPED_SHARE:
+    if (share := max(clipped_share(channel) for channel in wave)) > CLIPPED_SHARE:
         return f"clipped ({100 * share:.1f}% of its samples stand at full scale)"
-    return None
+    return resample(wave.mean(0), own, rate).clamp(-1.0, 1.0)
 
 
 def clipped_share(wave: Tensor) -> float:
-    """The share of samples that stand at full scale with neighbours of the same sign that do, three in a row or more.
+    """The share of samples in flat tops: three or more in a row that stand exactly at the wave's extreme, where that
+    is near full scale. A sine at full scale has next to none.
 
     Args:
-        wave: `[N]`.
+        wave: `[N]`, as it is in its file; resampling rounds flat tops.
     """
     if len(wave) < CLIPPED_RUN:
         return 0.0
     runs = torch.zeros(len(wave), dtype=torch.bool)
-    for full in (wave >= FULL_SCALE, wave <= -FULL_SCALE):
-        inside = full.unfold(0, CLIPPED_RUN, 1).all(-1)
-        for shift in range(CLIPPED_RUN):
-            runs[shift : shift + len(inside)] |= inside
+    for extreme in (wave.max(), wave.min()):
+        if abs(extreme) >= NEAR_FULL_SCALE:
+            inside = (wave == extreme).unfold(0, CLIPPED_RUN, 1).all(-1)
+            for shift in range(CLIPPED_RUN):
+                runs[shift : shift + len(inside)] |= inside
     return float(runs.float().mean())
 
 

@@ -1,0 +1,129 @@
+"""Configurations that cannot run are refused when they are made; rates follow from the hop length."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training import GENERATOR, SPEC, tiny_config
+
+from melvoc import MelSpec, MelvocError, SpecError
+from melvoc.train import LossWeights, TrainConfig
+from melvoc.train.config import derive_generator
+from melvoc.train.rates import upsampling
+
+
+@pytest.mark.parametrize(
+    ("hop", "rates", "kernels"),
+    [
+        (512, (8, 8, 2, 2, 2), (16, 16, 4, 4, 4)),  # DESIGN.md, section 6
+        (256, (8, 8, 2, 2), (16, 16, 4, 4)),  # HiFi-GAN V1 and V2
+        (300, (6, 5, 5, 2), (12, 11, 11, 4)),
+        (441, (7, 7, 3, 3), (15, 15, 7, 7)),
+    ],
+)
+def test_rates_and_kernels_are_the_published_ones_where_there_are_such(
+    hop: int, rates: tuple[int, ...], kernels: tuple[int, ...]
+) -> None:
+    assert upsampling(hop) == (rates, kernels)
+
+
+@given(st.integers(2, 4096))
+@settings(max_examples=200, deadline=None)
+def test_rates_multiply_to_the_hop_length_or_the_error_names_one_that_has_rates(hop: int) -> None:
+    try:
+        rates, kernels = upsampling(hop)
+    except SpecError as error:
+        near = int(str(error).split("such as ")[1].split(",")[0])
+        assert math.prod(upsampling(near)[0]) == near
+        return
+    assert math.prod(rates) == hop
+    assert all(kernel >= rate and (kernel - rate) % 2 == 0 for rate, kernel in zip(rates, kernels, strict=True))
+    assert len(rates) <= 6
+
+
+def test_a_derived_generator_is_v2() -> None:
+    config = derive_generator(MelSpec.preset("griffinlim"))
+    assert config.upsample_initial_channel == 128
+    assert config.hop_length == 512
+    assert config.n_mels == 128
+
+
+def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
+    spec = MelSpec(sample_rate=44100, n_fft=2048, hop_length=509, n_mels=80)
+    with pytest.raises(SpecError, match=r"hop_length=509 = 509 is no product.*such as 507"):
+        TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", spec=spec, segment=509 * 32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"segment": 1000}, r"segment=1000 is no multiple of hop_length=64; take 1024"),
+        ({"segment": 128}, r"segment=128 is shorter than a window \(256\)"),
+        ({"segment": 1024, "weights": LossWeights(stft=15)}, r"shorter than a window \(2048\)"),
+        ({"batch_size": 0}, r"batch_size=0, but it is a whole number of at least 1"),
+        ({"steps": 1.5}, r"steps=1.5, but it is a whole number"),
+        ({"learning_rate": 0}, r"learning_rate=0, but it is a number above 0"),
+        ({"learning_rate": math.nan}, r"learning_rate=nan"),
+        ({"lr_decay": 1.1}, r"lr_decay=1.1, but it is a number above 0 and at most 1"),
+        ({"ema_decay": 1.0}, r"ema_decay=1.0, but it is a number at least 0 and below 1"),
+        ({"betas": (0.9,)}, r"betas="),
+        ({"betas": (0.9, 1.0)}, r"betas=1.0"),
+        ({"preset": "tiny"}, r"preset='tiny', but it is one of 'full', 'slim'"),
+        ({"precision": "float16"}, r"precision='float16'"),
+        ({"validation_files": -1}, r"validation_files=-1"),
+        ({"mel_only_steps": 5, "weights": LossWeights(mel=0)}, r"mel_only_steps=5 .* would learn nothing"),
+        ({"weights": 3}, r"weights=3"),
+        ({"spec": "44khz"}, r"spec='44khz' is a str"),
+        ({"generator": 1}, r"generator=1"),
+        ({"spec": MelSpec(sample_rate=16000, n_fft=256, hop_length=32, n_mels=20)}, r"makes 64 samples of 20 bands"),
+        ({"run_dir": ""}, r"run_dir is empty"),
+    ],
+)
+def test_bad_values_are_refused_with_the_rule(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(MelvocError, match=message):
+        tiny_config(tmp_path, **changes)
+
+
+def test_losses_that_are_all_off_are_refused() -> None:
+    with pytest.raises(MelvocError, match="would learn nothing"):
+        LossWeights(adversarial=0, mel=0)
+    with pytest.raises(MelvocError, match=r"weights\.mel=-1"):
+        LossWeights(mel=-1)
+
+
+def test_the_run_folder_is_not_the_audio_folder(tmp_path: Path) -> None:
+    with pytest.raises(MelvocError, match="is the folder of the audio itself"):
+        tiny_config(tmp_path, run_dir=tmp_path / "sounds")
+
+
+def test_differences_are_named_field_by_field_and_leave_out_what_may_differ(tmp_path: Path) -> None:
+    stored = json.loads(json.dumps(tiny_config(tmp_path).to_dict()))
+    assert tiny_config(tmp_path, steps=99, checkpoint_every=7, device="auto", batch_size=4).differences(stored) == {}
+    other = tiny_config(tmp_path, learning_rate=1e-3, weights=LossWeights(mel=10), seed=5)
+    assert other.differences(stored) == {
+        "learning_rate": (2e-4, 1e-3),
+        "seed": (0, 5),
+        "weights.mel": (45.0, 10),
+    }
+
+
+def test_what_is_left_open_is_filled_in(tmp_path: Path) -> None:
+    config = TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b").resolved()
+    assert config.spec == MelSpec.preset("griffinlim")
+    assert config.generator is not None
+    assert config.generator.hop_length == 512
+    assert config.discriminator_warmup == 0
+    warm = TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", warm_start="x.safetensors", segment=1024)
+    warm = warm.resolved(spec=SPEC, generator=GENERATOR)
+    assert (warm.spec, warm.generator, warm.discriminator_warmup) == (SPEC, GENERATOR, 500)
+
+
+def test_a_spec_beside_a_warm_start_must_be_its_own(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="n_mels: 20, the file 40"):
+        tiny_config(tmp_path).resolved(spec=MelSpec(sample_rate=16000, n_fft=512, hop_length=64, n_mels=40))

@@ -1,0 +1,213 @@
+"""Sounds that are found, checked and cut: what is drawn depends on seed and position, and mels fit their sound."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training import SPEC, noise, write_sounds
+
+from melvoc import MelSpec, MelSpectrogram, MelvocError, SpecError, audio
+from melvoc.mel_file import write_mel
+from melvoc.train.augment import augment
+from melvoc.train.data import Segments, fingerprint, split
+from melvoc.train.sounds import Skipped, Sound, clipped_share, find_sounds, gather, read_sounds, spec_of_mels
+
+SOUNDS = [Sound(name=f"{n}.wav", wave=noise(3000 + 700 * n, seed=n)) for n in range(4)]
+SHIFTED = MelSpec(sample_rate=16000, n_fft=256, hop_length=50, n_mels=20, win_length=200, center=True)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 5), st.integers(0, 2**31))
+@settings(max_examples=30, deadline=None)
+def test_a_batch_depends_on_seed_and_position_alone(position: int, size: int, seed: int) -> None:
+    def segments() -> Segments:
+        return Segments(SOUNDS, SPEC, segment=1024, seed=seed, gain_db=6, flip_polarity=True, tilt_db=3)
+
+    first = segments()
+    first.batch(position // 2, 3)  # what was drawn before leaves no trace
+    whole = first.batch(position, size)
+    rows = [segments().batch(position + row, 1) for row in range(size)]
+    torch.testing.assert_close(whole.wave, torch.cat([row.wave for row in rows]), rtol=0, atol=0)
+    torch.testing.assert_close(whole.mel, torch.cat([row.mel for row in rows]))
+    assert whole.wave.shape == (size, 1, 1024)
+    assert whole.mel.shape == (size, 20, 16)
+
+
+@pytest.mark.parametrize("spec", [SPEC, SHIFTED], ids=["center=False", "center=True"])
+def test_a_segments_mel_is_the_one_that_the_whole_file_has_there(spec: MelSpec) -> None:
+    wave, size = noise(5000), 20 * spec.hop_length
+    segments = Segments([Sound(name="a", wave=wave)], spec, segment=size, seed=3)
+    for position in range(8):
+        batch = segments.batch(position, 1)
+        places = wave.unfold(0, size, 1)
+        start = int((places == batch.wave[0, 0]).all(-1).nonzero()[0])
+        # from a start that is a whole number of frames before, the file's own frames are the segment's
+        shift, frame = start % spec.hop_length, start // spec.hop_length
+        whole = MelSpectrogram(spec)(wave[shift:])[0, :, frame : frame + 20]
+        inner = slice(3, -3)  # nearer to the file's start and end, where it is shifted, the padding differs
+        torch.testing.assert_close(batch.mel[0][:, inner], whole[:, inner], rtol=1e-4, atol=1e-4)
+
+
+def test_a_file_as_long_as_a_segment_has_its_own_mel_padding_included() -> None:
+    wave = noise(1024)
+    batch = Segments([Sound(name="a", wave=wave)], SPEC, segment=1024, seed=0).batch(0, 1)
+    torch.testing.assert_close(batch.mel, MelSpectrogram(SPEC)(wave))
+
+
+def test_short_files_are_padded_with_zeros() -> None:
+    wave = noise(300)
+    batch = Segments([Sound(name="a", wave=wave)], SPEC, segment=1024, seed=0).batch(5, 1)
+    assert torch.equal(batch.wave[0, 0, :300], wave)
+    assert not batch.wave[0, 0, 300:].any()
+
+
+def test_a_pass_hears_every_file_in_proportion() -> None:
+    segments = Segments(SOUNDS, SPEC, segment=1024, seed=1)
+    places = sum(math.ceil(len(sound.wave) / 1024) for sound in SOUNDS)
+    assert segments.segments_a_pass == places
+    for turn in (0, 1):
+        files = [segments._places[int(place)] for place in segments._order(turn)]
+        assert sorted(files) == segments._places
+
+
+@given(st.integers(0, 2**31), st.floats(0, 24), st.floats(0, 12), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_augmentation_never_clips_nor_moves_a_tone(seed: int, gain: float, tilt: float, flip: bool) -> None:
+    tone = 0.99 * torch.sin(2 * math.pi * 1000 * torch.arange(1600) / 16000)
+    changed = augment(tone, torch.Generator().manual_seed(seed), gain_db=gain, flip_polarity=flip, tilt_db=tilt)
+    assert changed.abs().max() <= 0.9901
+    assert changed.abs().max() >= 0.99 * 10 ** (-(gain + tilt) / 20) * 0.9
+    spectrum = torch.fft.rfft(changed[1:] * torch.hann_window(1599)).abs()
+    assert abs(int(spectrum.argmax()) - 100) <= 1
+
+
+def test_no_augmentation_is_the_sound_itself() -> None:
+    wave = noise(500)
+    same = augment(wave, torch.Generator().manual_seed(1), gain_db=0, flip_polarity=False, tilt_db=0)
+    assert torch.equal(same, wave)
+
+
+def test_the_split_is_by_file_and_steady() -> None:
+    train, held = split(SOUNDS, held_out=None, seed=0)
+    assert (len(train), len(held)) == (3, 1)
+    assert split(list(reversed(SOUNDS)), held_out=None, seed=0)[1] == held
+    assert split(SOUNDS[:3], held_out=None, seed=0)[1] == []
+    assert {split(SOUNDS, held_out=1, seed=seed)[1][0].name for seed in range(20)} > {held[0].name}
+    with pytest.raises(SpecError, match=r"validation_files=4, but there are 4 usable files.*take at most 3"):
+        split(SOUNDS, held_out=4, seed=0)
+
+
+def test_the_fingerprint_sees_names_lengths_and_samples() -> None:
+    other = [Sound(name="0.wav", wave=SOUNDS[0].wave + 0.01), *SOUNDS[1:]]
+    assert fingerprint(SOUNDS) == fingerprint(list(SOUNDS))
+    assert len({fingerprint(SOUNDS), fingerprint(SOUNDS[:3]), fingerprint(other)}) == 3
+
+
+def read(folder: Path, mels: Path | None = None, spec: MelSpec = SPEC) -> dict[str, Sound | Skipped]:
+    return {entry.name: entry for entry in read_sounds(folder, spec, mels=mels)}
+
+
+def test_any_rate_channels_and_format_become_mono_at_the_specs_rate(tmp_path: Path) -> None:
+    for name, rate, channels in (
+        ("a.wav", 8000, 1),
+        ("b.flac", 44100, 2),
+        ("c.ogg", 22050, 2),
+        ("sub/d.mp3", 32000, 1),
+    ):
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        tone = 0.3 * numpy.sin(2 * numpy.pi * 440 * numpy.arange(rate) / rate)
+        soundfile.write(target, numpy.stack([tone] * channels, 1), rate)
+    found = read(tmp_path)
+    assert list(found) == ["a.wav", "b.flac", "c.ogg", "sub/d.mp3"]
+    for sound in found.values():
+        assert isinstance(sound, Sound)
+        assert len(sound.wave) == pytest.approx(16000, abs=2500)  # an mp3 has some padding
+        spectrum = torch.fft.rfft(sound.wave[2000:14000]).abs()
+        assert int(spectrum.argmax()) * 16000 / 12000 == pytest.approx(440, abs=2)
+
+
+def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
+    audio.write(tmp_path / "good.wav", noise(9000), 16000)
+    audio.write(tmp_path / "silent.wav", torch.zeros(9000), 16000)
+    soundfile.write(tmp_path / "offset.wav", numpy.full(9000, 0.5), 16000)
+    audio.write(tmp_path / "clipped.wav", (noise(9000) * 20).clamp(-1, 1), 16000)
+    (tmp_path / "broken.wav").write_bytes(b"RIFFnothing")
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "notes.txt").write_text("no sound")
+    (tmp_path / ".hidden.wav").write_bytes(b"")
+    bad = noise(9000).numpy()
+    bad[7] = numpy.nan
+    soundfile.write(tmp_path / "nan.wav", bad, 16000, subtype="FLOAT")
+    soundfile.write(tmp_path / "loud.wav", 3 * noise(9000).numpy(), 16000, subtype="FLOAT")
+    found = read(tmp_path)
+    reasons = {name: entry.reason for name, entry in found.items() if isinstance(entry, Skipped)}
+    assert set(found) - set(reasons) == {"good.wav"}
+    assert reasons["silent.wav"].startswith("silence")
+    assert reasons["offset.wav"].startswith("silence")
+    assert reasons["clipped.wav"].startswith("clipped")
+    assert "cannot be read as sound" in reasons["broken.wav"]
+    assert "NaN or Inf" in reasons["nan.wav"]
+    assert "divide it by its peak" in reasons["loud.wav"]
+    assert set(reasons) == {"silent.wav", "offset.wav", "clipped.wav", "broken.wav", "empty.wav", "nan.wav", "loud.wav"}
+
+
+def test_a_full_scale_sine_is_not_clipped_but_a_cut_one_is() -> None:
+    tone = torch.sin(2 * math.pi * 100 * torch.arange(16000) / 16000)
+    assert clipped_share(tone) < 0.005
+    assert clipped_share(0.5 * tone.sign()) == 0  # a square wave is not clipped
+    assert clipped_share((1.5 * tone).clamp(-1, 1)) > 0.4
+    assert clipped_share(torch.ones(2)) == 0
+
+
+def test_folders_without_enough_sound_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MelvocError, match="no such folder"):
+        find_sounds(tmp_path / "none")
+    with pytest.raises(MelvocError, match=r"has no .wav, .flac, .ogg, .mp3 files"):
+        find_sounds(tmp_path)
+    write_sounds(tmp_path, count=3, samples=1600)
+    (tmp_path / "x.wav").write_bytes(b"?")
+    with pytest.raises(MelvocError, match=r"3 of 4 files can be used, 0.39 s .* at least 0.5 s; add files \(x.wav: "):
+        gather(read_sounds(tmp_path, SPEC), tmp_path, SPEC)
+
+
+def test_paired_mels_are_checked_and_cut_where_the_sound_is(tmp_path: Path) -> None:
+    sounds, mels = write_sounds(tmp_path / "sounds", count=4), tmp_path / "mels"
+    mels.mkdir()
+    for name in ("0", "1", "2"):
+        wave, _ = audio.read(sounds / f"{name}.wav")
+        mel = MelSpectrogram(SPEC)(wave[0])
+        mel = mel[..., :-9] if name == "2" else mel
+        if name == "1":
+            numpy.save(mels / "1.npy", mel[0].numpy())
+        else:
+            write_mel(mels / f"{name}.safetensors", mel, SPEC)
+    found = read(sounds, mels)
+    assert isinstance(found["2.wav"], Skipped)
+    assert "its mel has" in found["2.wav"].reason
+    assert isinstance(found["3.wav"], Skipped)
+    assert "has no mel" in found["3.wav"].reason
+    kept = [entry for entry in found.values() if isinstance(entry, Sound)]
+    batch = Segments(kept, SPEC, segment=1024, seed=0, gain_db=6, flip_polarity=True, tilt_db=3).batch(0, 6)
+    own = MelSpectrogram(SPEC)(batch.wave)
+    torch.testing.assert_close(batch.mel[..., 3:-3], own[..., 3:-3], rtol=1e-3, atol=1e-3)
+    assert spec_of_mels(mels) == SPEC
+
+
+def test_mels_of_another_spec_stop_everything(tmp_path: Path) -> None:
+    sounds, mels = write_sounds(tmp_path / "sounds", count=1), tmp_path / "mels"
+    mels.mkdir()
+    wave, _ = audio.read(sounds / "0.wav")
+    write_mel(mels / "0.safetensors", MelSpectrogram(SHIFTED)(wave[0]), SHIFTED)
+    with pytest.raises(
+        MelvocError, match=r"0.safetensors: not a mel of the training's spec .*hop_length: 64, the mel has 50"
+    ):
+        read(sounds, mels)
+    with pytest.raises(MelvocError, match="no such folder"):
+        spec_of_mels(tmp_path / "none")

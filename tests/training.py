@@ -1,0 +1,53 @@
+"""A tiny training set-up for several test modules: seconds, not minutes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from melvoc import MelSpec, audio
+from melvoc.models.hifigan import HiFiGANConfig
+from melvoc.train import TrainConfig
+
+SPEC = MelSpec(sample_rate=16000, n_fft=256, hop_length=64, n_mels=20)
+GENERATOR = HiFiGANConfig(
+    n_mels=20,
+    upsample_rates=(8, 8),
+    upsample_kernel_sizes=(16, 16),
+    upsample_initial_channel=8,
+    resblock_kernel_sizes=(3,),
+    resblock_dilation_sizes=((1, 3),),
+)
+
+
+def noise(samples: int, seed: int = 0, level: float = 0.2) -> Tensor:
+    """`[N]` of white noise."""
+    return (level * torch.randn(samples, generator=torch.Generator().manual_seed(seed))).clamp(-0.95, 0.95)
+
+
+def write_sounds(folder: Path, count: int = 3, samples: int = 6000, rate: int = 16000) -> Path:
+    """Files 0.wav, 1.wav and so on, of noise, each a little longer than the one before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        audio.write(folder / f"{number}.wav", noise(samples + 500 * number, seed=number), rate)
+    return folder
+
+
+def tiny_config(tmp_path: Path, **changes: Any) -> TrainConfig:
+    """A run of a few steps on `tmp_path/sounds`, in `tmp_path/run`."""
+    values: dict[str, Any] = {
+        "audio_dir": tmp_path / "sounds",
+        "run_dir": tmp_path / "run",
+        "spec": SPEC,
+        "generator": GENERATOR,
+        "preset": "slim",
+        "batch_size": 2,
+        "segment": 1024,
+        "steps": 4,
+        "checkpoint_every": 2,
+        "device": "cpu",
+    }
+    return TrainConfig(**(values | changes))
