@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+from numbers import Integral
 from typing import Self
 
 import torch
@@ -55,9 +56,11 @@ def resample(waveform: Tensor, orig: int, new: int) -> Tensor:
     machine = Resampler(orig, new)
     if machine.orig == machine.new:
         return waveform
+    total = _length(waveform.shape[-1], machine.orig, machine.new)
+    if not waveform.numel():
+        return waveform.new_zeros(*waveform.shape[:-1], total)
     flat = waveform.reshape(-1, 1, waveform.shape[-1])
     padded = F.pad(flat, (machine.width, machine.width + machine.orig))
-    total = _length(waveform.shape[-1], machine.orig, machine.new)
     return machine.convolve(padded)[..., :total].reshape(*waveform.shape[:-1], total)
 
 
@@ -74,10 +77,10 @@ class Resampler(Machine):
 
     def __init__(self, orig: int, new: int) -> None:
         for name, rate in (("orig", orig), ("new", new)):
-            if type(rate) is not int or rate < 1:
+            if not isinstance(rate, Integral) or isinstance(rate, bool) or rate < 1:
                 raise SpecError(f"{name}={rate!r}, but a sample rate is a whole number of Hz, at least 1")
-        divisor = math.gcd(orig, new)
-        self.orig, self.new = orig // divisor, new // divisor
+        divisor = math.gcd(int(orig), int(new))
+        self.orig, self.new = int(orig) // divisor, int(new) // divisor
         self.filters, self.width = _phases(self.orig, self.new)
         span = 2 * self.width + self.orig
         self.window: Machine = Window(
