@@ -36,16 +36,16 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             spec = read_spec(arguments.spec) if arguments.spec else default_spec(reader.sample_rate)
         resampler, analysis = Resampler(reader.sample_rate, spec.sample_rate), MelSpectrogram(spec).stream()
-        parts, samples = [], 0
+        parts, read, samples = [], 0, 0
         for block in reader.blocks():
             wave = resampler(block[:, None], False)[:, 0]
-            samples += wave.shape[-1]
+            read, samples = read + block.shape[-1], samples + wave.shape[-1]
             parts.append(analysis.push(wave))
+        if not read:
+            raise MelvocError(f"{arguments.input}: has no samples; give a file with sound in it")
         wave = resampler(torch.zeros(reader.channels, 1, 0), True)[:, 0]
         samples += wave.shape[-1]
         parts += [analysis.push(wave.reshape(reader.channels, -1)), analysis.flush()]
-        if not samples:
-            raise MelvocError(f"{arguments.input}: has no samples; give a file with sound in it")
     mel = torch.cat(parts, dim=-1)
     write_mel(arguments.output, mel, spec, samples=samples)
     print(f"{arguments.output}: {mel.shape[0]} x {mel.shape[1]} bands x {mel.shape[2]} frames at {spec.sample_rate} Hz")

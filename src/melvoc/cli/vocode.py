@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from melvoc.audio import AudioReader, AudioWriter, to_pcm16
 from melvoc.cli.common import add_loading, default_spec, load, read_spec
@@ -62,19 +63,20 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.output:
         raise MelvocError("there is no OUT; say where to write with -o OUT.wav")
     is_mel = Path(arguments.input).suffix in (".safetensors", ".npy")
-    return vocode_mel(arguments) if is_mel else vocode_sound(arguments)
+    (vocode_mel if is_mel else vocode_sound)(arguments)
+    if not arguments.vocoder:
+        print(BETTER, file=sys.stderr)  # after the work: an error is one line, with nothing beside it
+    return 0
 
 
 def choose(arguments: argparse.Namespace, spec: Any) -> Vocoder:
     """The vocoder asked for, or Griffin-Lim for the spec."""
     if arguments.vocoder and arguments.vocoder != "griffinlim":
         return load(arguments, arguments.vocoder)
-    if not arguments.vocoder:
-        print(BETTER, file=sys.stderr)
     return load(arguments, "griffinlim", spec=spec)
 
 
-def vocode_mel(arguments: argparse.Namespace) -> int:
+def vocode_mel(arguments: argparse.Namespace) -> None:
     """A saved mel: one channel a row."""
     saved = read_mel(arguments.input)
     spec = read_spec(arguments.spec) if arguments.spec else saved.spec
@@ -88,13 +90,13 @@ def vocode_mel(arguments: argparse.Namespace) -> int:
     rate = arguments.sample_rate or vocoder.sample_rate
     wave = vocoder.mel_to_waveform(saved.mel, spec=spec, sample_rate=rate, block_frames=arguments.block_frames)[:, 0]
     if saved.samples is not None:
-        wave = wave[..., : -(-saved.samples * rate // vocoder.sample_rate)]
+        length = -(-saved.samples * rate // vocoder.sample_rate)
+        wave = F.pad(wave[..., :length], (0, max(0, length - wave.shape[-1])))  # the mel ends with its last whole hop
     with AudioWriter(arguments.output, sample_rate=rate, channels=wave.shape[0]) as writer:
         writer.write(wave)
-    return 0
 
 
-def vocode_sound(arguments: argparse.Namespace) -> int:
+def vocode_sound(arguments: argparse.Namespace) -> None:
     """Copy synthesis, each channel by itself, as long as the input; from disk to disk where the vocoder streams."""
     with AudioReader(arguments.input) as reader:
         spec = read_spec(arguments.spec) if arguments.spec else default_spec(reader.sample_rate)
@@ -117,7 +119,6 @@ def vocode_sound(arguments: argparse.Namespace) -> int:
                 given += piece.shape[-1]
             if not source.samples:
                 raise MelvocError(f"{arguments.input}: has no samples; give a file with sound in it")
-    return 0
 
 
 class Counted:

@@ -1,0 +1,292 @@
+"""The command line: what a person types, what comes out, and that a mistake is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import VOCODERS, random_mel
+
+import melvoc
+from melvoc.audio import AudioReader, AudioWriter, to_pcm16
+from melvoc.cli import main
+from melvoc.mel_file import read_mel
+
+ROOT = Path(__file__).resolve().parents[1]
+GUITAR = ROOT / "docs" / "audio" / "guitar_harmonics.flac"
+Say = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small vocoder that streams, as a file."""
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    melvoc.save(VOCODERS["bigvgan_v2_tiny"], path)
+    return path
+
+
+def sound(path: Path, *, rate: int, seconds: float, channels: int = 1) -> torch.Tensor:
+    """A tone of its own for each channel, as a file."""
+    time_axis = torch.arange(round(seconds * rate)) / rate
+    wave = torch.stack([0.3 * torch.sin(2 * torch.pi * 220 * (c + 1) * time_axis) for c in range(channels)])
+    with AudioWriter(path, sample_rate=rate, channels=channels) as writer:
+        writer.write(wave)
+    return wave
+
+
+def shape_of(path: Path) -> tuple[int, int, int]:
+    with AudioReader(path) as reader:
+        return reader.sample_rate, reader.channels, reader.samples
+
+
+def read(path: Path) -> torch.Tensor:
+    with AudioReader(path) as reader:
+        return torch.cat(list(reader.blocks()), dim=-1)
+
+
+def test_list_has_the_best_first(capsys: Say) -> None:
+    assert main(["list"]) == 0
+    names = capsys.readouterr().out.split()
+    assert names[0] == "bigvgan_v2_44khz_128band_512x"
+    assert names == melvoc.list_vocoders()
+
+
+def test_info(capsys: Say, generator: Path) -> None:
+    assert main(["info", "bigvgan_v2_44khz_128band_512x"]) == 0
+    out = capsys.readouterr().out
+    for part in ("hop_length: 512", "licence: MIT", "confidence: ", "revision: ", "parameters: 122"):
+        assert part in out
+    assert main(["info", str(generator)]) == 0
+    assert "architecture: bigvgan" in capsys.readouterr().out
+
+
+def test_doctor_says_what_would_be_used_and_why(capsys: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MELVOC_CACHE", str(tmp_path))
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for part in (f"melvoc {melvoc.__version__}", f"torch: {torch.__version__}", "device: ", "engine: ", str(tmp_path)):
+        assert part in out
+
+
+def test_a_recording_to_a_mel_and_back_is_as_long_as_it_was(tmp_path: Path, capsys: Say) -> None:
+    mel, wave = tmp_path / "guitar.safetensors", tmp_path / "guitar.wav"
+    assert main(["mel", str(GUITAR), "-o", str(mel)]) == 0
+    assert main(["vocode", str(mel), "-o", str(wave)]) == 0
+    assert shape_of(wave) == shape_of(GUITAR)
+    hint = capsys.readouterr().err.strip()
+    assert "\n" not in hint
+    assert "--vocoder bigvgan_v2_44khz_128band_512x" in hint
+
+
+def test_a_mel_file_is_the_mel_of_its_spec(tmp_path: Path) -> None:
+    wave = sound(tmp_path / "in.wav", rate=44100, seconds=0.4)
+    assert main(["mel", str(tmp_path / "in.wav"), "-o", str(tmp_path / "mel.safetensors")]) == 0
+    saved = read_mel(tmp_path / "mel.safetensors")
+    assert saved.spec == melvoc.MelSpec(sample_rate=44100, n_fft=2048, hop_length=512, n_mels=128)
+    expected = melvoc.MelSpectrogram(saved.spec)(read(tmp_path / "in.wav"))
+    torch.testing.assert_close(saved.mel, expected, atol=1e-4, rtol=0)
+    assert saved.samples == wave.shape[-1]
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+@pytest.mark.parametrize(("rate", "channels", "wanted"), [(48000, 2, None), (44100, 1, 48000), (22050, 3, 32000)])
+def test_sound_through_a_vocoder_keeps_channels_and_length(
+    tmp_path: Path, generator: Path, rate: int, channels: int, wanted: int | None, suffix: str
+) -> None:
+    source, target = tmp_path / "in.wav", tmp_path / f"out{suffix}"
+    sound(source, rate=rate, seconds=0.5, channels=channels)
+    extra = [] if wanted is None else ["--sample-rate", str(wanted)]
+    assert main(["vocode", str(source), "-o", str(target), "--vocoder", str(generator), *extra]) == 0
+    new = wanted or 44100
+    assert shape_of(target) == (new, channels, -(-round(0.5 * rate) * new // rate))
+
+
+def test_each_channel_is_vocoded_by_itself(tmp_path: Path, generator: Path) -> None:
+    wave = sound(tmp_path / "stereo.wav", rate=44100, seconds=0.4, channels=2)
+    vocode = ["--vocoder", str(generator), "-o"]
+    assert main(["vocode", str(tmp_path / "stereo.wav"), *vocode, str(tmp_path / "both.wav")]) == 0
+    for channel in range(2):
+        with AudioWriter(tmp_path / "one.wav", sample_rate=44100, channels=1) as writer:
+            writer.write(wave[channel : channel + 1])
+        assert main(["vocode", str(tmp_path / "one.wav"), *vocode, str(tmp_path / "one_out.wav")]) == 0
+        one, both = read(tmp_path / "one_out.wav")[0], read(tmp_path / "both.wav")[channel]
+        torch.testing.assert_close(both, one, atol=1e-4, rtol=0)
+
+
+def test_disk_to_disk_is_what_one_call_gives(tmp_path: Path, generator: Path) -> None:
+    """A whole number of hops, so that nothing is padded; longer than a block of the reader."""
+    voc = melvoc.load(generator, engine="torch")
+    sound(tmp_path / "in.wav", rate=44100, seconds=512 * 300 / 44100)
+    assert main(["vocode", str(tmp_path / "in.wav"), "-o", str(tmp_path / "out.wav"), "--vocoder", str(generator)]) == 0
+    whole = voc.mel_to_waveform(voc.mel(read(tmp_path / "in.wav")))[:, 0]
+    half_a_step = 0.5 / 32768
+    torch.testing.assert_close(read(tmp_path / "out.wav"), whole, atol=half_a_step + 2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("spec", ["json", "preset"])
+def test_an_npy_needs_a_spec(tmp_path: Path, spec: str) -> None:
+    np.save(tmp_path / "mel.npy", np.full((80, 12), -4, dtype=np.float32))
+    chosen = melvoc.MelSpec.preset("hifigan_22khz_80band_256x")
+    (tmp_path / "spec.json").write_text(json.dumps(chosen.to_dict()))
+    given = str(tmp_path / "spec.json") if spec == "json" else "hifigan_22khz_80band_256x"
+    assert main(["vocode", str(tmp_path / "mel.npy"), "--spec", given, "-o", str(tmp_path / "out.wav")]) == 0
+    assert shape_of(tmp_path / "out.wav") == (22050, 1, 12 * 256)
+
+
+REAL = {
+    "hifigan_universal_v1/generator_universal.pth.tar": 0.28,
+    "hifigan_ljspeech_v2/generator_v2": 0.32,
+}
+
+
+@pytest.mark.parametrize("checkpoint", REAL)
+def test_real_speech_through_real_weights(data_dir: Path, tmp_path: Path, checkpoint: str) -> None:
+    """`convert` and `vocode`, then the mel of the output against that of the input (published code: 0.272, 0.314)."""
+    weights, speech = data_dir / "weights" / checkpoint, data_dir / "audio" / "ljspeech" / "LJ001-0012.wav"
+    made, out = tmp_path / "made.safetensors", tmp_path / "out.wav"
+    assert main(["convert", str(weights), "--config", str(weights.parent / "config.json"), "-o", str(made)]) == 0
+    assert main(["vocode", str(speech), "-o", str(out), "--vocoder", str(made)]) == 0
+    assert shape_of(out) == shape_of(speech)
+    mel = melvoc.MelSpectrogram(melvoc.info(made).spec)
+    assert float((mel(read(out)) - mel(read(speech))).abs().mean()) <= REAL[checkpoint]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "melvoc", *arguments]
+
+
+def test_raw_frames_through_a_pipe(generator: Path) -> None:
+    voc = melvoc.load(generator)
+    mel = random_mel(voc, 40)
+    frames = mel[0].T.contiguous().numpy().astype("<f4").tobytes()
+    done = subprocess.run(
+        command("vocode", "-", "--raw", "--vocoder", str(generator)), input=frames, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    got = np.frombuffer(done.stdout, dtype="<i2").astype(np.int32)
+    expected = to_pcm16(voc.mel_to_waveform(mel)[0, 0]).numpy().astype(np.int32)
+    assert np.abs(got - expected).max() <= 1
+
+
+def test_raw_sound_comes_before_the_input_ends(generator: Path) -> None:
+    voc = melvoc.load(generator)
+    frames = random_mel(voc, 200)[0].T.contiguous().numpy().astype("<f4").tobytes()
+    with subprocess.Popen(
+        command("vocode", "-", "--raw", "--vocoder", str(generator)), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(frames)
+        process.stdin.flush()
+        assert len(process.stdout.read(2 * 512 * 64)) == 2 * 512 * 64, "no sound while the pipe is open"
+        process.stdin.close()
+        process.stdout.read()
+    assert process.returncode == 0
+
+
+def test_ctrl_c_leaves_nothing_under_the_final_name(tmp_path: Path, generator: Path) -> None:
+    sound(tmp_path / "long.wav", rate=44100, seconds=600)
+    process = subprocess.Popen(
+        command("vocode", str(tmp_path / "long.wav"), "-o", str(tmp_path / "out.wav"), "--vocoder", str(generator)),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not list(tmp_path.glob("*out*")):
+        time.sleep(0.05)  # until it has begun to write, under another name
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    assert err.strip().splitlines() == ["melvoc: error: interrupted; nothing half-written was left"]
+    assert not list(tmp_path.glob("*out*"))
+
+
+def _garbage(folder: Path) -> Path:
+    path = folder / "broken.wav"
+    path.write_bytes(b"RIFF and then nothing of use")
+    return path
+
+
+def _nothing(folder: Path) -> Path:
+    path = folder / "empty.wav"
+    with AudioWriter(path, sample_rate=44100, channels=1):
+        pass
+    return path
+
+
+def _mel(folder: Path) -> Path:
+    path = folder / "mel.npy"
+    np.save(path, np.full((80, 12), -4, dtype=np.float32))
+    return path
+
+
+MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
+    "no command": (lambda _: [], "the following arguments are required: COMMAND"),
+    "unknown command": (lambda _: ["sing"], "invalid choice: 'sing'"),
+    "no output": (lambda _: ["vocode", str(GUITAR)], "say where to write with -o OUT.wav"),
+    "unknown option": (lambda _: ["list", "--loud"], "unrecognized arguments: --loud"),
+    "not a number": (lambda t: ["vocode", str(GUITAR), "-o", f"{t}/o.wav", "--sample-rate", "CD"], "invalid int value"),
+    "rate of 0": (lambda t: ["vocode", str(GUITAR), "-o", f"{t}/o.wav", "--sample-rate", "0"], "at least 1 Hz"),
+    "missing file": (lambda t: ["vocode", f"{t}/none.wav", "-o", f"{t}/o.wav"], "none.wav"),
+    "broken file": (lambda t: ["vocode", str(_garbage(t)), "-o", f"{t}/o.wav"], "broken.wav"),
+    "empty file": (lambda t: ["vocode", str(_nothing(t)), "-o", f"{t}/o.wav"], "has no samples"),
+    "empty file to mel": (lambda t: ["mel", str(_nothing(t)), "-o", f"{t}/o.npy"], "has no samples"),
+    "unknown vocoder": (
+        lambda t: ["vocode", str(GUITAR), "-o", f"{t}/o.wav", "--vocoder", "bigvgan_v2_44khz"],
+        "did you mean 'bigvgan_v2_44khz_128band_512x'",
+    ),
+    "npy without a spec": (lambda t: ["vocode", str(_mel(t)), "-o", f"{t}/o.wav"], "give --spec or --vocoder"),
+    "unknown preset": (lambda t: ["mel", str(GUITAR), "-o", f"{t}/o.npy", "--spec", "hifigan"], "hifigan"),
+    "unknown ending": (lambda t: ["vocode", str(GUITAR), "-o", f"{t}/o.ogg"], ".ogg"),
+    "mel ending": (lambda t: ["mel", str(GUITAR), "-o", f"{t}/o.pt"], ".pt"),
+    "folder missing": (lambda t: ["vocode", str(GUITAR), "-o", f"{t}/none/o.wav"], "none"),
+    "standard input without raw": (lambda t: ["vocode", "-", "-o", f"{t}/o.wav"], "with --raw only"),
+    "raw without a vocoder": (lambda _: ["vocode", "-", "--raw"], "--raw --vocoder NAME"),
+    "no checkpoint": (lambda t: ["convert", f"{t}/g", "--config", f"{t}/c.json", "-o", f"{t}/o.safetensors"], "c.json: cannot be read"),
+    "not downloaded": (
+        lambda t: ["download", "bigvgan_v2_44khz_128band_512x", "--local-files-only", "--cache-dir", str(t / "c")],
+        "load it once online",
+    ),
+    "unverified": (lambda t: ["download", "bigvgan_24khz_100band", "--cache-dir", str(t / "c")], "allow_unverified"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_and_exit_code_2(name: str, tmp_path: Path, capsys: Say) -> None:
+    arguments, words = MISTAKES[name]
+    given = arguments(tmp_path)
+    capsys.readouterr()
+    assert main(given) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("melvoc: error: ")
+    assert "\n" not in err.strip()
+    assert words in err
+    assert not list(tmp_path.glob("o.*")), "something half-written was left"
+
+
+def test_a_mistake_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """With everything that a process may say at its end."""
+    done = subprocess.run(
+        command("vocode", str(_garbage(tmp_path)), "-o", str(tmp_path / "o.wav")),
+        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONWARNINGS": "default"},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
+
+
+def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MELVOC_DEBUG", "1")
+    monkeypatch.setattr("melvoc.registry.list_vocoders", lambda: 1 / 0)
+    monkeypatch.setattr("melvoc.list_vocoders", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
+        main(["list"])
+    monkeypatch.delenv("MELVOC_DEBUG")
+    assert main(["list"]) == 2
