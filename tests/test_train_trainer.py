@@ -1,0 +1,287 @@
+"""The trainer from outside: reports, exact resuming, refusals, warm starts, what is left on disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from networks import randomised
+from training import GENERATOR, SPEC, noise, tiny_config, write_sounds
+
+import melvoc
+from melvoc import CheckpointError, MelSpec, MelSpectrogram, MelvocError, audio
+from melvoc.mel_file import write_mel
+from melvoc.models.hifigan import HiFiGAN
+from melvoc.models.neural import NeuralVocoder
+from melvoc.train import Discriminators, DivergedError, LossWeights, Trainer, TrainReport
+from melvoc.train.folder import load_checkpoint
+from melvoc.train.state import learning_rate
+
+
+def train(tmp_path: Path, *, resume: bool = False, **changes: Any) -> list[TrainReport]:
+    if not (tmp_path / "sounds").exists():
+        write_sounds(tmp_path / "sounds", count=4)
+    return list(Trainer(tiny_config(tmp_path, **changes), resume=resume))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrainReport]]:
+    """A run of four steps: its folder is read, and copied where it is changed."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, train(folder)
+
+
+@pytest.fixture
+def copied(finished: tuple[Path, list[TrainReport]], tmp_path: Path) -> Path:
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_run_reports_every_step_and_leaves_a_vocoder(finished: tuple[Path, list[TrainReport]]) -> None:
+    folder, reports = finished
+    assert [report.step for report in reports] == [1, 2, 3, 4]
+    assert {"discriminator", "adversarial", "feature", "mel"} < set(reports[0].losses)
+    assert [report.validation is not None for report in reports] == [False, True, False, True]
+    assert all(report.seconds > 0 and report.learning_rate == 2e-4 for report in reports)
+    lines = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+    assert lines == [report.to_dict() for report in reports]
+    assert names(folder / "run" / "checkpoints") == ["step-00000002.pt", "step-00000004.pt"]
+    vocoder = melvoc.load(folder / "run" / "generator.safetensors", device="cpu")
+    assert vocoder.spec == SPEC
+    mel = vocoder.mel(noise(2048))
+    assert vocoder.mel_to_waveform(mel).shape == (1, 1, 2048)
+    assert "discriminators.pt" not in names(folder / "run")
+
+
+def test_left_with_break_and_resumed_it_gives_the_same_losses(
+    finished: tuple[Path, list[TrainReport]], tmp_path: Path
+) -> None:
+    _, whole = finished
+    write_sounds(tmp_path / "sounds", count=4)
+    for report in Trainer(tiny_config(tmp_path)):
+        if report.step == 3:
+            break
+    assert not (tmp_path / "run" / "generator.safetensors").exists()
+    torch.manual_seed(99)  # whatever else the process draws meanwhile
+    rest = train(tmp_path, resume=True)
+    assert [report.losses for report in rest] == [report.losses for report in whole[2:]]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]  # the third was made twice, and is logged once
+    mine = melvoc.load(tmp_path / "run" / "generator.safetensors", device="cpu")
+    theirs = melvoc.load(finished[0] / "run" / "generator.safetensors", device="cpu")
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in mine.state_dict().items())
+
+
+def test_stop_ends_after_the_step_and_save_lets_it_go_on(
+    finished: tuple[Path, list[TrainReport]], tmp_path: Path
+) -> None:
+    write_sounds(tmp_path / "sounds", count=4)
+    trainer = Trainer(tiny_config(tmp_path))
+    for _ in trainer:
+        trainer.stop()
+    assert trainer.stopped
+    assert trainer.save().name == "step-00000001.pt"
+    assert [report.losses for report in train(tmp_path, resume=True)] == [r.losses for r in finished[1][1:]]
+
+
+def test_more_steps_are_added_to_a_finished_run_and_none_are_made_past_the_end(copied: Path) -> None:
+    (copied / "run" / "generator.safetensors").unlink()
+    assert train(copied, resume=True, steps=3) == []
+    assert (copied / "run" / "generator.safetensors").exists()
+    assert [report.step for report in train(copied, resume=True, steps=5, checkpoint_every=50)] == [5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"seed": 1}, "seed: the run has 0, now 1"),
+        ({"segment": 2048}, "segment: the run has 1024, now 2048"),
+        ({"weights": LossWeights(feature=1.0)}, r"weights\.feature: the run has 2\.0, now 1\.0"),
+        ({"batch_size": 3}, r"batch_size \(of all processes\): the run has 2, now 3"),
+        ({"learning_rate": 1e-3, "tilt_db": 0.0}, r"learning_rate: .*; tilt_db: the run has 3\.0, now 0\.0"),
+        ({"preset": "full"}, "preset: the run has 'slim', now 'full'"),
+        ({"spec": MelSpec.from_dict(SPEC.to_dict() | {"f_min": 20.0})}, r"spec\.f_min: the run has 0\.0, now 20\.0"),
+    ],
+)
+def test_another_configuration_is_refused_field_by_field(copied: Path, changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(CheckpointError, match=named):
+        train(copied, resume=True, steps=6, **changes)
+
+
+def test_other_sounds_are_refused(copied: Path) -> None:
+    audio.write(copied / "sounds" / "9.wav", noise(5000, seed=9), 16000)
+    with pytest.raises(CheckpointError, match=r"not the sounds of this run \(files: 4, now 5"):
+        train(copied, resume=True, steps=6)
+
+
+def test_resuming_nothing_and_starting_over_something_are_refused(copied: Path, tmp_path: Path) -> None:
+    with pytest.raises(MelvocError, match=r"has a run at step 4 already; resume it"):
+        train(copied)
+    with pytest.raises(CheckpointError, match=r"no checkpoint to resume from; start without --resume"):
+        train(copied, resume=True, run_dir=tmp_path / "other")
+
+
+def test_what_was_left_open_is_taken_from_the_run(copied: Path) -> None:
+    trainer = Trainer(tiny_config(copied, spec=None, generator=None, steps=4), resume=True)
+    assert (trainer.spec, trainer.generator, trainer.resumed_from) == (SPEC, GENERATOR, 4)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(copied: Path) -> None:
+    last = copied / "run" / "checkpoints" / "step-00000004.pt"
+    last.write_bytes(last.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match=r"step-00000004.pt: damaged .*; delete it"):
+        train(copied, resume=True)
+    last.unlink()
+    (last.parent / ".step-00000004.x.part.pt").write_bytes(b"half")  # what SIGKILL may leave
+    assert [report.step for report in train(copied, resume=True)] == [3, 4]
+    assert names(last.parent) == ["step-00000002.pt", "step-00000004.pt"]
+
+
+def test_the_last_k_checkpoints_and_the_best_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distances = iter([5.0, 1.0, 3.0, 4.0, 2.0])
+    monkeypatch.setattr("melvoc.train.trainer.validate", lambda *args, **kwargs: {"mel": next(distances), "stft": 0.0})
+    train(tmp_path, steps=5, checkpoint_every=1, keep_checkpoints=2)
+    assert names(tmp_path / "run" / "checkpoints") == [f"step-0000000{step}.pt" for step in (2, 4, 5)]
+    best = melvoc.load(tmp_path / "run" / "best.safetensors", device="cpu")
+    assert best.provenance["steps"] == "2"
+
+
+def test_without_enough_files_nothing_is_held_out(tmp_path: Path) -> None:
+    write_sounds(tmp_path / "sounds", count=3)
+    reports = train(tmp_path, steps=1)
+    assert reports[0].validation is None
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+
+
+def test_discriminators_are_kept_on_request_and_begin_another_run(tmp_path: Path) -> None:
+    train(tmp_path, steps=1, keep_discriminators=True)
+    kept = tmp_path / "run" / "discriminators.pt"
+    Discriminators(divisor=8).load_published(torch.load(kept, weights_only=True))
+    config = tiny_config(tmp_path, run_dir=tmp_path / "second", warm_discriminators=kept)
+    trainer = Trainer(config)
+    state = torch.load(kept, weights_only=True)
+    assert all(torch.equal(v, state["mpd"][k]) for k, v in trainer.state.discriminators.mpd.state_dict().items())
+    assert trainer.config.discriminator_warmup == 0
+
+
+def test_a_warm_start_begins_with_the_files_sound_spec_and_generator(tmp_path: Path) -> None:
+    write_sounds(tmp_path / "sounds", count=4)
+    network = randomised(HiFiGAN(GENERATOR)).requires_grad_(False)
+    melvoc.save(NeuralVocoder(network, name="first", spec=SPEC), tmp_path / "first.safetensors")
+    config = tiny_config(tmp_path, spec=None, generator=None, warm_start=tmp_path / "first.safetensors")
+    trainer = Trainer(config)
+    assert (trainer.spec, trainer.generator) == (SPEC, GENERATOR)
+    assert trainer.config.discriminator_warmup == 500  # the discriminators are new
+    mel = torch.randn(1, 20, 16) - 4
+    torch.testing.assert_close(trainer.vocoder()(mel), network(mel), atol=1e-5, rtol=1e-4)
+    report = next(iter(trainer))
+    assert set(report.losses) == {"discriminator", "discriminator_gradient"}
+
+
+def test_a_warm_start_from_a_checkpoint_of_another_run(
+    finished: tuple[Path, list[TrainReport]], tmp_path: Path
+) -> None:
+    write_sounds(tmp_path / "sounds", count=4)
+    source = finished[0] / "run" / "checkpoints" / "step-00000004.pt"
+    trainer = Trainer(tiny_config(tmp_path, warm_start=source, warm_discriminators=source, learning_rate=1e-5))
+    average = load_checkpoint(source)["average"]
+    for name, value in trainer.state.generator.folded().items():
+        torch.testing.assert_close(value, average[name])
+    assert {"mel", "discriminator"} < set(next(iter(trainer)).losses)
+
+
+def test_a_warm_start_of_another_kind_is_refused(tmp_path: Path) -> None:
+    write_sounds(tmp_path / "sounds", count=4)
+    melvoc.save(melvoc.load("griffinlim", spec=SPEC), tmp_path / "gl.safetensors")
+    with pytest.raises(CheckpointError, match=r"architecture 'griffinlim', but melvoc trains HiFi-GAN"):
+        Trainer(tiny_config(tmp_path, warm_start=tmp_path / "gl.safetensors"))
+    (tmp_path / "generator_v1").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"becomes a melvoc file with `melvoc convert`"):
+        Trainer(tiny_config(tmp_path, warm_start=tmp_path / "generator_v1"))
+    with pytest.raises(CheckpointError, match="no such file"):
+        Trainer(tiny_config(tmp_path, warm_start=tmp_path / "none.pt"))
+
+
+def test_a_run_on_another_models_mels(tmp_path: Path) -> None:
+    sounds = write_sounds(tmp_path / "sounds", count=4)
+    (tmp_path / "mels").mkdir()
+    for path in sounds.iterdir():
+        wave, _ = audio.read(path)
+        write_mel(tmp_path / "mels" / f"{path.stem}.safetensors", MelSpectrogram(SPEC)(wave[0]) + 0.1, SPEC)
+    trainer = Trainer(tiny_config(tmp_path, spec=None, generator=None, mels_dir=tmp_path / "mels"))
+    assert trainer.spec == SPEC  # what the mels say
+    reports = list(trainer)
+    assert reports[-1].validation is not None
+    with pytest.raises(CheckpointError, match="paired mels: True, now False"):
+        train(tmp_path, resume=True, spec=None, generator=None, steps=9)
+
+
+def test_nan_stops_the_run_and_the_last_checkpoint_is_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sounds(tmp_path / "sounds", count=4)
+    trainer = Trainer(tiny_config(tmp_path, weights=LossWeights(adversarial=0, feature=0)))
+    reports = iter(trainer)
+    next(reports), next(reports)
+    before = {name: value.clone() for name, value in trainer.state.generator.folded().items()}
+    monkeypatch.setattr("melvoc.train.state.mel_loss", lambda generated, real, spec: generated.sum() * float("nan"))
+    with pytest.raises(DivergedError, match=r"step 3: mel is nan .*last good state is .*step-00000002.pt"):
+        next(reports)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.state.generator.folded().items())
+    assert all(
+        bool(torch.isfinite(v).all())
+        for v in load_checkpoint(tmp_path / "run/checkpoints/step-00000002.pt")["average"].values()
+    )
+
+
+def test_a_full_disk_is_said_before_the_work_and_loses_nothing_during_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sounds(tmp_path / "sounds", count=4)
+    with monkeypatch.context() as patch:
+        patch.setattr("melvoc.train.folder.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
+        with pytest.raises(MelvocError, match=r"0 MB are free, but one checkpoint takes about 31 MB; make room"):
+            Trainer(tiny_config(tmp_path))
+    trainer = Trainer(tiny_config(tmp_path))
+    reports = iter(trainer)
+    next(reports), next(reports), next(reports)
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("melvoc.train.folder.torch.save", full)
+    with pytest.raises(MelvocError, match=r"No space left.*step-00000002.pt is whole"):
+        next(reports)
+    monkeypatch.undo()
+    assert names(tmp_path / "run" / "checkpoints") == ["step-00000002.pt"]
+    assert [report.step for report in train(tmp_path, resume=True)] == [3, 4]
+
+
+def test_a_run_folder_that_cannot_be_made_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(MelvocError, match="cannot be written"):
+        train(tmp_path, run_dir=tmp_path / "file" / "run")
+
+
+def test_the_learning_rate_is_a_function_of_the_step(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, lr_decay=0.5)
+    assert [learning_rate(config, step, 10) for step in (0, 9, 10, 25)] == [2e-4, 2e-4, 1e-4, 5e-5]
+
+
+def test_a_small_sets_rate_decays_no_faster_than_every_thousand_steps(copied: Path) -> None:
+    assert Trainer(tiny_config(copied, steps=4), resume=True).decay_steps == 1000
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    reports = train(
+        tmp_path, steps=60, checkpoint_every=100, learning_rate=2e-3, weights=LossWeights(adversarial=0, feature=0),
+        validation_files=0,
+    )  # fmt: skip
+    first, last = (sum(report.losses["mel"] for report in part) for part in (reports[:5], reports[-5:]))
+    assert last < 0.5 * first
