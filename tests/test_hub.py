@@ -343,12 +343,13 @@ def test_a_cache_that_cannot_be_written(hub: Hub, child: Child, tmp_path: Path) 
         )
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_cache_says_so_and_still_gives_what_it_has(hub: Hub, child: Child, tmp_path: Path) -> None:
     first = child.load(NAME, cache_dir=tmp_path)
     models = tmp_path / "melvoc" / "models"
     models.chmod(0o555)
     try:
+        if os.access(models, os.W_OK):
+            pytest.skip("whoever runs this (root) may write into a read-only folder")
         assert child.load(NAME, cache_dir=tmp_path)["digest"] == first["digest"]
         answer = child.load(UNSURE, cache_dir=tmp_path, allow_unverified=True)
         failed(answer, "DownloadError", "melvoc's cache .* cannot be used .*; set MELVOC_CACHE")
