@@ -98,7 +98,7 @@ def test_it_is_torchaudios(orig: int, new: int) -> None:
         from torchaudio.functional import resample as theirs
     except (ImportError, OSError) as error:
         pytest.skip(f"torchaudio does not import here ({error})")
-    wave = random_wave(2, 3000, dtype=torch.float32)
+    wave = random_wave(2, 3000)  # in float32 torchaudio rounds its phases, and is off its own formula by 2e-5
     expected = theirs(
         wave,
         orig,
@@ -108,7 +108,7 @@ def test_it_is_torchaudios(orig: int, new: int) -> None:
         rolloff=ROLLOFF,
         beta=BETA,
     )
-    torch.testing.assert_close(resample(wave, orig, new), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(resample(wave, orig, new), expected, atol=1e-6, rtol=0)
 
 
 @settings(max_examples=60, deadline=None)

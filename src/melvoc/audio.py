@@ -95,6 +95,7 @@ def write(path: str | os.PathLike[str], wave: Tensor, sample_rate: int) -> None:
         sample_rate: in Hz.
 
     Raises:
+        SpecError: another shape, or NaN or Inf.
         MelvocError: another ending, or a file that cannot be written.
     """
     wave = wave[None] if wave.dim() == 1 else wave
@@ -169,7 +170,7 @@ class AudioWriter:
     def __init__(self, path: str | os.PathLike[str], *, sample_rate: int, channels: int) -> None:
         import soundfile
 
-        self.path = Path(path)
+        self.path, self.channels = Path(path), channels
         kind = WRITABLE.get(self.path.suffix.lower())
         if kind is None:
             raise MelvocError(
@@ -198,9 +199,16 @@ class AudioWriter:
         """Append `[C, n]`, clipped to [-1, 1].
 
         Raises:
+            SpecError: another shape, or NaN or Inf.
             MelvocError: the disk is full, say.
         """
         import soundfile
+
+        if wave.dim() != 2 or wave.shape[0] != self.channels:
+            raise SpecError(
+                f"{self.path}: the wave has shape {list(wave.shape)}, but this file takes [C, n] with {self.channels} "
+                "channels; unfold_channels makes channels of a batch"
+            )
 
         try:
             self._file.write(to_pcm16(wave).T.contiguous().cpu().numpy())
