@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from melvoc.atomic import replacing
-from melvoc.errors import MelvocError, SpecError
+from melvoc.errors import MelvocError
 from melvoc.spec import MelSpec
 
+VERSION = 1
 KEY = "mel"
 HEADER_KEY = "melvoc_mel"
 
@@ -40,6 +41,7 @@ def write_mel(path: str | os.PathLike[str], mel: Tensor, spec: MelSpec, *, sampl
         MelvocError: another ending, or a file that cannot be written.
     """
     import numpy
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     target = Path(path)
@@ -49,14 +51,14 @@ def write_mel(path: str | os.PathLike[str], mel: Tensor, spec: MelSpec, *, sampl
     try:
         with replacing(target) as temporary:
             if target.suffix == ".npy":
-                numpy.save(temporary, mel.numpy())
+                known = mel.dtype in (torch.float16, torch.float32, torch.float64)  # NumPy has no bfloat16
+                numpy.save(temporary, (mel if known else mel.float()).numpy())
             else:
-                header = {"version": 1, "spec": spec.to_dict(), "samples": samples}
+                header = {"version": VERSION, "spec": spec.to_dict(), "samples": samples}
                 save_file({KEY: mel}, temporary, metadata={HEADER_KEY: json.dumps(header)})
-    except OSError as error:
-        raise MelvocError(
-            f"{target}: cannot be written ({error.strerror or error}); is the folder there, with room?"
-        ) from error
+    except (SafetensorError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise MelvocError(f"{target}: cannot be written ({reason}); is the folder there, with room?") from error
 
 
 def read_mel(path: str | os.PathLike[str]) -> MelFile:
@@ -73,16 +75,31 @@ def read_mel(path: str | os.PathLike[str]) -> MelFile:
         raise MelvocError(f"{source}: no such file; give the path of a saved mel")
     try:
         if source.suffix == ".npy":
-            return MelFile(mel=torch.from_numpy(numpy.load(source, allow_pickle=False).astype("float32")))
+            array = numpy.load(source, allow_pickle=False)
+            if not numpy.issubdtype(array.dtype, numpy.floating):
+                raise ValueError(f"its values are {array.dtype}, but a log-mel is floating point")
+            return MelFile(mel=torch.from_numpy(numpy.ascontiguousarray(array, dtype="float32")))
         with safe_open(source, framework="pt", device="cpu") as file:
             header = (file.metadata() or {}).get(HEADER_KEY)
             if header is None or KEY not in file.keys():  # noqa: SIM118 - safe_open is no mapping
                 raise MelvocError(f"{source}: safetensors, but no mel that melvoc wrote; make it with `melvoc mel`")
-            values = json.loads(header)
-            return MelFile(
-                mel=file.get_tensor(KEY), spec=MelSpec.from_dict(values["spec"]), samples=values.get("samples")
-            )
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, SpecError):
-            raise
+            spec, samples = _parse(json.loads(header))
+            return MelFile(mel=file.get_tensor(KEY), spec=spec, samples=samples)
+    except (SafetensorError, OSError, ValueError, EOFError) as error:
         raise MelvocError(f"{source}: no readable mel ({error}); make it with `melvoc mel`") from error
+
+
+def _parse(header: object) -> tuple[MelSpec, int | None]:
+    """The spec and the count of samples that a header holds.
+
+    Raises:
+        ValueError: a header of another version, or with nonsense in it.
+    """
+    if not isinstance(header, dict):
+        raise ValueError(f"its header is a {type(header).__name__}, but it is a dict")
+    if (version := header.get("version")) != VERSION:
+        raise ValueError(f"it has version {version!r}, but this melvoc reads version {VERSION}; a newer melvoc may do")
+    samples = header.get("samples")
+    if samples is not None and (type(samples) is not int or samples < 0):
+        raise ValueError(f"its header has samples={samples!r}, but that is a whole number from 0")
+    return MelSpec.from_dict(header.get("spec", {})), samples
