@@ -1,0 +1,101 @@
+"""Processes: one that is killed in the middle, and two that train together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training import tiny_config, write_sounds
+
+from melvoc.train import Trainer
+
+pytestmark = pytest.mark.slow
+
+CHILD = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from training import tiny_config
+from melvoc.train import LossWeights, Trainer
+with Trainer(tiny_config(Path({folder!r}), **{changes!r})) as trainer:
+    for report in trainer:
+        pass
+"""
+
+
+def script(folder: Path, **changes: Any) -> str:
+    return CHILD.format(tests=str(Path(__file__).parent), folder=str(folder), changes=changes)
+
+
+def losses(folder: Path) -> dict[int, dict[str, float]]:
+    lines = (folder / "run" / "log.jsonl").read_text().splitlines()
+    return {entry["step"]: entry["losses"] for entry in map(json.loads, lines)}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
+@pytest.mark.parametrize("moment", ["between", "while writing"])
+def test_killed_with_sigkill_a_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, moment: str) -> None:
+    import torch
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        write_sounds(folder / "sounds", count=4)
+    child = subprocess.Popen([sys.executable, "-c", script(killed, steps=100000, checkpoint_every=3)])
+    log, checkpoints = killed / "run" / "log.jsonl", killed / "run" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if moment == "between" and log.exists() and log.read_text().count("\n") >= 5:
+            break
+        if moment == "while writing" and list(checkpoints.glob(".step-*6*.part*")):
+            break
+        time.sleep(0.0005 if moment == "while writing" else 0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait(timeout=30) == -signal.SIGKILL
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        trainer = Trainer(tiny_config(killed, steps=100000, checkpoint_every=3), resume=True)
+        done = trainer.step
+        assert done >= 3
+        assert not list(checkpoints.glob(".step-*"))
+        last = done + 3
+        for report in trainer:
+            if report.step == last:
+                break
+        for report in Trainer(tiny_config(whole, steps=100000, checkpoint_every=100000)):
+            if report.step == last:
+                break
+    finally:
+        torch.set_num_threads(threads)
+    resumed = losses(killed)
+    assert list(resumed) == list(range(1, last + 1))
+    assert resumed == losses(whole)
+
+
+def test_two_processes_have_the_losses_of_one_with_the_double_batch(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        write_sounds(folder / "sounds", count=4)
+    (tmp_path / "child.py").write_text(script(two, batch_size=2, steps=4))
+    launched = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d",
+         "--rdzv-endpoint=localhost:0", str(tmp_path / "child.py")],
+        capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert launched.returncode == 0, launched.stderr[-3000:]
+    list(Trainer(tiny_config(one, batch_size=4, steps=4)))
+    mine, theirs = losses(one), losses(two)
+    assert list(theirs) == [1, 2, 3, 4]  # one process writes the log
+    for step, expected in mine.items():
+        assert theirs[step] == pytest.approx(expected, rel=2e-4, abs=1e-5), step
+    assert (two / "run" / "generator.safetensors").exists()
