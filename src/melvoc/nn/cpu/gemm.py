@@ -6,6 +6,8 @@ direct convolution needs no copy of its input, a transformed one is a product a 
 product an output phase.
 
 The tile of outputs that stays in registers is `height` rows by `width` vectors: 6 x 2 or 4 x 3 fill AVX2's sixteen.
+Long sums are summed in parts: one running sum of n products errs by about sqrt(n / 2) roundings, parts of m by
+sqrt(m / 2 + n / 2m).
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ from melvoc.nn.cpu.vector import (
 )
 
 
+PART = 32  # chunks, of eight products each
+
+
 def block(height: int, width: int) -> Any:
     """The product of `height` rows with `width` vectors of output channels, as instructions for a kernel.
 
@@ -43,12 +48,21 @@ def block(height: int, width: int) -> Any:
     def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
         rows, offsets, chunks, weights, out, out_row, out_block, bias, extra, extra_row, extra_block = arguments
         entry = builder.block
-        loop, done = builder.append_basic_block("chunks"), builder.append_basic_block("done")
+        part, loop = builder.append_basic_block("part"), builder.append_basic_block("chunks")
+        after, done = builder.append_basic_block("after"), builder.append_basic_block("done")
+        builder.branch(part)
+        builder.position_at_end(part)
+        first, start = builder.phi(INT), builder.phi(INT)
+        first.add_incoming(integer(0), entry)
+        start.add_incoming(weights, entry)
+        running = [[builder.phi(VECTOR) for _ in range(width)] for _ in range(height)]
+        limit = builder.add(first, integer(PART))
+        limit = builder.select(builder.icmp_signed("<", limit, chunks), limit, chunks)
         builder.branch(loop)
         builder.position_at_end(loop)
         chunk, panel = builder.phi(INT), builder.phi(INT)
-        chunk.add_incoming(integer(0), entry)
-        panel.add_incoming(weights, entry)
+        chunk.add_incoming(first, part)
+        panel.add_incoming(start, part)
         sums = [[builder.phi(VECTOR) for _ in range(width)] for _ in range(height)]
         offset = builder.load(builder.inttoptr(builder.add(offsets, builder.shl(chunk, integer(3))), INT.as_pointer()))
         source = builder.add(rows, offset)
@@ -58,14 +72,23 @@ def block(height: int, width: int) -> Any:
             for i in range(height):
                 value = spread(builder, at(builder, source, 1, i * ROW_BYTES + 4 * lane))
                 totals[i] = [total + value * factor for total, factor in zip(totals[i], factors, strict=True)]
-        following = builder.add(chunk, integer(1))
+        following, next_panel = builder.add(chunk, integer(1)), builder.add(panel, integer(LANES * width * ROW_BYTES))
         chunk.add_incoming(following, loop)
-        panel.add_incoming(builder.add(panel, integer(LANES * width * ROW_BYTES)), loop)
+        panel.add_incoming(next_panel, loop)
         for line, total in zip(sums, totals, strict=True):
             for phi, vector in zip(line, total, strict=True):
-                phi.add_incoming(splat(0.0), entry)
+                phi.add_incoming(splat(0.0), part)
                 phi.add_incoming(vector.value, loop)
-        builder.cbranch(builder.icmp_signed("<", following, chunks), loop, done)
+        builder.cbranch(builder.icmp_signed("<", following, limit), loop, after)
+        builder.position_at_end(after)
+        first.add_incoming(limit, after)
+        start.add_incoming(next_panel, after)
+        for i, line in enumerate(running):
+            for v, phi in enumerate(line):
+                totals[i][v] = Vec(builder, phi) + totals[i][v]
+                phi.add_incoming(splat(0.0), entry)
+                phi.add_incoming(totals[i][v].value, after)
+        builder.cbranch(builder.icmp_signed("<", limit, chunks), part, done)
         builder.position_at_end(done)
         for v in range(width):
             shift = load(builder, at(builder, bias, v))
