@@ -80,29 +80,29 @@ class GriffinLim(Vocoder):
         work = mel if mel.dtype in (torch.float32, torch.float64) else mel.float()
         batch, _, frames = mel.shape
         target = _linear(work, spec).transpose(1, 2).reshape(batch * frames, spec.n_mels)
-        stft = _STFT(spec, frames, work)
+        stft = _STFT(spec, batch, frames, work)
         bank = filter_bank(spec, work.device, work.dtype)
         magnitude = bank.invert(target, steps=_FIRST_STEPS).pow_(1.0 / spec.power).view(batch, frames, -1)
         spectrum = magnitude * self._first_phases(frames, work)
-        before = torch.zeros_like(spectrum)
-        for left in range(self.n_iter, 0, -1):
+        before, scale = torch.zeros_like(spectrum), torch.empty_like(magnitude)
+        for left in range(self.n_iter, 0, -1):  # in place where it can be: fresh memory costs as much as the arithmetic
             found = stft.analyse(stft.synthesize(spectrum))
             if left % 2:
-                magnitude = self._corrected(found, target)
-            spectrum = torch.sub(found, before, alpha=self.momentum / (1.0 + self.momentum))
-            spectrum *= magnitude * _powers(spectrum).clamp(min=_TINY).rsqrt_()
+                self._correct(magnitude, found, target)
+            torch.sub(found, before, alpha=self.momentum / (1.0 + self.momentum), out=spectrum)
+            spectrum *= _powers(spectrum, out=scale).clamp_(min=_TINY).rsqrt_().mul_(magnitude)
             before = found
         return stft.synthesize(spectrum)[:, None].to(mel.dtype)
 
-    def _corrected(self, spectrum: Tensor, target: Tensor) -> Tensor:
-        """The magnitudes of a spectrum, corrected towards having the mel."""
+    def _correct(self, magnitude: Tensor, spectrum: Tensor, target: Tensor) -> None:
+        """Set the magnitudes to those of a spectrum, corrected towards having the mel."""
         bank = filter_bank(self.spec, target.device, target.dtype)
-        magnitude = _powers(spectrum)
+        seen = _powers(spectrum, out=magnitude).view(target.shape[0], -1)
         if self.spec.power == 1.0:
-            magnitude = magnitude.sqrt()
-        seen = magnitude.reshape(target.shape[0], -1)
-        corrected = bank.correct(seen, target).mul_(seen).view(spectrum.shape)
-        return corrected.sqrt_() if self.spec.power == 2.0 else corrected
+            seen.sqrt_()
+        seen *= bank.correct(seen, target)
+        if self.spec.power == 2.0:
+            seen.sqrt_()
 
     def _first_phases(self, frames: int, like: Tensor) -> Tensor:
         """`[frames, n_bins]` of modulus 1: the same for every row of a batch, on every device and in every type."""
@@ -115,7 +115,7 @@ class GriffinLim(Vocoder):
 class _STFT:
     """Analysis and synthesis of exactly `frames * hop_length` samples, with the spec's own window and padding."""
 
-    def __init__(self, spec: MelSpec, frames: int, like: Tensor) -> None:
+    def __init__(self, spec: MelSpec, batch: int, frames: int, like: Tensor) -> None:
         self._spec, self._frames = spec, frames
         self._window, _ = constants(spec, like.device, like.dtype)
         self._samples = spec.samples(frames)
@@ -123,14 +123,17 @@ class _STFT:
         self._after = span - spec.pad - self._samples  # samples that the last frame reaches beyond the end
         fits = max(spec.pad, self._after) < self._samples
         self._mode = spec.pad_mode if fits else "constant"  # too short to be mirrored
-        envelope = self._overlap_add(self._window.square().expand(1, frames, -1))
+        self._overlaps = -(-spec.n_fft // spec.hop_length)
+        self._pieces = like.new_empty(batch, frames, spec.n_fft)
+        self._sum = like.new_empty(batch, frames + self._overlaps - 1, spec.hop_length)
+        envelope = self._overlap_add(self._window.square().expand(batch, frames, -1))[:1]
         self._gain = envelope.clamp(min=1e-3 * float(envelope.max())).reciprocal()
 
     def analyse(self, wave: Tensor) -> Tensor:
         """`[B, frames * hop_length]` to `[B, frames, n_bins]`."""
         padded = F.pad(wave[:, None], (self._spec.pad, max(0, self._after)), mode=self._mode)[:, 0]
         pieces = padded.unfold(-1, self._spec.n_fft, self._spec.hop_length)[:, : self._frames]
-        spectrum: Tensor = torch.fft.rfft(pieces * self._window)
+        spectrum: Tensor = torch.fft.rfft(torch.mul(pieces, self._window, out=self._pieces))
         return spectrum
 
     def synthesize(self, spectrum: Tensor) -> Tensor:
@@ -139,17 +142,14 @@ class _STFT:
 
     def _overlap_add(self, pieces: Tensor) -> Tensor:
         """`[B, frames, n_fft]`, hop_length apart, to the signal without its padding."""
-        batch, frames, size = pieces.shape
-        hop = self._spec.hop_length
-        overlaps = -(-size // hop)
-        if size % hop:
-            pieces = F.pad(pieces, (0, overlaps * hop - size))
-        parts = pieces.reshape(batch, frames, overlaps, hop)
-        total = parts.new_zeros(batch, frames + overlaps - 1, hop)
-        for shift in range(overlaps):
-            total[:, shift : shift + frames] += parts[:, :, shift]
-        wave = total.view(batch, -1)[:, self._spec.pad :]
-        return F.pad(wave, (0, self._samples - wave.shape[1])).contiguous()
+        hop, total = self._spec.hop_length, self._sum.zero_()
+        if pieces.shape[-1] % hop:
+            pieces = F.pad(pieces, (0, self._overlaps * hop - pieces.shape[-1]))
+        parts = pieces.reshape(*pieces.shape[:2], self._overlaps, hop)
+        for shift in range(self._overlaps):
+            total[:, shift : shift + self._frames] += parts[:, :, shift]
+        wave = total.view(total.shape[0], -1)[:, self._spec.pad :][:, : self._samples]
+        return F.pad(wave, (0, self._samples - wave.shape[1])) if wave.shape[1] < self._samples else wave.clone()
 
 
 def load_griffinlim(
@@ -174,8 +174,9 @@ def _linear(mel: Tensor, spec: MelSpec) -> Tensor:
     return linear if spec.log == "log1p" else torch.where(nepers > math.log(spec.log_floor) + 1e-3, linear, 0.0)
 
 
-def _powers(spectrum: Tensor) -> Tensor:
-    return (spectrum * spectrum.conj()).real  # several times as fast as abs
+def _powers(spectrum: Tensor, *, out: Tensor) -> Tensor:
+    parts = torch.view_as_real(spectrum)  # several times as fast as abs
+    return torch.mul(parts[..., 0], parts[..., 0], out=out).addcmul_(parts[..., 1], parts[..., 1])
 
 
 def _whole(name: str, value: object, least: int) -> int:
