@@ -38,9 +38,9 @@ from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.cuda import make_cuda_engine
 from melvoc.nn.cuda.launch import load_kernels
-from melvoc.nn.cuda.precision import cast
 from melvoc.nn.graph import Engine, Machine, Node
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
+from melvoc.nn.precision import HALF, float32_parameters
 
 PARTS = ("check", "activation", "speed", "latency", "distance")
 BLOCK = 2048  # frames, as melvoc cuts long input on CUDA
@@ -221,6 +221,14 @@ def activation(run: Run) -> None:
                 gb_per_s=moved / fused,
                 times_torch=plain / fused,
             )
+
+
+def cast(network: nn.Module, dtype: torch.dtype) -> None:
+    """Convert a network in place, as a vocoder's `to(dtype)` does."""
+    kept = float32_parameters(network) if dtype in HALF else set()
+    for parameter in network.parameters():
+        if id(parameter) not in kept:
+            parameter.data = parameter.data.to(dtype)
 
 
 def variants(

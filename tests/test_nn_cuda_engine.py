@@ -13,13 +13,11 @@ from hypothesis import strategies as st
 from networks import TINY, golden_network, pieces, randomised
 from torch import Tensor
 
-from melvoc.errors import MelvocError
 from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.cuda import make_cuda_engine
 from melvoc.nn.cuda.engine import FusedEngine
 from melvoc.nn.cuda.launch import Kernels, load_kernels
-from melvoc.nn.cuda.precision import automatic_dtype, cast
 from melvoc.nn.graph import Chain, Engine, Machine, Map, Node, Residual, join
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
@@ -179,39 +177,3 @@ def test_without_triton_there_is_a_warning_and_plain_torch(monkeypatch: pytest.M
     x = torch.randn(1, CHANNELS, 50)
     with torch.no_grad():
         torch.testing.assert_close(run(FusedEngine(kernels).open(NODES["AMP"]), [x]), NODES["AMP"](x))
-
-
-def test_half_precision_is_never_chosen_unmeasured() -> None:
-    for architecture in ("bigvgan", "hifigan", "vocos"):
-        for device in ("cpu", "cuda", "mps"):
-            assert automatic_dtype(architecture, torch.device(device)) == torch.float32
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", ["bigvgan_resblock2_snake_tiny"])
-def test_half_precision_keeps_the_ends_and_the_snakes_in_float32(
-    golden_dir: Path, name: str, dtype: torch.dtype
-) -> None:
-    network, mel, _ = golden_network(golden_dir, name)
-    mel = mel[..., :8]
-    with torch.no_grad():
-        exact = network(mel)
-        cast(network, dtype)
-        half = {key for key, value in network.state_dict().items() if value.dtype == dtype}
-        assert half
-        assert not [key for key in half if key.startswith(("conv_pre", "conv_post")) or "act" in key]
-        plain = network(mel)
-    joined = run(FusedEngine(Kernels(None)).open(network.graph), pieces(mel, [3]))
-    for wave in (plain, joined):
-        assert wave.dtype == torch.float32
-        bound = 30 * float(torch.finfo(dtype).eps) * float(exact.abs().max())
-        torch.testing.assert_close(wave, exact, atol=bound, rtol=0)
-
-
-def test_a_full_cast_and_a_network_that_has_no_half_form(golden_dir: Path) -> None:
-    network, _, _ = golden_network(golden_dir, "bigvgan_v2_tiny")
-    cast(network, torch.float64)
-    assert {value.dtype for value in network.state_dict().values()} == {torch.float64}
-    vocos, _, _ = golden_network(golden_dir, "vocos_tiny")
-    with pytest.raises(MelvocError, match=r"dtype=torch.float16, but Vocos runs in float32 only .*; leave dtype away"):
-        cast(vocos, torch.float16)

@@ -94,6 +94,11 @@ class Vocoder(nn.Module):
         return next(self.parameters(), self._anchor).dtype
 
     @property
+    def mel_dtype(self) -> torch.dtype:
+        """The type in which `forward` takes a mel: `dtype`, unless a subclass keeps its input more exact."""
+        return self.dtype
+
+    @property
     def can_stream(self) -> bool:
         """Whether `stream` works, and long input runs in blocks."""
         return type(self).graph is not Vocoder.graph
@@ -153,7 +158,7 @@ class Vocoder(nn.Module):
         wave = torch.zeros(mel.shape[0], 1, total, dtype=wave_dtype, device=self.device)
         for length, rows in _groups(lengths, mel):
             part = check_mel(mel[rows, :, :length], self.spec, known=spec is not None)
-            sound = self._synthesize(part.to(self.device, self.dtype), block_frames).to(wave_dtype)
+            sound = self._synthesize(part.to(self.device, self.mel_dtype), block_frames).to(wave_dtype)
             if rate != self.sample_rate:
                 sound = resample(sound, self.sample_rate, rate).clamp_(-1.0, 1.0)
             wave[rows, :, : sound.shape[-1]] = sound
@@ -175,7 +180,7 @@ class Vocoder(nn.Module):
             spec=self.spec,
             delay=graph.delay(0),
             device=self.device,
-            dtype=self.dtype,
+            dtype=self.mel_dtype,
             lookahead_frames=lookahead_frames,
             sample_rate=sample_rate,
         )

@@ -13,6 +13,7 @@ from torch import nn
 
 from melvoc.checkpoint import Checkpoint, check_finite
 from melvoc.errors import CheckpointError, MelvocError
+from melvoc.nn.precision import HALF, automatic_dtype
 from melvoc.vocoder import Vocoder
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def build(
     Args:
         checkpoint: what to build.
         device: where; "auto" for the best there is.
-        dtype: of the weights and the computation; None: float32.
+        dtype: of the weights and the computation; None: the automatic choice.
         engine: as in `NeuralVocoder`.
         memory: as in `NeuralVocoder`.
 
@@ -83,8 +84,10 @@ def build(
     from melvoc.models.neural import NeuralVocoder
 
     network = empty_network(checkpoint)
-    place, kind = pick_device(device), _floating(dtype)
-    tensors = {key: tensor.to(place, kind) for key, tensor in checkpoint.tensors.items()}
+    place = pick_device(device)
+    kind = automatic_dtype(checkpoint.architecture, place) if dtype is None else _floating(dtype)
+    loaded = torch.float32 if kind in HALF else kind  # a half type is taken on below, where it does no harm
+    tensors = {key: tensor.to(place, loaded) for key, tensor in checkpoint.tensors.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     vocoder = NeuralVocoder(
         network.eval().requires_grad_(False),  # type: ignore[arg-type]
@@ -172,9 +175,7 @@ def describe(vocoder: Vocoder) -> Checkpoint:
     )
 
 
-def _floating(dtype: torch.dtype | None) -> torch.dtype:
-    if dtype is None:
-        return torch.float32
+def _floating(dtype: torch.dtype) -> torch.dtype:
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise MelvocError(f"dtype={dtype!r}, but it is a floating-point torch.dtype, or None for float32")
+        raise MelvocError(f"dtype={dtype!r}, but it is a floating-point torch.dtype, or None")
     return dtype

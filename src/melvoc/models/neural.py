@@ -14,6 +14,7 @@ from melvoc.models.bigvgan import BigVGAN
 from melvoc.models.hifigan import HiFiGAN
 from melvoc.models.vocos import Vocos
 from melvoc.nn.graph import Engine, Node
+from melvoc.nn.precision import HALF, float32_parameters
 from melvoc.spec import MelSpec
 from melvoc.vocoder import Vocoder
 
@@ -69,6 +70,17 @@ class NeuralVocoder(Vocoder):
         """ "bigvgan", "hifigan" or "vocos"."""
         return ARCHITECTURE_NAMES[type(self.network)]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The convolutions' type. In a half type, mel, ends, snakes and wave stay float32 (docs/gpu.md)."""
+        kinds = {parameter.dtype for parameter in self.network.parameters()}
+        return next(iter(kinds & set(HALF)), super().dtype)
+
+    @property
+    def mel_dtype(self) -> torch.dtype:
+        """float32 where the convolutions are in a half type."""
+        return torch.float32 if self.dtype in HALF else self.dtype
+
     def forward(self, mel: Tensor) -> Tensor:
         """The network over the whole mel, in plain torch, differentiable."""
         return self.network(mel)  # type: ignore[no-any-return]
@@ -108,7 +120,14 @@ class NeuralVocoder(Vocoder):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._engine = None  # moved or cast: what an engine prepared no longer belongs to these weights
-        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
+
+        def convert(tensor: Tensor) -> Tensor:
+            converted = fn(tensor)
+            if converted.dtype in HALF and tensor.dtype not in HALF and id(tensor) in float32_parameters(self.network):
+                return tensor.to(converted.device)
+            return converted
+
+        return super()._apply(convert, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_lock": None, "_engine": None}  # copies and pickles prepare their own

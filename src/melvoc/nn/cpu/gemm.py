@@ -33,7 +33,6 @@ from melvoc.nn.cpu.vector import (
     take_job,
 )
 
-
 PART = 32  # chunks, of eight products each
 
 

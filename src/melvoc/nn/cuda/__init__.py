@@ -4,7 +4,6 @@
 - `launch`: from tensors to kernels, and to plain torch where they cannot run.
 - `engine`: machines that use them.
 - `graphs`: the steps of a stream as CUDA graphs.
-- `precision`: what to compute in.
 """
 
 from __future__ import annotations

@@ -32,28 +32,22 @@ def automatic_dtype(architecture: str, device: torch.device) -> torch.dtype:
     return HALF_ON_CUDA.get(architecture, torch.float32) if device.type == "cuda" else torch.float32
 
 
-def cast(network: nn.Module, dtype: torch.dtype) -> None:
-    """Convert a network's weights in place; for a half type, those that can be.
+def float32_parameters(network: nn.Module) -> set[int]:
+    """The parameters that no half type may take, by `id`.
 
-    The network then takes a float32 mel and gives a float32 wave.
+    With the others in a half type the network takes a float32 mel and gives a float32 wave.
 
     Args:
-        network: BigVGAN or HiFi-GAN; any network where dtype is not a half type.
-        dtype: a floating-point type.
+        network: BigVGAN or HiFi-GAN.
 
     Raises:
-        MelvocError: the network is another one, and dtype a half type.
+        MelvocError: another network, which has no half form.
     """
-    if dtype not in HALF:
-        network.to(dtype)
-        return
     first_and_last = [getattr(network, name, None) for name in FLOAT32_LAYERS]
     if not all(isinstance(layer, nn.Conv1d) for layer in first_and_last):
         raise MelvocError(
-            f"dtype={dtype}, but {type(network).__name__} runs in float32 only (its inverse STFT needs it, and it is "
+            f"{type(network).__name__} does not run in float16 or bfloat16 (its inverse STFT needs more, and it is "
             "fast as it is); leave dtype away"
         )
     kept = [layer for layer in network.modules() if isinstance(layer, Snake) or layer in first_and_last]
-    float32 = {id(parameter) for layer in kept for parameter in layer.parameters()}
-    for parameter in network.parameters():
-        parameter.data = parameter.data.to(torch.float32 if id(parameter) in float32 else dtype)
+    return {id(parameter) for layer in kept for parameter in layer.parameters()}
