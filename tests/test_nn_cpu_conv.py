@@ -1,0 +1,137 @@
+"""Every way to convolve, for every layer of every published network, against float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from cpu_layers import Shape, engine, error, exact, open_native, published_shapes, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import pieces
+
+from melvoc.nn.cpu.conv import division, slot_step
+from melvoc.nn.graph import Chain, Node, Residual
+from melvoc.nn.layers import Conv1d, ConvTranspose1d
+
+EXACT = 3e-6  # of the largest output: 1.3e-6 was the worst seen (F(4, 3)), 6e-7 without transforms
+LARGE = 500  # channels, from which a layer takes too long for every run of the suite
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """For the sake of the references: small parallel regions of torch take 50 ms each on a busy machine."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)
+
+
+def shapes() -> list[object]:
+    found = sorted(published_shapes(), key=lambda shape: (shape.inputs, str(shape)))
+    return [
+        pytest.param(shape, id=str(shape), marks=[pytest.mark.slow] if max(shape.inputs, shape.outputs) > LARGE else [])
+        for shape in found
+    ]
+
+
+def test_the_published_shapes_are_found() -> None:
+    found = published_shapes()
+    assert len(found) > 180
+    up = Shape(inputs=1536, outputs=768, taps=16, dilation=1, rate=8, bias=True, slope=None)
+    last = Shape(inputs=24, outputs=1, taps=7, dilation=1, rate=0, bias=False, slope=None)
+    assert found[up] == [1]
+    assert found[last] == [256, 512]
+    assert {len(shape.plans) for shape in found} == {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("shape", shapes())
+def test_every_layer_of_every_published_network(shape: Shape) -> None:
+    torch.manual_seed(0)
+    layer = shape.layer()
+    node: Node = Residual(layer) if shape.inputs == shape.outputs and not shape.rate else layer
+    reference, skipping = exact(layer), exact(node)
+    rates = published_shapes()[shape]
+    signals = [torch.randn(1, shape.inputs, length) for length in sorted({f * r for f in (1, 2, 3) for r in rates})]
+    batch = torch.randn(3, shape.inputs, 3 * rates[0])
+    cuts = [1, 1, rates[0], 2 * rates[0] + 1]
+    whole, joined = [reference(x) for x in signals], skipping(batch)
+    for transform in shape.plans:
+        opener = engine(transform)
+        for x, expected in zip(signals, whole, strict=True):
+            assert error(run(opener.open(layer), [x]), expected) < EXACT, f"{transform}, {x.shape[-1]} samples"
+        assert error(run(opener.open(node), pieces(batch, cuts)), joined) < EXACT, f"{transform}, a batch in pieces"
+
+
+ODD = [  # channels that fill no block of eight, even kernels of transposed convolutions, remainders
+    Conv1d(5, 3, 3, dilation=2),
+    Conv1d(9, 17, 7, bias=False),
+    Conv1d(20, 44, 11, dilation=3, slope=0.2),
+    Conv1d(3, 7, 1),
+    Conv1d(8, 8, 5, slope=0.0),
+    ConvTranspose1d(5, 3, 4, 3),
+    ConvTranspose1d(12, 30, 7, 2, slope=0.1),
+    ConvTranspose1d(9, 9, 5, 5),
+    ConvTranspose1d(4, 10, 9, 3),
+]
+
+
+@pytest.mark.parametrize("layer", ODD, ids=str)
+@settings(max_examples=15, deadline=None)
+@given(
+    length=st.integers(1, 90),
+    cuts=st.lists(st.integers(0, 90), max_size=5),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_odd_shapes_in_any_pieces(
+    layer: Conv1d | ConvTranspose1d, length: int, cuts: list[int], batch: int, seed: int
+) -> None:
+    x = torch.randn(batch, layer.in_channels, length, generator=torch.Generator().manual_seed(seed))
+    layer.requires_grad_(False)
+    expected = exact(layer)(x)
+    up = isinstance(layer, ConvTranspose1d)
+    shape = Shape(
+        inputs=layer.in_channels, outputs=layer.out_channels, taps=layer.kernel_size[0], dilation=layer.dilation[0],
+        rate=layer.stride[0] if up else 0, bias=True, slope=layer.slope,
+    )  # fmt: skip
+    for transform in shape.plans:
+        assert error(run(open_native(layer, transform), pieces(x, cuts)), expected) < EXACT, transform
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.01, 0.1, 1.0])
+def test_a_leaky_relu_is_folded_into_the_layer(slope: float) -> None:
+    layer = Conv1d(16, 16, 3, slope=slope).requires_grad_(False)
+    x = torch.randn(2, 16, 50)
+    x[0, 0, :3] = torch.tensor([0.0, -0.0, -1e-30])
+    assert error(run(open_native(layer), [x]), exact(layer)(x)) < EXACT
+
+
+def test_nan_reaches_the_outputs_that_see_it_and_no_others() -> None:
+    layer = Conv1d(8, 8, 3).requires_grad_(False)
+    x = torch.randn(1, 8, 40)
+    x[0, 3, 20] = torch.nan
+    bad = run(open_native(layer), [x]).isnan().any(dim=1)[0]
+    assert bad.nonzero().flatten().tolist() == [19, 20, 21]
+
+
+def test_equal_layers_in_a_chain_do_not_share_buffers() -> None:
+    layer = Conv1d(16, 16, 7).requires_grad_(False)
+    node = Chain((layer, layer, layer))
+    x = torch.randn(1, 16, 70)
+    assert error(run(open_native(node), pieces(x, [20, 21, 60])), exact(node)(x)) < EXACT
+
+
+@given(slots=st.integers(1, 50), rows=st.integers(1, 5000), inputs=st.integers(1, 200), panels=st.integers(1, 100))
+def test_jobs_cover_all_rows_and_panels(slots: int, rows: int, inputs: int, panels: int) -> None:
+    row_chunk, panel_chunk, jobs = division(slots, rows, inputs, panels)
+    assert row_chunk >= 1
+    assert 1 <= panel_chunk <= panels
+    assert jobs == slots * -(-rows // row_chunk) * -(-panels // panel_chunk)
+
+
+@given(rows=st.integers(1, 10**6))
+def test_slots_of_a_tile_lie_in_different_sets_of_a_cache(rows: int) -> None:
+    assert slot_step(rows) >= rows * 32
+    assert slot_step(rows) % 4096 == 64
