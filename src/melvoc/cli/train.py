@@ -35,6 +35,7 @@ FIELDS = (
     ("validate_every", int, "steps (default: with each checkpoint)"),
     ("keep_checkpoints", int, "the last so many, and the best, stay"),
     ("learning_rate", float, "of both sides"),
+    ("ramp_steps", int, "the generator's rate rises over so many steps (default: 1000 after a --warm-start)"),
     ("lr_decay", float, "factor of the learning rate, every --lr-decay-steps"),
     ("lr_decay_steps", int, "default: a pass over the sound, at least 1000"),
     ("mel_only_steps", int, "first so many steps without discriminators"),

@@ -31,6 +31,7 @@ NOT_COMPARED = frozenset(
 )  # fmt: skip
 
 WARMUP = 500  # steps for new discriminators beside a generator that has learnt already
+RAMP = 1000  # steps until such a generator learns at the full rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,8 @@ class TrainConfig:
         betas: of both optimizers.
         weight_decay: of both optimizers.
         lr_decay: factor of the learning rate, every `lr_decay_steps`.
+        ramp_steps: the generator's learning rate rises from 0 over its first so many steps. None: 1000 for a warm start,
+            whose good weights AdamW's first, large steps would spoil, else 0.
         lr_decay_steps: None: a pass over the sound, but at least 1000 (a small set's pass is a few steps).
         weights: of the losses.
         mel_only_steps: first so many steps without discriminators: mel and STFT losses alone.
@@ -118,6 +121,7 @@ class TrainConfig:
     learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 0.01
+    ramp_steps: int | None = None
     lr_decay: float = 0.999
     lr_decay_steps: int | None = None
     weights: LossWeights = field(default_factory=LossWeights)
@@ -166,6 +170,7 @@ class TrainConfig:
             spec=chosen,
             generator=self.generator or generator or derive_generator(chosen),
             discriminator_warmup=self._warmup() if self.discriminator_warmup is None else self.discriminator_warmup,
+            ramp_steps=(RAMP if self.warm_start else 0) if self.ramp_steps is None else self.ramp_steps,
         )
 
     def _warmup(self) -> int:
@@ -177,6 +182,7 @@ class TrainConfig:
             "spec": MelSpec.from_dict,
             "generator": HiFiGANConfig.from_dict,
             "discriminator_warmup": int,
+            "ramp_steps": int,
         }
         left_open = {name: read(stored[name]) for name, read in readers.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **left_open)
@@ -254,6 +260,7 @@ def _check_ranges(config: TrainConfig) -> None:
         _check_whole(name, getattr(config, name), least=0)
     for name, least in (
         ("lr_decay_steps", 1), ("validate_every", 1), ("validation_files", 0), ("discriminator_warmup", 0),
+        ("ramp_steps", 0),
     ):  # fmt: skip
         if getattr(config, name) is not None:
             _check_whole(name, getattr(config, name), least=least)

@@ -117,6 +117,10 @@ class Stepper:
     def __call__(self, batch: Batch, learning_rate: float) -> dict[str, float]:
         """One step.
 
+        Args:
+            batch: of this process.
+            learning_rate: of both sides; the generator's is multiplied with `ramp`.
+
         Returns:
             The losses by name, unweighted, and the norms of the gradients before clipping.
 
@@ -126,9 +130,8 @@ class Stepper:
         state, config = self.state, self.config
         alone = state.step < config.mel_only_steps or not self.needs_discriminators
         warming = not alone and state.step < config.mel_only_steps + self.warmup
-        for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+        state.generator_optimizer.param_groups[0]["lr"] = learning_rate * ramp(config, state.step)
+        state.discriminator_optimizer.param_groups[0]["lr"] = learning_rate
         report: dict[str, float] = {}
         with torch.set_grad_enabled(not warming), self._autocast():
             generated = (state.generator if warming else self._generate)(batch.mel)
@@ -200,6 +203,12 @@ class Stepper:
 def learning_rate(config: TrainConfig, step: int, decay_steps: int) -> float:
     """The rate of a step: a function of nothing else, so that a resumed run has the same."""
     return float(config.learning_rate * config.lr_decay ** (step // decay_steps))
+
+
+def ramp(config: TrainConfig, step: int) -> float:
+    """What the generator's rate is multiplied with: from nearly 0 to 1 over the first steps in which it learns."""
+    waiting = (config.discriminator_warmup or 0) if step >= config.mel_only_steps else 0
+    return min(1.0, max(0, step - waiting + 1) / max(1, config.ramp_steps or 0))
 
 
 def _adamw(module: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:

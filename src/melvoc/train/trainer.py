@@ -20,7 +20,7 @@ from melvoc.train.distributed import join
 from melvoc.train.export import vocoder_of, write_discriminators, write_generator
 from melvoc.train.folder import RunFolder
 from melvoc.train.sounds import Skipped, find_sounds, gather, read_sounds, spec_of_mels
-from melvoc.train.state import DivergedError, Stepper, TrainState, learning_rate
+from melvoc.train.state import DivergedError, Stepper, TrainState, learning_rate, ramp
 from melvoc.train.validate import validate
 from melvoc.train.warm import read_discriminators, read_generator
 
@@ -35,7 +35,7 @@ class TrainReport:
         step: from 1; the steps made so far, those of earlier runs included.
         losses: by name, unweighted: "discriminator", "adversarial", "feature", "mel", "stft" as far as they are in
             use, and "generator_gradient", "discriminator_gradient", the norms before clipping.
-        learning_rate: of this step.
+        learning_rate: of the generator in this step.
         seconds: that this step took, validation and checkpoint included.
         validation: "mel" (log-mel L1) and "stft" (multi-resolution STFT distance) of the held-out files; None where
             this step was not validated.
@@ -220,7 +220,7 @@ class Trainer:
         report = TrainReport(
             step=step,
             losses=losses,
-            learning_rate=rate,
+            learning_rate=rate * ramp(config, step - 1),
             seconds=time.perf_counter() - start,
             validation=validation,
             checkpoint=None if path is None else str(path),
