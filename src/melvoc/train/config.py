@@ -80,8 +80,8 @@ class TrainConfig:
         betas: of both optimizers.
         weight_decay: of both optimizers.
         lr_decay: factor of the learning rate, every `lr_decay_steps`.
-        ramp_steps: the generator's learning rate rises from 0 over its first so many steps. None: 1000 for a warm start,
-            whose good weights AdamW's first, large steps would spoil, else 0.
+        ramp_steps: the generator's learning rate rises from 0 over its first so many steps. None: 1000 for a warm
+            start, whose good weights AdamW's first, large steps would spoil, else 0.
         lr_decay_steps: None: a pass over the sound, but at least 1000 (a small set's pass is a few steps).
         weights: of the losses.
         mel_only_steps: first so many steps without discriminators: mel and STFT losses alone.
