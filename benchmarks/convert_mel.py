@@ -4,8 +4,8 @@
 
 For each change of the spec, there and back, over the first seconds of every 44.1 kHz clip in the folder (mean of the
 channels): mean and 99th percentile of the distance in nepers of amplitude (1 neper is 8.7 dB), over the cells whose mel
-is above 1e-5 in bands that both specs have. The floors are so low that they hide nothing. The source has n_fft 2048, hop
-512, 128 slaney bands to 22.05 kHz, magnitudes and ln.
+is above 1e-5 in bands that both specs have. The floors are so low that they hide nothing. The source has n_fft 2048,
+hop 512, 128 slaney bands to 22.05 kHz, magnitudes and ln.
 """
 
 from __future__ import annotations

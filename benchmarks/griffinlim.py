@@ -12,6 +12,7 @@ given. Torchaudio's native library does not load beside a CPU-only torch; its Py
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -126,9 +127,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.torchaudio_path:
         sys.path.insert(0, str(arguments.torchaudio_path))
-    print(
-        f"torch {torch.__version__}, {arguments.threads} threads, {arguments.rounds} rounds of {ITERATIONS} iterations"
-    )
+    settings = f"{arguments.threads} threads, {arguments.rounds} rounds of {ITERATIONS} iterations"
+    print(f"torch {torch.__version__}, {settings}, load before {os.getloadavg()[0]:.1f}")
     contenders = available()
     for clip in arguments.clips:
         compare(clip, contenders, arguments.rounds)
