@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,12 @@ def golden_dir() -> Path:
 def rng() -> torch.Generator:
     """A seeded generator of random numbers."""
     return torch.Generator().manual_seed(20261123)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: on a busy machine each of its small parallel regions takes up to 50 ms."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)

@@ -135,16 +135,16 @@ def published_snakes() -> dict[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Only(CostModel):
-    """One way for all convolutions that it fits; the others are direct."""
+    """The first of the given ways that fits a convolution; the direct one for the others."""
 
-    transform: Transform | None = None
+    transforms: tuple[Transform | None, ...] = ()
 
     def choose(self, taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int) -> Transform | None:
-        return self.transform if self.transform is not None and self.transform.taps == taps else None
+        return next((way for way in self.transforms if way is not None and way.taps == taps), None)
 
 
-def engine(transform: Transform | None = None) -> CpuEngine:
-    return CpuEngine(costs=Only(transform=transform))
+def engine(*transforms: Transform | None) -> CpuEngine:
+    return CpuEngine(costs=Only(transforms=transforms))
 
 
 def run(machine: Machine, parts: list[Tensor]) -> Tensor:
@@ -166,9 +166,9 @@ def error(result: Tensor, expected: Tensor) -> float:
     return float((result - expected).abs().max() / expected.abs().max())
 
 
-def open_native(node: Node, transform: Transform | None = None) -> Machine:
+def open_native(node: Node, *transforms: Transform | None) -> Machine:
     """A machine of the fast engine, and nothing else."""
-    machine = engine(transform).open(node)
+    machine = engine(*transforms).open(node)
     machines = machine.machines if isinstance(machine, ChainMachine) else [machine]
     assert all(isinstance(part, Border) for part in machines), f"{node} runs in plain torch: {machines}"
     return machine

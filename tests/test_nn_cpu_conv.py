@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from cpu_layers import Shape, engine, error, exact, open_native, published_shapes, run
@@ -18,14 +16,7 @@ from melvoc.nn.layers import Conv1d, ConvTranspose1d
 EXACT = 3e-6  # of the largest output: 1.3e-6 was the worst seen (F(4, 3)), 6e-7 without transforms
 LARGE = 500  # channels, from which a layer takes too long for every run of the suite
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """For the sake of the references: small parallel regions of torch take 50 ms each on a busy machine."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(count)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def shapes() -> list[object]:
