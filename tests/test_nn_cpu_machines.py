@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+
 import pytest
 import torch
 from cpu_layers import engine, error, exact, layers_of, open_native, published_snakes, run
@@ -59,7 +60,9 @@ def test_a_snake_in_any_pieces(
     torch.manual_seed(length)
     layer = snake(channels, kind, logscale)
     x = torch.randn(batch, channels, length)
-    assert error(run(open_native(layer), pieces(x, cuts)), exact(layer)(x)) < SNAKE
+    result, expected = run(open_native(layer), pieces(x, cuts)), exact(layer)(x)
+    largest = max(x.abs().max(), layer.act.coefficients()[1].max())  # of what is added up: the sum may be small
+    assert (result - expected).abs().max() < SNAKE * largest
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 60.0, 1e4, 1e6])
