@@ -1,12 +1,13 @@
 """Streaming against whole-clip synthesis and against overlapping windows, for the three families, in one run.
 
-    python benchmarks/streaming.py [--seconds 6] [--rounds 3] [--markdown]
+    python benchmarks/streaming.py [--seconds 6] [--rounds 3]
 
-Random weights (speed does not depend on them), float32, all cores torch has. For each model and piece size: latency
-(the network's look-ahead, and with the time to compute one piece), time to first sound, wall time of the pieces over
-that of one call, the largest difference from that call, and the same two for overlapping windows as projects cut
-them: pieces with a context of the network's look-ahead on both sides, computed twice and cut off. Peak memory is of a
-process of its own for each way.
+The models of benchmarks/cpu.py: real weights for HiFi-GAN where they are, random ones else; float32, all cores torch
+has. For each model and piece size: latency (the network's look-ahead, and with the duration of a piece), time to first
+sound, wall time of the pieces over that of one call, the largest difference from that call, and the same two for
+overlapping windows as projects cut them: pieces with a context of the network's look-ahead on both sides, computed
+twice and cut off (and, for the seams, with half that context). Then the error of a bounded look-ahead, the cost per
+second of long and short input, and the peak of memory, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -19,31 +20,12 @@ import time
 from collections.abc import Callable
 
 import torch
+from cpu import REAL, build, random_mel, spread, weights_folder
 from torch import Tensor
 
-from melvoc import MelSpec
-from melvoc.models.bigvgan import BigVGAN, BigVGANConfig
-from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.models.neural import NeuralVocoder
-from melvoc.models.vocos import Vocos, VocosConfig
 
-BIGVGAN_44K = BigVGANConfig(
-    n_mels=128, upsample_rates=(8, 4, 2, 2, 2, 2), upsample_kernel_sizes=(16, 8, 4, 4, 4, 4),
-    upsample_initial_channel=1536, use_tanh_at_final=False, use_bias_at_final=False,
-)  # fmt: skip
-MODELS: dict[str, tuple[Callable[[], torch.nn.Module], str]] = {
-    "bigvgan_v2_44khz_128band_512x": (lambda: BigVGAN(BIGVGAN_44K), "bigvgan_v2_44khz_128band_512x"),
-    "hifigan V1": (lambda: HiFiGAN(HiFiGANConfig()), "hifigan_22khz_80band_256x"),
-    "hifigan V2": (lambda: HiFiGAN(HiFiGANConfig(upsample_initial_channel=128)), "hifigan_22khz_80band_256x"),
-    "vocos_mel_24khz": (lambda: Vocos(VocosConfig()), "vocos_24khz_100band"),
-}
-
-
-def build(name: str) -> NeuralVocoder:
-    """The model with random weights, its preset's spec."""
-    torch.manual_seed(0)
-    make, preset = MODELS[name]
-    return NeuralVocoder(make().eval(), name=name, spec=MelSpec.preset(preset))
+MODELS = ("bigvgan_v2_44khz_128band_512x", "hifigan_universal_v1", "hifigan_ljspeech_v2", "vocos_mel_24khz")
 
 
 def streamed(voc: NeuralVocoder, mel: Tensor, size: int) -> tuple[Tensor, float]:
@@ -77,7 +59,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 def _peak(name: str, way: str, frames: int) -> float:
     voc = build(name)
-    mel = 2 * torch.randn(1, voc.spec.n_mels, frames) - 4
+    mel = random_mel(voc, frames)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if way == "whole":
         voc.mel_to_waveform(mel, spec=voc.spec, block_frames=frames)
@@ -117,11 +99,6 @@ def row(voc: NeuralVocoder, mel: Tensor, size: int, rounds: int) -> list[str]:
     ]  # fmt: skip
 
 
-def spread(values: list[float]) -> str:
-    """The median, and the range behind it."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
-
-
 def lookahead_errors(voc: NeuralVocoder, mel: Tensor) -> list[list[str]]:
     """The error of a bounded look-ahead: maximum and RMS over the RMS of the sound, in dB."""
     whole = voc.mel_to_waveform(mel, spec=voc.spec)
@@ -139,6 +116,21 @@ def lookahead_errors(voc: NeuralVocoder, mel: Tensor) -> list[list[str]]:
     return lines
 
 
+def costs(voc: NeuralVocoder, lengths: list[float], rounds: int) -> list[str]:
+    """Seconds a second of sound for each length, alternating, and the last over the first."""
+    mels = [random_mel(voc, round(length * voc.sample_rate / voc.spec.hop_length)) for length in lengths]
+    taken: list[list[float]] = [[] for _ in lengths]
+    for _ in range(rounds):
+        for mel, length, values in zip(mels, lengths, taken, strict=True):
+            repeats = max(1, round(lengths[-1] / length / 4))  # as long a look at the short one
+            start = time.perf_counter()
+            for _ in range(repeats):
+                voc.mel_to_waveform(mel, spec=voc.spec)
+            values.append((time.perf_counter() - start) / repeats / length)
+    ratios = [last / first for first, last in zip(taken[0], taken[-1], strict=True)]
+    return [voc.name, *[f"{statistics.median(values):.3f}" for values in taken], spread(ratios)]
+
+
 def table(header: list[str], rows: list[list[str]]) -> None:
     """Print as Markdown."""
     for line in [header, ["---"] * len(header), *rows]:
@@ -152,17 +144,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pieces", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
-    parser.add_argument("--memory-seconds", type=float, nargs=2, default=[2.0, 20.0])
+    parser.add_argument("--cost-seconds", type=float, nargs=2, default=[2.0, 60.0])
+    parser.add_argument("--memory-seconds", type=float, nargs="+", default=[2.0, 20.0])
     options = parser.parse_args()
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.seconds} s, {options.rounds} rounds\n"
     )
-    rows, memory = [], []
+    rows, bounded, cost, memory = [], [], [], []
     for name in options.models:
+        if name in REAL and not (weights_folder() / REAL[name]).is_file():
+            continue
         voc = build(name)
-        mel = 2 * torch.randn(1, voc.spec.n_mels, int(options.seconds * voc.sample_rate / voc.spec.hop_length)) - 4
-        voc.mel_to_waveform(mel[..., :100], spec=voc.spec)  # compile and prepare
+        mel = random_mel(voc, int(options.seconds * voc.sample_rate / voc.spec.hop_length))
+        voc.mel_to_waveform(mel, spec=voc.spec)  # compile and prepare
         rows += [row(voc, mel, size, options.rounds) for size in options.pieces]
+        bounded += lookahead_errors(voc, mel)
+        cost.append(costs(voc, options.cost_seconds, options.rounds))
         for way in ("whole", "blocks", "stream"):
             counts = [int(s * voc.sample_rate / voc.spec.hop_length) for s in options.memory_seconds]
             memory.append([name, way, *[f"{peak(name, way, frames):.0f}" for frames in counts]])
@@ -172,7 +169,12 @@ def main() -> None:
         rows,
     )  # fmt: skip
     print()
-    table(["model", "way", *[f"peak for {s:.0f} s (MB)" for s in options.memory_seconds]], memory)
+    table(["model", "look-ahead (frames)", "largest error", "error over sound (dB)"], bounded)
+    print()
+    short, long = options.cost_seconds
+    table(["model", f"s of computing a second, {short:g} s", f"{long:g} s", "ratio"], cost)
+    print()
+    table(["model", "way", *[f"peak for {s:g} s (MB)" for s in options.memory_seconds]], memory)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -60,17 +62,17 @@ class Convolution:
         source, source_batch, source_block = steps(window)
         target, out_batch, out_block = steps(out)
         added, extra_batch, extra_block, extra_row = extra_steps(extra)
-        offsets = np.add.outer(
-            np.arange(weights.taps) * self.dilation * ROW_BYTES, np.arange(weights.inputs) * source_block
-        ).ravel()
+        offsets = offsets_of(weights.taps, self.dilation * ROW_BYTES, weights.inputs, source_block)
         batch, rows = out.shape[0], out.shape[2] // weights.rate
+        work = batch * rows * weights.panels * weights.width * offsets.count * LANES
         for group in weights.groups(None, workspace):
             row_chunk, panel_chunk, jobs = division(batch, rows, weights.inputs, group.panels)
             TEAM.run(
                 gemm.multiply, jobs, batch, rows, row_chunk, group.panels, panel_chunk, weights.phase_panels,
-                weights.width, source, source_batch, offsets.ctypes.data, len(offsets), group.tensor.data_ptr(), 0,
+                weights.width, source, source_batch, offsets.address, offsets.count, group.tensor.data_ptr(), 0,
                 target, out_batch, ROW_BYTES, weights.rate * ROW_BYTES, out_block, group.first,
                 self.bias.data_ptr(), weights.width * ROW_BYTES, added, extra_batch, extra_row, extra_block,
+                vectors=work,
             )  # fmt: skip
 
     def _transformed(
@@ -89,23 +91,37 @@ class Convolution:
         TEAM.run(
             tiles_to_slots, weights.inputs * tile_jobs, transform.size, transform.outputs, weights.inputs, batch,
             self.dilation, per_phase, tile_chunk, *steps(window), window.shape[2], inputs, input_step,
+            vectors=weights.inputs * tiles * 4 * products,
         )  # fmt: skip
-        offsets = np.arange(weights.inputs) * tiles * ROW_BYTES
+        offsets = offsets_of(1, 0, weights.inputs, tiles * ROW_BYTES)
+        work = products * tiles * weights.panels * weights.width * weights.inputs * LANES
         nothing = ZEROS.data_ptr()
         for group in weights.groups(transform, workspace):
             row_chunk, panel_chunk, jobs = division(products, tiles, weights.inputs, group.panels)
             TEAM.run(
                 gemm.multiply, jobs, products, tiles, row_chunk, group.panels, panel_chunk, weights.panels,
-                weights.width, inputs, input_step, offsets.ctypes.data, len(offsets),
+                weights.width, inputs, input_step, offsets.address, offsets.count,
                 group.tensor.data_ptr(), 4 * group.slot_step, slots, output_step, 0, ROW_BYTES, tiles * ROW_BYTES,
-                group.first, nothing, 0, nothing, 0, 0, 0,
+                group.first, nothing, 0, nothing, 0, 0, 0, vectors=work,
             )  # fmt: skip
         added, extra_batch, extra_block, extra_row = extra_steps(extra)
         TEAM.run(
             slots_to_rows, outputs * tile_jobs, TRANSFORMS.index(transform), transform.outputs, outputs, weights.rate,
             batch, self.dilation, per_phase, tile_chunk, slots, output_step, *steps(out), rows,
             self.bias.data_ptr(), added, extra_batch, extra_block, extra_row,
+            vectors=outputs * tiles * 4 * products,
         )  # fmt: skip
+
+
+class Offsets:
+    """Distances in bytes from an output's row to the chunks of its inputs, in memory."""
+
+    def __init__(self, taps: int, tap_step: int, blocks: int, block_step: int) -> None:
+        self._values = np.add.outer(np.arange(taps) * tap_step, np.arange(blocks) * block_step).ravel()
+        self.address, self.count = int(self._values.ctypes.data), len(self._values)
+
+
+offsets_of = functools.lru_cache(maxsize=4096)(Offsets)
 
 
 def slot_step(rows: int) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.cpu.conv import Convolution
-from melvoc.nn.cpu.rows import LEAKY, SCALED, SCALED_SUM, Workspace, blocks_of, copied, move, steps
+from melvoc.nn.cpu.rows import LEAKY, SCALED, SCALED_SUM, Workspace, blocks_of, copied, copy_into, move, steps
 from melvoc.nn.cpu.snake import CHUNK, snake
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.vector import LANES
@@ -45,8 +45,8 @@ def joined(first: Tensor | None, x: Tensor) -> Tensor:
     if first is None or first.shape[2] == 0:
         return x
     result = torch.empty(x.shape[0], x.shape[1], first.shape[2] + x.shape[2], LANES)
-    move(SCALED, first, result, 1.0)
-    move(SCALED, x, result[:, :, first.shape[2] :], 1.0)
+    copy_into(first, result)
+    copy_into(x, result[:, :, first.shape[2] :])
     return result
 
 
@@ -77,7 +77,7 @@ class SnakeMachine(Machine):
             TEAM.run(
                 snake, batch * blocks * -(-rows // CHUNK), blocks, *steps(tail), tail.shape[2], *steps(x), x.shape[2],
                 self.given - self.begin, int(self.begin == 0), int(last), self.coefficients.rows.data_ptr(),
-                *steps(out), rows,
+                *steps(out), rows, vectors=batch * blocks * rows * 60,
             )  # fmt: skip
         self.given += rows
         kept = max(0, self.given - SNAKE_REACH) - self.begin
@@ -115,7 +115,7 @@ class Section(Machine):
         if self.context is None:
             window[:, :, :start].zero_()
         else:
-            move(SCALED, self.context, window, 1.0)
+            copy_into(self.context, window)
         body = window[:, :, start : start + new]
         window[:, :, start + new :].zero_()
         if self.activation is not None:
@@ -123,7 +123,7 @@ class Section(Machine):
         elif slope is not None:
             move(LEAKY, x, body, slope)
         else:
-            move(SCALED, x, body, 1.0)
+            copy_into(x, body)
         return window
 
     def fork(self) -> Self:
@@ -206,10 +206,13 @@ class UpsamplingMachine(Machine):
         if self.context is None:
             window[:, :, :start].zero_()
         else:
-            move(SCALED, self.context, window, 1.0)
+            copy_into(self.context, window)
         body = window[:, :, start : start + rows]
         window[:, :, start + rows :].zero_()
-        move(SCALED if layer.slope is None else LEAKY, x, body, 1.0 if layer.slope is None else layer.slope)
+        if layer.slope is None:
+            copy_into(x, body)
+        else:
+            move(LEAKY, x, body, layer.slope)
         count = max(0, window.shape[2] - taps + 1)
         out = torch.empty(batch, self.convolution.weights.outputs, count * rate, LANES)
         if count:

@@ -16,6 +16,7 @@ from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.vector import LANES, instructions, kernel, load, store, take_job
 
 ROW_CHUNK = 2048
+TORCH_ALONE = 32768  # values up to which torch copies without waking its own threads, which then spin beside ours
 
 
 def _emit_leaky(builder: ir.IRBuilder, source: ir.Value, target: ir.Value, slope: ir.Value) -> None:
@@ -97,13 +98,24 @@ def move(mode: int, source: Tensor, out: Tensor, factor: float) -> None:
     batch, blocks, rows, _ = source.shape
     if rows:
         jobs = batch * blocks * -(-rows // ROW_CHUNK)
-        TEAM.run(pass_over, jobs, mode, blocks, rows, *steps(source), *steps(out), constant(factor).data_ptr())
+        TEAM.run(
+            pass_over, jobs, mode, blocks, rows, *steps(source), *steps(out), constant(factor).data_ptr(),
+            vectors=batch * blocks * rows * 4,
+        )  # fmt: skip
+
+
+def copy_into(source: Tensor, out: Tensor) -> None:
+    """Copy rows: small ones by torch, which does it on one thread, with less ado than a kernel."""
+    if source.numel() < TORCH_ALONE:
+        out[:, :, : source.shape[2]].copy_(source)
+    else:
+        move(SCALED, source, out, 1.0)
 
 
 def copied(x: Tensor) -> Tensor:
     """A copy: for what has to outlive the buffer that it is in."""
     result = torch.empty(x.shape)
-    move(SCALED, x, result, 1.0)
+    copy_into(x, result)
     return result
 
 

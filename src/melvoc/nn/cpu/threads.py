@@ -11,10 +11,12 @@ import os
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
+
+SHARED = 60_000  # vector operations (some 20 microseconds) from which on helpers pay
 
 
 class Task:
@@ -36,16 +38,36 @@ class Task:
             self.done.release()
 
     def wait(self) -> None:
-        """On the caller."""
-        self.done.acquire()
-        if self.error is not None:
-            raise self.error
+        """On the caller. Ctrl-C waits too: the helper still writes where the caller will put something else."""
+        interrupted = None
+        while True:
+            try:
+                self.done.acquire()
+                break
+            except KeyboardInterrupt as error:
+                interrupted = error
+        if interrupted or self.error:
+            raise interrupted or self.error  # type: ignore[misc]
+
+
+class Counter(threading.local):
+    """The shared counter of the kernel that this thread runs: one at a time, so one a thread is enough."""
+
+    def __init__(self) -> None:
+        self._value = np.zeros(1, dtype=np.int64)
+        self.address = int(self._value.ctypes.data)
+
+    def __call__(self) -> Self:
+        """The counter, at 0."""
+        self._value[0] = 0
+        return self
 
 
 class Team:
     """Helper threads, made when they are first needed and again in a forked child."""
 
     def __init__(self) -> None:
+        self._counter = Counter()
         self._lock = threading.Lock()
         self._forget()
         os.register_at_fork(after_in_child=self._forget)
@@ -67,11 +89,18 @@ class Team:
                 threading.Thread(target=self._work, args=(self._tasks,), name="melvoc-cpu", daemon=True).start()
                 self._helpers += 1
 
-    def run(self, function: Callable[..., None], jobs: int, *arguments: int | float) -> None:
-        """Run all jobs of a kernel, `function(counter_address, jobs, *arguments)`, and return when they are done."""
-        counter = np.zeros(1, dtype=np.int64)
-        everything = (counter.ctypes.data, jobs, *arguments)
-        helpers = min(torch.get_num_threads(), jobs) - 1
+    def run(self, function: Callable[..., None], jobs: int, *arguments: int | float, vectors: int = SHARED) -> None:
+        """Run all jobs of a kernel, `function(counter_address, jobs, *arguments)`, and return when they are done.
+
+        Args:
+            function: the kernel.
+            jobs: how many there are.
+            *arguments: the kernel's.
+            vectors: about how many vector operations they are in all; too few are not worth a helper.
+        """
+        counter = self._counter()
+        everything = (counter.address, jobs, *arguments)
+        helpers = min(torch.get_num_threads(), jobs) - 1 if vectors >= SHARED else 0
         if helpers > 0:
             self._ready(helpers)
         tasks = [Task(function, everything) for _ in range(helpers)]
