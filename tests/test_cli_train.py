@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import SPEC, write_sounds
+from training import SPEC, one_thread, write_sounds  # noqa: F401 - one_thread is used by being here
 
 import melvoc
 from melvoc import MelSpectrogram, audio

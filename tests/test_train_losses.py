@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import GENERATOR, SPEC, noise, tiny_config
+from training import GENERATOR, SPEC, noise, one_thread, tiny_config  # noqa: F401 - one_thread is used by being here
 
 from melvoc import MelSpec, MelSpectrogram
 from melvoc.train import LossWeights

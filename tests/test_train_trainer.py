@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from networks import randomised
-from training import GENERATOR, SPEC, noise, tiny_config, write_sounds
+from training import GENERATOR, SPEC, noise, one_thread, tiny_config, write_sounds  # noqa: F401 - one_thread is used by being here
 
 import melvoc
 from melvoc import CheckpointError, MelSpec, MelSpectrogram, MelvocError, audio

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -21,6 +23,15 @@ GENERATOR = HiFiGANConfig(
     resblock_kernel_sizes=(3,),
     resblock_dilation_sizes=((1, 3),),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """These networks are so small that threads only wait for each other; for the modules that import this."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def noise(samples: int, seed: int = 0, level: float = 0.2) -> Tensor:

@@ -165,7 +165,7 @@ def _shown(trainer: Trainer) -> Iterator[Any]:
 
         def show(report: TrainReport) -> None:
             speed = f"{1 / report.seconds:.2f} steps/s"
-            bar.update(task, completed=report.step, losses=_losses(report), speed=speed)
+            bar.update(task, completed=report.step, losses=_losses(report, most=2), speed=speed)
             if report.validation:
                 bar.console.print(_line(report))
 
@@ -179,8 +179,8 @@ def _line(report: TrainReport) -> str:
     return "  ".join(parts)
 
 
-def _losses(report: TrainReport) -> str:
-    return " ".join(f"{name} {report.losses[name]:.3f}" for name in SHOWN if name in report.losses)
+def _losses(report: TrainReport, most: int = len(SHOWN)) -> str:
+    return " ".join([f"{name} {report.losses[name]:.3f}" for name in SHOWN if name in report.losses][:most])
 
 
 def _conclude(trainer: Trainer, seconds: float) -> int:

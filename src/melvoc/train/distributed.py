@@ -39,7 +39,7 @@ class World:
         """The module whose backward pass averages gradients over the processes; by itself where there is one."""
         if self.size == 1:
             return module
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes; NaN in one is NaN in all, so that all stop together."""
