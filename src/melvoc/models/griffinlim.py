@@ -19,6 +19,7 @@ from melvoc.vocoder import Vocoder
 
 _FIRST_STEPS = 5  # of the inversion that Griffin-Lim starts from, and goes on correcting
 _TINY = 1e-30
+_PHASES = 1 << 12  # as many to draw from, which is cheaper than as many sines
 
 
 class GriffinLim(Vocoder):
@@ -84,13 +85,13 @@ class GriffinLim(Vocoder):
         bank = filter_bank(spec, work.device, work.dtype)
         magnitude = bank.invert(target, steps=_FIRST_STEPS).pow_(1.0 / spec.power).view(batch, frames, -1)
         spectrum = magnitude * self._first_phases(frames, work)
-        before, scale = torch.zeros_like(spectrum), torch.empty_like(magnitude)
+        before, factors, scale = torch.zeros_like(spectrum), torch.empty_like(spectrum), torch.empty_like(magnitude)
         for left in range(self.n_iter, 0, -1):  # in place where it can be: fresh memory costs as much as the arithmetic
             found = stft.analyse(stft.synthesize(spectrum))
             if left % 2:
                 self._correct(magnitude, found, target)
             torch.sub(found, before, alpha=self.momentum / (1.0 + self.momentum), out=spectrum)
-            spectrum *= _powers(spectrum, out=scale).clamp_(min=_TINY).rsqrt_().mul_(magnitude)
+            spectrum *= factors.copy_(_powers(spectrum, out=scale).rsqrt_().mul_(magnitude))
             before = found
         return stft.synthesize(spectrum)[:, None].to(mel.dtype)
 
@@ -107,9 +108,10 @@ class GriffinLim(Vocoder):
     def _first_phases(self, frames: int, like: Tensor) -> Tensor:
         """`[frames, n_bins]` of modulus 1: the same for every row of a batch, on every device and in every type."""
         generator = torch.Generator().manual_seed(self.seed)
-        angles = torch.rand(frames, self.spec.n_bins, generator=generator, device="cpu") * (2 * math.pi)
-        angles = angles.to(like.device, like.dtype)
-        return torch.polar(torch.ones_like(angles), angles)
+        turns = torch.randint(_PHASES, (frames, self.spec.n_bins), generator=generator, dtype=torch.int32, device="cpu")
+        angles = torch.arange(_PHASES, dtype=torch.float64, device="cpu") * (2 * math.pi / _PHASES)
+        circle = torch.polar(torch.ones_like(angles), angles)
+        return circle.to(like.device, torch.complex(like[:0], like[:0]).dtype)[turns.to(like.device)]
 
 
 class _STFT:
@@ -126,7 +128,9 @@ class _STFT:
         self._overlaps = -(-spec.n_fft // spec.hop_length)
         self._pieces = like.new_empty(batch, frames, spec.n_fft)
         self._sum = like.new_empty(batch, frames + self._overlaps - 1, spec.hop_length)
-        envelope = self._overlap_add(self._window.square().expand(batch, frames, -1))[:1]
+        taps = F.pad(self._window, (0, self._overlaps * spec.hop_length - spec.n_fft))
+        self._taps = taps.view(self._overlaps, spec.hop_length)
+        envelope = self._overlap_add(self._window.expand(batch, frames, -1))[:1]
         self._gain = envelope.clamp(min=1e-3 * float(envelope.max())).reciprocal()
 
     def analyse(self, wave: Tensor) -> Tensor:
@@ -138,18 +142,18 @@ class _STFT:
 
     def synthesize(self, spectrum: Tensor) -> Tensor:
         """`[B, frames, n_bins]` to the `[B, frames * hop_length]` of the nearest spectrum (Griffin and Lim 1984)."""
-        return self._overlap_add(torch.fft.irfft(spectrum, self._spec.n_fft).mul_(self._window)).mul_(self._gain)
+        return self._overlap_add(torch.fft.irfft(spectrum, self._spec.n_fft)) * self._gain
 
     def _overlap_add(self, pieces: Tensor) -> Tensor:
-        """`[B, frames, n_fft]`, hop_length apart, to the signal without its padding."""
+        """`[B, frames, n_fft]`, to be windowed, hop_length apart, to the signal without its padding: a view."""
         hop, total = self._spec.hop_length, self._sum.zero_()
         if pieces.shape[-1] % hop:
             pieces = F.pad(pieces, (0, self._overlaps * hop - pieces.shape[-1]))
         parts = pieces.reshape(*pieces.shape[:2], self._overlaps, hop)
         for shift in range(self._overlaps):
-            total[:, shift : shift + self._frames] += parts[:, :, shift]
+            total[:, shift : shift + self._frames].addcmul_(parts[:, :, shift], self._taps[shift])
         wave = total.view(total.shape[0], -1)[:, self._spec.pad :][:, : self._samples]
-        return F.pad(wave, (0, self._samples - wave.shape[1])) if wave.shape[1] < self._samples else wave.clone()
+        return F.pad(wave, (0, self._samples - wave.shape[1]))
 
 
 def load_griffinlim(
@@ -175,8 +179,9 @@ def _linear(mel: Tensor, spec: MelSpec) -> Tensor:
 
 
 def _powers(spectrum: Tensor, *, out: Tensor) -> Tensor:
-    parts = torch.view_as_real(spectrum)  # several times as fast as abs
-    return torch.mul(parts[..., 0], parts[..., 0], out=out).addcmul_(parts[..., 1], parts[..., 1])
+    """Squared magnitudes, never quite 0; several times as fast as abs."""
+    parts = torch.view_as_real(spectrum)
+    return torch.mul(parts[..., 0], parts[..., 0], out=out).addcmul_(parts[..., 1], parts[..., 1]).add_(_TINY)
 
 
 def _whole(name: str, value: object, least: int) -> int:
