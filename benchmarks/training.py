@@ -112,7 +112,7 @@ def main() -> None:
             torch.cuda.synchronize()
         start = clock()
         for number in range(first, first + arguments.steps):
-            step(segments.batch(number * arguments.batch_size, arguments.batch_size).to(device))
+            step(segments.batch(number * arguments.batch_size, arguments.batch_size, device))
         if device.type == "cuda":
             torch.cuda.synchronize()
         return (clock() - start) / arguments.steps

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import SPEC, one_thread, write_sounds  # noqa: F401 - one_thread is used by being here
+from training import GENERATOR, SPEC, one_thread, write_sounds  # noqa: F401 - one_thread is used by being here
 
 import melvoc
 from melvoc import MelSpectrogram, audio
@@ -66,6 +66,15 @@ def test_every_option_reaches_the_configuration(folder: Path) -> None:
     assert (config.precision, config.tilt_db, config.segment, config.spec) == ("float32", 0.0, 2048, SPEC)
     default = configuration(build_parser().parse_args(["train", "a", "-o", "b"]))
     assert (default.steps, default.preset, default.spec) == (100_000, "full", None)
+
+
+def test_a_generator_may_be_given(folder: Path) -> None:
+    (folder / "g.json").write_text(json.dumps(GENERATOR.to_dict()))
+    config = configuration(build_parser().parse_args(command(folder, "--generator", str(folder / "g.json"))))
+    assert config.generator == GENERATOR
+    published = {"num_mels" if name == "n_mels" else name: value for name, value in GENERATOR.to_dict().items()}
+    (folder / "g.json").write_text(json.dumps(published | {"num_workers": 4}))
+    assert configuration(build_parser().parse_args(command(folder, "--generator", str(folder / "g.json")))) == config
 
 
 def fails(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:

@@ -137,6 +137,17 @@ def test_a_loss_that_is_nan_is_named_and_changes_nothing(tmp_path: Path) -> None
     assert state.step == 1
 
 
+def test_bfloat16_is_for_the_networks_alone(tmp_path: Path) -> None:
+    _, full = make(tmp_path, precision="float32")
+    state, half = make(tmp_path, precision="bfloat16")
+    expected, found = full(batch(), 1e-4), half(batch(), 1e-4)
+    assert set(found) == set(expected)
+    for name in ("discriminator", "adversarial", "mel"):
+        assert found[name] == pytest.approx(expected[name], rel=0.03)
+        assert found[name] != expected[name]
+    assert all(parameter.dtype == torch.float32 for parameter in state.generator.parameters())
+
+
 def test_gradients_are_clipped(tmp_path: Path) -> None:
     state, step = make(tmp_path, clip_gradients=1e-3)
     report = step(batch(), 1e-4)

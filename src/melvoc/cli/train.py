@@ -66,6 +66,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("-o", "--output", dest="run_dir", metavar="RUN", required=True, help="folder of the run")
     parser.add_argument("--resume", action="store_true", default=False, help="go on from the last checkpoint in RUN")
     parser.add_argument("--spec", help="the mel: a preset's name, or a .json of MelSpec fields (default: 44.1 kHz)")
+    parser.add_argument("--generator", help="a .json of HiFiGANConfig fields, or a HiFi-GAN config.json (default: V2)")
     parser.add_argument("--mels", dest="mels_dir", metavar="DIR", help="another model's mels, named as the sounds are")
     for name, kind, text in FIELDS:
         parser.add_argument("--" + name.replace("_", "-"), type=kind, help=text)
@@ -111,8 +112,18 @@ def configuration(arguments: argparse.Namespace) -> Any:
             values[name] = given[name]
     if "spec" in given:
         values["spec"] = read_spec(given["spec"])
+    if "generator" in given:
+        values["generator"] = _read_generator(given["generator"])
     weights = {name: given[f"{name}_weight"] for name in WEIGHTS if f"{name}_weight" in given}
     return TrainConfig(**values, weights=LossWeights(**weights))
+
+
+def _read_generator(path: str) -> Any:
+    from melvoc.convert import read_config
+    from melvoc.models.hifigan import HiFiGANConfig
+
+    values = read_config(path)
+    return HiFiGANConfig.from_published(values) if "num_mels" in values else HiFiGANConfig.from_dict(values)
 
 
 def _introduce(trainer: Trainer) -> None:

@@ -32,10 +32,6 @@ class Batch:
     wave: Tensor
     mel: Tensor
 
-    def to(self, device: torch.device) -> Batch:
-        """The same on another device."""
-        return Batch(wave=self.wave.to(device, non_blocking=True), mel=self.mel.to(device, non_blocking=True))
-
 
 def split(sounds: Sequence[Sound], *, held_out: int | None, seed: int) -> tuple[list[Sound], list[Sound]]:
     """Training and validation sounds, by whole files, the same for the same names and seed.
@@ -120,14 +116,14 @@ class Segments:
         """Segments in one pass over the sounds."""
         return len(self._places)
 
-    def batch(self, position: int, size: int) -> Batch:
-        """The segments `position` to `position + size - 1`."""
+    def batch(self, position: int, size: int, device: torch.device | str = "cpu") -> Batch:
+        """The segments `position` to `position + size - 1`; their mels are computed on the device."""
         cut = [self._cut(position + row) for row in range(size)]
-        waves = torch.stack([padded for padded, _ in cut])
+        waves = torch.stack([padded for padded, _ in cut]).to(device)
         if self._mels[0] is None:
             mel = padded_mel(waves, self.spec)
         else:
-            mel = torch.stack([mel for _, mel in cut if mel is not None])
+            mel = torch.stack([mel for _, mel in cut if mel is not None]).to(device)
         start = self.spec.pad
         return Batch(wave=waves[:, None, start : start + self.segment].contiguous(), mel=mel)
 

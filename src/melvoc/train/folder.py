@@ -45,7 +45,7 @@ class RunFolder:
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            for left in self.checkpoints.glob(".step-*.part*"):
+            for left in [*self.checkpoints.glob(".*.part.*"), *self.path.glob(".*.part.*")]:
                 left.unlink()
             with tempfile.TemporaryFile(dir=self.path) as probe:
                 probe.write(b"room?")

@@ -6,7 +6,6 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -143,17 +142,23 @@ class Trainer:
         """End the loop after the present step; it may be called from a signal handler or another thread."""
         self._stopped = True
 
-    def __iter__(self) -> Iterator[TrainReport]:
-        """Make the steps that are left, then write the generator.
+    def __iter__(self) -> Self:
+        """The trainer itself; a loop that was left with `break` goes on in the next one."""
+        return self
+
+    def __next__(self) -> TrainReport:
+        """Make one step; after the last one write the generator.
 
         Raises:
             DivergedError: a loss is NaN or infinite.
             MelvocError: a file cannot be written.
         """
-        while self.state.step < self.config.steps and not self._world.any(self._stopped):
-            yield self._one_step()
         if self.state.step >= self.config.steps:
             self.export()
+            raise StopIteration
+        if self._world.any(self._stopped):
+            raise StopIteration
+        return self._one_step()
 
     def save(self) -> Path:
         """Write a checkpoint of the present state, if there is none yet.
@@ -206,7 +211,7 @@ class Trainer:
         start, config, world = time.perf_counter(), self.config, self._world
         rate = learning_rate(config, self.state.step, self.decay_steps)
         position = self.state.step * config.batch_size * world.size + world.rank * config.batch_size
-        batch = self._segments.batch(position, config.batch_size).to(world.device)
+        batch = self._segments.batch(position, config.batch_size, world.device)
         try:
             losses = self._stepper(batch, rate)
         except DivergedError as error:
