@@ -247,7 +247,7 @@ def test_a_full_disk_is_said_before_the_work_and_loses_nothing_during_it(
     write_sounds(tmp_path / "sounds", count=4)
     with monkeypatch.context() as patch:
         patch.setattr("melvoc.train.folder.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
-        with pytest.raises(MelvocError, match=r"0 MB are free, but one checkpoint takes about 31 MB; make room"):
+        with pytest.raises(MelvocError, match=r"0 MB are free, but 2 more checkpoints of about 31 MB"):
             Trainer(tiny_config(tmp_path))
     trainer = Trainer(tiny_config(tmp_path))
     reports = iter(trainer)

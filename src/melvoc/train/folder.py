@@ -80,7 +80,10 @@ class RunFolder:
         except (OSError, RuntimeError) as error:
             before = [other for other in self.steps() if other != step]
             rest = f"{self.checkpoint(before[-1]).name} is whole" if before else "there is none before it"
-            raise MelvocError(f"{target}: cannot be written ({error}); make room and resume ({rest})") from error
+            free = shutil.disk_usage(self.checkpoints).free / 1e6
+            raise MelvocError(
+                f"{target}: cannot be written ({error}; {free:.0f} MB are free); make room and resume ({rest})"
+            ) from error
         for other in self.steps()[:-keep]:
             if other != best:
                 self.checkpoint(other).unlink(missing_ok=True)
@@ -122,17 +125,17 @@ class RunFolder:
         with replacing(self.path / "config.json") as temporary:
             temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
-    def check_room(self, size: int) -> None:
-        """Room for one checkpoint more than is kept at a time.
+    def check_room(self, size: int, count: int) -> None:
+        """Room for so many more checkpoints, so that a long run does not find the disk full in the middle.
 
         Raises:
             MelvocError: there is less.
         """
         free = shutil.disk_usage(self.path).free
-        if free < size + _SPARE:
+        if count and free < count * size + _SPARE:
             raise MelvocError(
-                f"{self.path}: {free / 1e6:.0f} MB are free, but one checkpoint takes about {size / 1e6:.0f} MB; make "
-                "room or take another disk"
+                f"{self.path}: {free / 1e6:.0f} MB are free, but {count} more checkpoints of about {size / 1e6:.0f} MB "
+                "are to be kept; make room, take another disk, or lower keep_checkpoints"
             )
 
 

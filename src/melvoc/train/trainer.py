@@ -336,7 +336,10 @@ class Trainer:
         state = self.state
         parameters = [p for module in (state.generator, state.discriminators) for p in module.parameters()]
         size = sum(parameter.numel() * 4 for parameter in parameters)
-        self._folder.check_room(3 * size)  # weights, and the two moments of AdamW
+        config, made = self.config, len(self._folder.steps())
+        ahead = math.ceil(max(0, config.steps - state.step) / config.checkpoint_every)
+        kept = config.keep_checkpoints + 2 - made  # the best, and the one that is written before the oldest goes
+        self._folder.check_room(3 * size, min(ahead, max(1, kept)))  # weights, and the two moments of AdamW
         self._folder.cut_log(self.state.step)
         self._folder.write_config(self.config.to_dict())
 
