@@ -92,6 +92,17 @@ def test_it_is_the_kaiser_sinc(orig: int, new: int, samples: int) -> None:
     torch.testing.assert_close(resample(wave.float(), orig, new), expected.float(), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("orig", "new"), [(44056, 44100), (44100, 48001), (9973, 8000)])
+def test_rates_without_a_divisor(orig: int, new: int) -> None:
+    """Tens of thousands of phases, whose weights as one convolution would not fit in memory."""
+    wave = random_wave(700)
+    expected = torch.from_numpy(reference(wave.numpy(), orig, new))
+    torch.testing.assert_close(resample(wave, orig, new), expected, atol=1e-9, rtol=0)
+    machine = Resampler(orig, new)
+    pieces = [machine(wave[None, None, :300], False), machine(wave[None, None, 300:], True)]
+    torch.testing.assert_close(torch.cat(pieces, -1)[0, 0], expected, atol=1e-9, rtol=0)
+
+
 @pytest.mark.parametrize(("orig", "new"), PAIRS)
 def test_it_is_torchaudios(orig: int, new: int) -> None:
     try:

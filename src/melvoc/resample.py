@@ -24,19 +24,35 @@ from melvoc.nn.graph import Machine, Window
 ZERO_CROSSINGS = 64
 ROLLOFF = 0.9475937167399596
 BETA = 14.769656459379492
+_DENSE = 1 << 22  # weights, and numbers that are gathered at once
 
 
 @functools.lru_cache(maxsize=32)
-def _phases(orig: int, new: int) -> tuple[Tensor, int]:
-    """The filters of all phases `[new, 1, 2 * width + orig]`, float64, and their width, for rates without a divisor."""
+def _phases(orig: int, new: int) -> tuple[Tensor, Tensor, int]:
+    """The filters of all phases, for rates without a common divisor.
+
+    Returns:
+        The taps `[new, 2 * width + 1]` in float64, the place of each phase's first tap in a window of
+        `2 * width + orig` samples, `[new]`, and the width.
+    """
     base = min(orig, new) * ROLLOFF
     width = math.ceil(ZERO_CROSSINGS * orig / base)
-    time = torch.arange(-width, width + orig, dtype=torch.float64, device="cpu")[None] / orig
-    phase = torch.arange(0, -new, -1, dtype=torch.float64, device="cpu")[:, None] / new
-    crossing = ((phase + time) * base).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
+    numbers = torch.arange(new, dtype=torch.int64, device="cpu") * orig
+    first = numbers // new
+    places = torch.arange(-width, width + 1, dtype=torch.float64, device="cpu")
+    time = (places - ((numbers % new).double() / new)[:, None]) / orig
+    crossing = (time * base).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
     beta = torch.tensor(BETA, dtype=torch.float64, device="cpu")
     window = torch.i0(beta * (1 - (crossing / ZERO_CROSSINGS) ** 2).sqrt()) / torch.i0(beta)
-    return (torch.sinc(crossing) * window * base / orig)[:, None], width
+    return torch.sinc(crossing) * window * base / orig, first, width
+
+
+@functools.lru_cache(maxsize=32)
+def _dense(orig: int, new: int) -> Tensor:
+    """The same as the weights of one convolution, `[new, 1, 2 * width + orig]`."""
+    taps, first, width = _phases(orig, new)
+    weights = taps.new_zeros(new, 2 * width + orig)
+    return weights.scatter_(1, first[:, None] + torch.arange(taps.shape[1]), taps)[:, None]
 
 
 def resample(waveform: Tensor, orig: int, new: int) -> Tensor:
@@ -81,7 +97,7 @@ class Resampler(Machine):
                 raise SpecError(f"{name}={rate!r}, but a sample rate is a whole number of Hz, at least 1")
         divisor = math.gcd(int(orig), int(new))
         self.orig, self.new = int(orig) // divisor, int(new) // divisor
-        self.filters, self.width = _phases(self.orig, self.new)
+        self.width = _phases(self.orig, self.new)[2]
         span = 2 * self.width + self.orig
         self.window: Machine = Window(
             self._channels, span=span, stride=self.orig, left=self.width, right=self.width + self.orig
@@ -90,8 +106,22 @@ class Resampler(Machine):
 
     def convolve(self, padded: Tensor) -> Tensor:
         """`[B, 1, L]` to the outputs of the windows that fit, phases interleaved: `[B, 1, n * new]`."""
-        phases = F.conv1d(padded, self.filters.to(padded), stride=self.orig)
+        if self.new * (2 * self.width + self.orig) > _DENSE:
+            return self._gathered(padded[:, 0])[:, None]
+        phases = F.conv1d(padded, _dense(self.orig, self.new).to(padded), stride=self.orig)
         return phases.transpose(1, 2).flatten(1)[:, None]
+
+    def _gathered(self, padded: Tensor) -> Tensor:
+        """The same from `[B, L]`, phase by phase, for rates with so many phases that most of the weights were zeros."""
+        taps, first, _ = _phases(self.orig, self.new)
+        windows = padded.unfold(-1, 2 * self.width + self.orig, self.orig)
+        size = max(1, _DENSE // (taps.shape[1] * max(1, windows.shape[0] * windows.shape[1])))
+        places = torch.arange(taps.shape[1], device=padded.device)
+        outputs = [
+            (windows[..., start.to(padded.device)[:, None] + places] * part.to(padded)).sum(-1)
+            for start, part in zip(first.split(size), taps.split(size), strict=True)
+        ]
+        return torch.cat(outputs, -1).flatten(1)
 
     def _channels(self, padded: Tensor) -> Tensor:
         batch, channels, length = padded.shape
