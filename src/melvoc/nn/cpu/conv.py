@@ -12,13 +12,15 @@ from melvoc.nn.cpu import gemm
 from melvoc.nn.cpu.plan import CostModel
 from melvoc.nn.cpu.rows import Workspace, steps
 from melvoc.nn.cpu.threads import TEAM
-from melvoc.nn.cpu.tiles import slots_to_rows, tiles_to_slots
+from melvoc.nn.cpu.tiles import convolve_tiles, slots_to_rows, tiles_to_slots
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
 from melvoc.nn.cpu.vector import LANES, ROW_BYTES
-from melvoc.nn.cpu.weights import Budget, Weights
+from melvoc.nn.cpu.weights import Budget, Group, Weights
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
 CACHE_BYTES = 192 * 1024  # of a core's second-level cache, for the input of a product
+WEIGHT_BYTES = 1000 * 1024  # of a core's second-level cache, for the weights of convolutions in one go
+SLOT_BYTES = 256 * 1024  # and for their slots
 ZEROS = torch.zeros(64)
 
 
@@ -32,7 +34,7 @@ class Convolution:
     """
 
     def __init__(self, layer: Conv1d | ConvTranspose1d, costs: CostModel, budget: Budget) -> None:
-        self.layer, self.costs = layer, costs
+        self.costs, self.slope = costs, layer.slope
         self.weights = Weights(layer, budget)
         self.dilation = layer.dilation[0]
         self.span = (self.weights.taps - 1) * self.dilation  # rows that a window has more than its outputs
@@ -83,6 +85,12 @@ class Convolution:
         outputs = weights.outputs * weights.rate
         per_phase = -(-rows // (self.dilation * transform.outputs))
         tiles = batch * self.dilation * per_phase
+        chunk = cached_tiles(transform, weights.inputs, outputs)
+        if weights.rate == 1 and chunk and tiles >= 2 * chunk:
+            groups = list(weights.groups(transform, workspace))
+            if len(groups) == 1:
+                self._cached(transform, groups[0], per_phase, chunk, window, out, extra)
+                return
         input_step, output_step = slot_step(weights.inputs * tiles), slot_step(outputs * tiles)
         inputs = workspace.take("input slots", products * input_step // 4).data_ptr()
         slots = workspace.take("output slots", products * output_step // 4).data_ptr()
@@ -111,6 +119,37 @@ class Convolution:
             self.bias.data_ptr(), added, extra_batch, extra_block, extra_row,
             vectors=outputs * tiles * 4 * products,
         )  # fmt: skip
+
+    def _cached(
+        self,
+        transform: Transform,
+        group: Group,
+        per_phase: int,
+        chunk: int,
+        window: Tensor,
+        out: Tensor,
+        extra: Tensor | None,
+    ) -> None:
+        """By transforms, a few tiles at a time through all steps."""
+        weights, products = self.weights, transform.products
+        tiles = out.shape[0] * self.dilation * per_phase
+        offsets = offsets_of(1, 0, weights.inputs, chunk * ROW_BYTES)
+        added, extra_batch, extra_block, extra_row = extra_steps(extra)
+        TEAM.run(
+            convolve_tiles, -(-tiles // chunk), TRANSFORMS.index(transform), transform.size, transform.outputs,
+            products, out.shape[0], self.dilation, per_phase, chunk, *steps(window), window.shape[2], weights.inputs,
+            offsets.address, group.tensor.data_ptr(), 4 * group.slot_step, weights.width, weights.panels,
+            *steps(out), out.shape[2], self.bias.data_ptr(), added, extra_batch, extra_block, extra_row,
+            ZEROS.data_ptr(),
+        )  # fmt: skip
+
+
+def cached_tiles(transform: Transform, inputs: int, outputs: int) -> int:
+    """How many tiles to convolve at a time so that slots and weights stay in a core's cache; 0 where they do not."""
+    weights = 256 * transform.products * inputs * outputs
+    if weights > WEIGHT_BYTES:
+        return 0
+    return max(12, SLOT_BYTES // (ROW_BYTES * transform.products * (inputs + outputs)) // 12 * 12)
 
 
 class Offsets:

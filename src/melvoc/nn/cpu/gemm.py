@@ -105,6 +105,61 @@ _eight_by_one, _four_by_one, _one_by_one = block(8, 1), block(4, 1), block(1, 1)
 
 
 @kernel
+def times_panel(
+    width: int,
+    rows: int,
+    source: int,
+    offsets: int,
+    chunks: int,
+    weights: int,
+    out: int,
+    out_row: int,
+    out_block: int,
+    bias: int,
+    extra: int,
+    extra_row: int,
+    extra_block: int,
+) -> None:
+    """The product of some rows with one panel of weights, in tiles that fit the registers."""
+    row = 0
+    while row < rows:
+        left = rows - row
+        xr, yr, er = source + row * 32, out + row * out_row, extra + row * extra_row
+        if width == 2:
+            if left >= 6 and left != 8:
+                _six_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+                row += 6
+            elif left >= 4:
+                _four_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+                row += 4
+            elif left >= 2:
+                _two_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+                row += 2
+            else:
+                _one_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+                row += 1
+        elif width == 3:
+            if left >= 4:
+                _four_by_three(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+                row += 4
+            elif left >= 2:
+                _two_by_three(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+                row += 2
+            else:
+                _one_by_three(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+                row += 1
+        elif left >= 8:
+            _eight_by_one(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+            row += 8
+        elif left >= 4:
+            _four_by_one(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+            row += 4
+        else:
+            _one_by_one(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+            row += 1
+
+
+@kernel
 def multiply(
     counter: int,
     jobs: int,
@@ -160,42 +215,10 @@ def multiply(
             b = bias + column * bias_panel
             e = extra + slot * extra_slot + column * width * extra_block
             x = source + slot * source_slot
-            row = first_row
-            while row < last_row:
-                left = last_row - row
-                xr, yr, er = x + row * 32, y + row * out_row, e + row * extra_row
-                if width == 2:
-                    if left >= 6 and left != 8:
-                        _six_by_two(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
-                        row += 6
-                    elif left >= 4:
-                        _four_by_two(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
-                        row += 4
-                    elif left >= 2:
-                        _two_by_two(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
-                        row += 2
-                    else:
-                        _one_by_two(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
-                        row += 1
-                elif width == 3:
-                    if left >= 4:
-                        _four_by_three(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
-                        row += 4
-                    elif left >= 2:
-                        _two_by_three(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
-                        row += 2
-                    else:
-                        _one_by_three(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
-                        row += 1
-                elif left >= 8:
-                    _eight_by_one(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
-                    row += 8
-                elif left >= 4:
-                    _four_by_one(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
-                    row += 4
-                else:
-                    _one_by_one(xr, offsets, chunks, w, yr, out_row, out_block, b, er, extra_row, extra_block)
-                    row += 1
+            times_panel(
+                width, last_row - first_row, x + first_row * 32, offsets, chunks, w,
+                y + first_row * out_row, out_row, out_block, b, e + first_row * extra_row, extra_row, extra_block,
+            )  # fmt: skip
 
 
 def panel_width(blocks: int) -> int:

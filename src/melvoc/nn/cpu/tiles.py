@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from melvoc.nn.cpu.gemm import times_panel
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
 from melvoc.nn.cpu.vector import add_rows, at, copy_row, instructions, kernel, load, store, take_job, zero_row
 
@@ -51,6 +52,101 @@ _forward_4, _inverse_6 = _forward(TRANSFORMS[6]), _inverse(TRANSFORMS[6])
 
 
 @kernel
+def forward_tiles(
+    size: int,
+    outputs: int,
+    dilation: int,
+    per_phase: int,
+    first: int,
+    last: int,
+    source: int,
+    source_batch: int,
+    rows: int,
+    slots: int,
+    slot_step: int,
+    spare: int,
+) -> None:
+    """Transform tiles `first` to `last` of one block of channels; `slots` is where the first of them goes."""
+    for tile in range(first, last):
+        phase = tile // per_phase
+        begin = phase % dilation + dilation * outputs * (tile % per_phase)
+        x = source + (phase // dilation) * source_batch + begin * 32
+        step = dilation * 32
+        if begin + dilation * (size - 1) >= rows:
+            for i in range(size):
+                if begin + dilation * i < rows:
+                    copy_row(x + i * step, spare + i * 32)
+                else:
+                    zero_row(spare + i * 32)
+            x, step = spare, 32
+        y = slots + (tile - first) * 32
+        if size == 32:
+            _forward_32(x, step, y, slot_step)
+        elif size == 24:
+            _forward_24(x, step, y, slot_step)
+        elif size == 16:
+            _forward_16(x, step, y, slot_step)
+        elif size == 6:
+            _forward_6(x, step, y, slot_step)
+        else:
+            _forward_4(x, step, y, slot_step)
+
+
+@kernel
+def inverse_tiles(
+    number: int,
+    outputs: int,
+    rate: int,
+    dilation: int,
+    per_phase: int,
+    first: int,
+    last: int,
+    slots: int,
+    slot_step: int,
+    out: int,
+    out_batch: int,
+    rows: int,
+    bias: int,
+    extra: int,
+    extra_batch: int,
+    extra_row: int,
+    spare: int,
+) -> None:
+    """Slots of tiles `first` to `last` of one block back to rows, plus bias and `extra`; `spare` has 33 rows."""
+    nothing = spare + 32 * 32
+    for tile in range(first, last):
+        phase = tile // per_phase
+        begin = phase % dilation + dilation * outputs * (tile % per_phase)
+        if begin >= rows:
+            continue
+        x = slots + (tile - first) * 32
+        y = out + (phase // dilation) * out_batch + begin * rate * 32
+        e = extra + (phase // dilation) * extra_batch + begin * extra_row
+        y_step, e_step = dilation * rate * 32, dilation * extra_row
+        target, target_step, added, added_step = y, y_step, e, e_step
+        partial = begin + dilation * (outputs - 1) >= rows
+        if partial:
+            target, target_step, added, added_step = spare, 32, nothing, 0
+        if number == 0:
+            _inverse_0(x, slot_step, target, target_step, bias, added, added_step)
+        elif number == 1:
+            _inverse_1(x, slot_step, target, target_step, bias, added, added_step)
+        elif number == 2:
+            _inverse_2(x, slot_step, target, target_step, bias, added, added_step)
+        elif number == 3:
+            _inverse_3(x, slot_step, target, target_step, bias, added, added_step)
+        elif number == 4:
+            _inverse_4(x, slot_step, target, target_step, bias, added, added_step)
+        elif number == 5:
+            _inverse_5(x, slot_step, target, target_step, bias, added, added_step)
+        else:
+            _inverse_6(x, slot_step, target, target_step, bias, added, added_step)
+        if partial:
+            for i in range((rows - begin + dilation - 1) // dilation):
+                add_rows(spare + i * 32, e + i * e_step, y + i * y_step)
+
+
+@kernel
 def tiles_to_slots(
     counter: int,
     jobs: int,
@@ -74,7 +170,7 @@ def tiles_to_slots(
     """
     tiles = batch * dilation * per_phase
     chunk_count = (tiles + tile_chunk - 1) // tile_chunk
-    scratch = np.empty(32 * 8 + 16, np.float32)
+    scratch = np.empty(33 * 8 + 16, np.float32)
     spare = (scratch.ctypes.data + 63) // 64 * 64
     while True:
         job = take_job(counter)
@@ -82,29 +178,10 @@ def tiles_to_slots(
             break
         block = job // chunk_count
         first = (job % chunk_count) * tile_chunk
-        for tile in range(first, min(tiles, first + tile_chunk)):
-            phase = tile // per_phase
-            begin = phase % dilation + dilation * outputs * (tile % per_phase)
-            x = source + (phase // dilation) * source_batch + block * source_block + begin * 32
-            step = dilation * 32
-            if begin + dilation * (size - 1) >= rows:
-                for i in range(size):
-                    if begin + dilation * i < rows:
-                        copy_row(x + i * step, spare + i * 32)
-                    else:
-                        zero_row(spare + i * 32)
-                x, step = spare, 32
-            y = slots + (block * tiles + tile) * 32
-            if size == 32:
-                _forward_32(x, step, y, slot_step)
-            elif size == 24:
-                _forward_24(x, step, y, slot_step)
-            elif size == 16:
-                _forward_16(x, step, y, slot_step)
-            elif size == 6:
-                _forward_6(x, step, y, slot_step)
-            else:
-                _forward_4(x, step, y, slot_step)
+        forward_tiles(
+            size, outputs, dilation, per_phase, first, min(tiles, first + tile_chunk),
+            source + block * source_block, source_batch, rows, slots + (block * tiles + first) * 32, slot_step, spare,
+        )  # fmt: skip
 
 
 @kernel
@@ -139,8 +216,7 @@ def slots_to_rows(
     chunk_count = (tiles + tile_chunk - 1) // tile_chunk
     scratch = np.empty(33 * 8 + 16, np.float32)
     spare = (scratch.ctypes.data + 63) // 64 * 64
-    nothing = spare + 32 * 32
-    zero_row(nothing)
+    zero_row(spare + 32 * 32)
     while True:
         job = take_job(counter)
         if job >= jobs:
@@ -148,34 +224,82 @@ def slots_to_rows(
         block = job // chunk_count
         offset, column = block // (blocks // rate), block % (blocks // rate)
         first = (job % chunk_count) * tile_chunk
-        for tile in range(first, min(tiles, first + tile_chunk)):
-            phase = tile // per_phase
-            begin = phase % dilation + dilation * outputs * (tile % per_phase)
-            if begin >= rows:
-                continue
-            x = slots + (block * tiles + tile) * 32
-            y = out + (phase // dilation) * out_batch + column * out_block + (begin * rate + offset) * 32
-            e = extra + (phase // dilation) * extra_batch + column * extra_block + begin * extra_row
-            y_step, e_step = dilation * rate * 32, dilation * extra_row
-            target, target_step, added, added_step = y, y_step, e, e_step
-            partial = begin + dilation * (outputs - 1) >= rows
-            if partial:
-                target, target_step, added, added_step = spare, 32, nothing, 0
-            b = bias + column * 32
-            if number == 0:
-                _inverse_0(x, slot_step, target, target_step, b, added, added_step)
-            elif number == 1:
-                _inverse_1(x, slot_step, target, target_step, b, added, added_step)
-            elif number == 2:
-                _inverse_2(x, slot_step, target, target_step, b, added, added_step)
-            elif number == 3:
-                _inverse_3(x, slot_step, target, target_step, b, added, added_step)
-            elif number == 4:
-                _inverse_4(x, slot_step, target, target_step, b, added, added_step)
-            elif number == 5:
-                _inverse_5(x, slot_step, target, target_step, b, added, added_step)
-            else:
-                _inverse_6(x, slot_step, target, target_step, b, added, added_step)
-            if partial:
-                for i in range((rows - begin + dilation - 1) // dilation):
-                    add_rows(spare + i * 32, e + i * e_step, y + i * y_step)
+        inverse_tiles(
+            number, outputs, rate, dilation, per_phase, first, min(tiles, first + tile_chunk),
+            slots + (block * tiles + first) * 32, slot_step, out + column * out_block + offset * 32, out_batch, rows,
+            bias + column * 32, extra + column * extra_block, extra_batch, extra_row, spare,
+        )  # fmt: skip
+
+
+@kernel
+def convolve_tiles(
+    counter: int,
+    jobs: int,
+    number: int,
+    size: int,
+    outputs: int,
+    products: int,
+    batch: int,
+    dilation: int,
+    per_phase: int,
+    tile_chunk: int,
+    source: int,
+    source_batch: int,
+    source_block: int,
+    source_rows: int,
+    in_blocks: int,
+    offsets: int,
+    weights: int,
+    weights_slot: int,
+    width: int,
+    panels: int,
+    out: int,
+    out_batch: int,
+    out_block: int,
+    rows: int,
+    bias: int,
+    extra: int,
+    extra_batch: int,
+    extra_block: int,
+    extra_row: int,
+    zeros: int,
+) -> None:
+    """All three steps for up to `tile_chunk` tiles a job: so few that their slots stay in a core's cache.
+
+    `offsets` are those of `in_blocks` blocks that are `tile_chunk` rows apart.
+    """
+    tiles = batch * dilation * per_phase
+    out_blocks = panels * width
+    in_step = in_blocks * tile_chunk * 32 + 64  # so that a tile's slots lie in different sets of the cache
+    out_step = out_blocks * tile_chunk * 32 + 64
+    scratch = np.empty((33 * 32 + products * (in_step + out_step) + 64) // 4, np.float32)
+    spare = (scratch.ctypes.data + 63) // 64 * 64
+    zero_row(spare + 32 * 32)
+    taken = spare + 33 * 32
+    given = taken + products * in_step
+    panel_bytes = in_blocks * width * 8 * 32
+    while True:
+        job = take_job(counter)
+        if job >= jobs:
+            break
+        first = job * tile_chunk
+        last = min(tiles, first + tile_chunk)
+        for block in range(in_blocks):
+            forward_tiles(
+                size, outputs, dilation, per_phase, first, last, source + block * source_block, source_batch,
+                source_rows, taken + block * tile_chunk * 32, in_step, spare,
+            )  # fmt: skip
+        for slot in range(products):
+            for panel in range(panels):
+                times_panel(
+                    width, last - first, taken + slot * in_step, offsets, in_blocks,
+                    weights + slot * weights_slot + panel * panel_bytes,
+                    given + slot * out_step + panel * width * tile_chunk * 32, 32, tile_chunk * 32,
+                    zeros, zeros, 0, 0,
+                )  # fmt: skip
+        for block in range(out_blocks):
+            inverse_tiles(
+                number, outputs, 1, dilation, per_phase, first, last, given + block * tile_chunk * 32, out_step,
+                out + block * out_block, out_batch, rows, bias + block * 32, extra + block * extra_block, extra_batch,
+                extra_row, spare,
+            )  # fmt: skip
