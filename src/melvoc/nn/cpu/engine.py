@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
@@ -38,9 +41,9 @@ class CpuEngine(Engine):
         self.memory = memory
         self.costs = CostModel() if costs is None else costs
         self.workspace = Workspace()
-        self._budget = Budget(memory == "low")
+        self.budget = Budget(memory == "low")
         self._lock = threading.Lock()
-        self._layers: dict[int, tuple[nn.Module, tuple[Any, ...], Any]] = {}
+        self._layers: weakref.WeakKeyDictionary[nn.Module, Prepared] = weakref.WeakKeyDictionary()
 
     def open(self, node: Node) -> Machine:
         """A machine over `[B, C, n]`."""
@@ -102,16 +105,38 @@ class CpuEngine(Engine):
         return ChainMachine(machines)
 
     def _convolution(self, layer: Conv1d | ConvTranspose1d) -> Convolution:
-        return Convolution(layer, self.costs, self._budget)
+        return Convolution(layer, self.costs, self.budget)
 
-    def _prepared(self, layer: Any, prepare: Any) -> Any:
-        """What belongs to a layer's present weights, made when it is first opened."""
-        version = tuple((p.data_ptr(), 0 if p.is_inference() else p._version) for p in layer.parameters())
+    def _prepared(self, layer: Any, prepare: Callable[[Any], Any]) -> Any:
+        """What belongs to a layer's present weights, made when it is first opened.
+
+        Changes that torch does not count are not seen: `parameter.data.mul_(2)`, or those of inference tensors.
+        """
         with self._lock:
-            known = self._layers.get(id(layer))
-            if known is None or known[1] != version:
-                known = self._layers[id(layer)] = (layer, version, prepare(layer))
-            return known[2]
+            known = self._layers.get(layer)
+            if known is None or known.versions != _versions(list(layer.parameters())):
+                parameters = [parameter.detach() for parameter in layer.parameters()]
+                known = self._layers[layer] = Prepared(parameters, _versions(parameters), prepare(layer))
+            return known.result
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was made of a layer's weights.
+
+    Attributes:
+        parameters: those weights; while they are held here, no others can come to lie at their address.
+        versions: address of each, and how often it has been written.
+        result: what was made.
+    """
+
+    parameters: list[Tensor]
+    versions: list[tuple[int, int]]
+    result: Any
+
+
+def _versions(parameters: list[Tensor]) -> list[tuple[int, int]]:
+    return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in parameters]
 
 
 class Border(Machine):
@@ -163,7 +188,7 @@ class Unbordered(Machine):
 def _joined(machines: list[Machine], section: Section) -> SnakeMachine | None:
     """The snake just before a convolution, taken off the list to run inside its section."""
     before = machines[-1]
-    if not isinstance(before, SnakeMachine) or section.convolution.layer.slope is not None:
+    if not isinstance(before, SnakeMachine) or section.convolution.slope is not None:
         return None
     machines.pop()
     return before

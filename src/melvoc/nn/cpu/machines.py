@@ -108,7 +108,7 @@ class Section(Machine):
     def _window(self, x: Tensor, last: bool) -> Tensor:
         """What came before, the activated input, and zeros at the ends."""
         batch, blocks, rows, _ = x.shape
-        reach, slope = self.convolution.span // 2, self.convolution.layer.slope
+        reach, slope = self.convolution.span // 2, self.convolution.slope
         new = rows if self.activation is None else self.activation.ready(rows, last)
         start = reach if self.context is None else self.context.shape[2]
         window = self.workspace.take("window", batch, blocks, start + new + (reach if last else 0), LANES)

@@ -10,10 +10,9 @@ import threading
 import torch
 from llvmlite import ir
 from torch import Tensor
-from torch.nn import functional as F
 
 from melvoc.nn.cpu.threads import TEAM
-from melvoc.nn.cpu.vector import LANES, instructions, kernel, load, store, take_job
+from melvoc.nn.cpu.vector import LANES, copy_value, instructions, kernel, load, store, take_job, zero_value
 
 ROW_CHUNK = 2048
 TORCH_ALONE = 32768  # values up to which torch copies without waking its own threads, which then spin beside ours
@@ -76,6 +75,67 @@ def pass_over(
                 _scaled_sum(x + i * 32, y + i * 32, factor)
 
 
+@kernel
+def gather(
+    counter: int,
+    jobs: int,
+    channels: int,
+    blocks: int,
+    rows: int,
+    source: int,
+    source_batch: int,
+    source_channel: int,
+    source_step: int,
+    out: int,
+) -> None:
+    """Rows of signals with any steps; a job is a block and up to 2048 rows."""
+    chunk_count = (rows + 2048 - 1) // 2048
+    while True:
+        job = take_job(counter)
+        if job >= jobs:
+            break
+        block = (job // chunk_count) % blocks
+        entry = job // chunk_count // blocks
+        start = (job % chunk_count) * 2048
+        y = out + (entry * blocks + block) * rows * 32
+        for lane in range(8):
+            channel = block * 8 + lane
+            x = source + entry * source_batch + channel * source_channel
+            for i in range(start, min(rows, start + 2048)):
+                if channel < channels:
+                    copy_value(x + i * source_step, y + i * 32 + 4 * lane)
+                else:
+                    zero_value(y + i * 32 + 4 * lane)
+
+
+@kernel
+def scatter(
+    counter: int,
+    jobs: int,
+    channels: int,
+    blocks: int,
+    rows: int,
+    source: int,
+    source_batch: int,
+    source_block: int,
+    out: int,
+) -> None:
+    """Contiguous signals of rows; a job is a block and up to 2048 rows."""
+    chunk_count = (rows + 2048 - 1) // 2048
+    while True:
+        job = take_job(counter)
+        if job >= jobs:
+            break
+        block = (job // chunk_count) % blocks
+        entry = job // chunk_count // blocks
+        start = (job % chunk_count) * 2048
+        x = source + entry * source_batch + block * source_block
+        for lane in range(min(8, channels - block * 8)):
+            y = out + (entry * channels + block * 8 + lane) * rows * 4
+            for i in range(start, min(rows, start + 2048)):
+                copy_value(x + i * 32 + 4 * lane, y + i * 4)
+
+
 LEAKY, SCALED, SCALED_SUM = 0, 1, 2
 _FACTORS = threading.local()
 
@@ -127,14 +187,23 @@ def blocks_of(channels: int) -> int:
 def to_rows(x: Tensor) -> Tensor:
     """`[B, C, N]` to rows; channels that there are not are 0."""
     batch, channels, count = x.shape
-    x = F.pad(x, (0, 0, 0, -channels % LANES))
-    return x.reshape(batch, -1, LANES, count).transpose(2, 3).contiguous()
+    rows = torch.empty(batch, blocks_of(channels), count, LANES)
+    jobs = batch * rows.shape[1] * -(-count // ROW_CHUNK)
+    TEAM.run(
+        gather, jobs, channels, rows.shape[1], count, x.data_ptr(), *(4 * step for step in x.stride()),
+        rows.data_ptr(),
+    )  # fmt: skip
+    return rows
 
 
 def from_rows(x: Tensor, channels: int) -> Tensor:
     """Rows to `[B, C, N]`."""
     batch, blocks, count, _ = x.shape
-    return x.transpose(2, 3).reshape(batch, blocks * LANES, count)[:, :channels].contiguous()
+    result = torch.empty(batch, channels, count)
+    if count:
+        jobs = batch * blocks * -(-count // ROW_CHUNK)
+        TEAM.run(scatter, jobs, channels, blocks, count, *steps(x), result.data_ptr())
+    return result
 
 
 class Workspace(threading.local):

@@ -136,6 +136,17 @@ def _emit_add(builder: ir.IRBuilder, source: ir.Value, other: ir.Value, target: 
     store(builder, target, load(builder, source) + load(builder, other))
 
 
+def _emit_copy_value(builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> None:
+    value = builder.load(builder.inttoptr(source, FLOAT.as_pointer()), align=4)
+    builder.store(value, builder.inttoptr(target, FLOAT.as_pointer()), align=4)
+
+
+def _emit_zero_value(builder: ir.IRBuilder, target: ir.Value) -> None:
+    builder.store(ir.Constant(FLOAT, 0.0), builder.inttoptr(target, FLOAT.as_pointer()), align=4)
+
+
+copy_value = instructions(2, _emit_copy_value)  # one float: source, target
+zero_value = instructions(1, _emit_zero_value)  # target
 copy_row = instructions(2, _emit_copy)  # source, target
 zero_row = instructions(1, _emit_zero)  # target
 add_rows = instructions(3, _emit_add)  # source, source, target

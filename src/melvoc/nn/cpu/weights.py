@@ -9,12 +9,12 @@ A panel is `width * 8` output channels (of one output phase, where the layer ups
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from llvmlite import ir
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,23 +22,11 @@ from melvoc.nn.cpu import gemm
 from melvoc.nn.cpu.rows import Workspace, blocks_of
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.transform import Transform
-from melvoc.nn.cpu.vector import FLOAT, LANES, ROW_BYTES, instructions, kernel, take_job
+from melvoc.nn.cpu.vector import LANES, ROW_BYTES, copy_value, kernel, take_job, zero_value
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
 GROUP_FLOATS = 2**20  # of weights in between, while they are made
 KEPT = MADE = 0.1  # of the plain weights, in low memory: what is kept, and what is made at a time
-
-
-def _emit_copy(builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> None:
-    value = builder.load(builder.inttoptr(source, FLOAT.as_pointer()), align=4)
-    builder.store(value, builder.inttoptr(target, FLOAT.as_pointer()), align=4)
-
-
-def _emit_zero(builder: ir.IRBuilder, target: ir.Value) -> None:
-    builder.store(ir.Constant(FLOAT, 0.0), builder.inttoptr(target, FLOAT.as_pointer()), align=4)
-
-
-_copy, _zero = instructions(2, _emit_copy), instructions(1, _emit_zero)
 
 
 @kernel
@@ -77,35 +65,45 @@ def pack(
                     x = source + 4 * (channel * output_step + i * input_step + place)
                     count = min(lanes, outputs - channel)
                     for lane in range(count):
-                        _copy(x + 4 * lane * output_step, y + 4 * lane)
+                        copy_value(x + 4 * lane * output_step, y + 4 * lane)
                     for lane in range(count, lanes):
-                        _zero(y + 4 * lane)
+                        zero_value(y + 4 * lane)
                 else:
                     for lane in range(lanes):
-                        _zero(y + 4 * lane)
+                        zero_value(y + 4 * lane)
 
 
 class Budget:
-    """How much of the prepared weights of a model may be kept."""
+    """How much of the prepared weights of a model may be kept. Weights that nobody uses any longer do not count."""
 
     def __init__(self, limited: bool) -> None:
         self.limited = limited
-        self.plain = 0  # floats of the layers themselves
-        self._kept = 0
+        self._known: weakref.WeakSet[Weights] = weakref.WeakSet()
         self._lock = threading.Lock()
 
-    def add(self, layer: Conv1d | ConvTranspose1d) -> None:
+    def add(self, weights: Weights) -> None:
         """Count a layer."""
         with self._lock:
-            self.plain += layer.weight.numel()
+            self._known.add(weights)
 
-    def keep(self, floats: int) -> bool:
-        """Whether so many more may be kept; they count if so."""
+    def known(self) -> list[Weights]:
+        """The weights that are in use."""
         with self._lock:
-            if self.limited and self._kept + floats > KEPT * self.plain:
-                return False
-            self._kept += floats
-            return True
+            return list(self._known)
+
+    @property
+    def plain(self) -> int:
+        """Floats of the layers themselves."""
+        return sum(weights.plain for weights in self.known())
+
+    @property
+    def kept(self) -> int:
+        """Floats of what is kept of them prepared."""
+        return sum(weights.kept for weights in self.known())
+
+    def allows(self, floats: int) -> bool:
+        """Whether so many more may be kept."""
+        return not self.limited or self.kept + floats <= KEPT * self.plain
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ class Weights:
     """
 
     def __init__(self, layer: Conv1d | ConvTranspose1d, budget: Budget) -> None:
-        self.layer, self.budget = layer, budget
+        self.budget = budget
         upsampling = isinstance(layer, ConvTranspose1d)
         self.rate = layer.rate if isinstance(layer, ConvTranspose1d) else 1
         self.taps = layer.taps if isinstance(layer, ConvTranspose1d) else layer.kernel_size[0]
@@ -142,20 +140,24 @@ class Weights:
         self.width = gemm.panel_width(self.outputs)
         self.phase_panels = self.outputs // self.width
         self.panels = self.rate * self.phase_panels
-        weight = layer.weight
+        self._weight = weight = layer.weight.detach().contiguous()  # not the layer, which must be free to go
+        self._channels = (layer.in_channels, layer.out_channels)
         self._steps = (weight.stride(1), weight.stride(0)) if upsampling else (weight.stride(0), weight.stride(1))
         self._places = ((self.taps - 1) * self.rate, -self.rate) if upsampling else (0, 1)
         self._lock = threading.Lock()
         self._kept: dict[Transform | None, Group | None] = {}
-        budget.add(layer)
+        self.plain, self.kept = weight.numel(), 0  # floats
+        budget.add(self)
 
     def groups(self, transform: Transform | None, workspace: Workspace) -> Iterator[Group]:
         """All panels, in one group where they are kept; else each group is good until the next."""
         floats = self.panels * self._panel(transform)
         with self._lock:
             if transform not in self._kept:
-                kept = self.budget.keep(floats)
-                self._kept[transform] = self._make(transform, 0, self.panels, torch.empty(floats)) if kept else None
+                self._kept[transform] = None
+                if self.budget.allows(floats):
+                    self.kept += floats
+                    self._kept[transform] = self._make(transform, 0, self.panels, torch.empty(floats))
             group = self._kept[transform]
         if group is not None:
             yield group
@@ -200,10 +202,9 @@ class Weights:
         return Group(first, panels, out, step)
 
     def _pack(self, first: int, panels: int, taps: int, out: Tensor, *, tap: int, row: int) -> None:
-        weight = self.layer.weight
         start, step = self._places
         TEAM.run(
-            pack, panels, first, self.phase_panels, self.width * LANES, self.layer.in_channels,
-            self.layer.out_channels, self._rows, taps, weight.data_ptr(), *self._steps, start, step,
-            self.layer.kernel_size[0], out.data_ptr(), taps * self._rows * self.width * LANES, tap, row,
+            pack, panels, first, self.phase_panels, self.width * LANES, *self._channels, self._rows, taps,
+            self._weight.data_ptr(), *self._steps, start, step, self._weight.shape[2], out.data_ptr(),
+            taps * self._rows * self.width * LANES, tap, row,
         )  # fmt: skip
