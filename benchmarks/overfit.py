@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--every", type=int, default=50)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--decay-steps", type=int, default=100, help="the learning rate falls by 5%% every so many")
     parser.add_argument("--mel-only-steps", type=int, default=1_000_000)
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/overfit"))
     arguments = parser.parse_args()
@@ -97,7 +98,8 @@ def main() -> None:
         config = TrainConfig(
             audio_dir=folder, run_dir=out / "run", spec=spec, preset="slim", batch_size=1, segment=samples,
             steps=10**9, checkpoint_every=10**9, learning_rate=arguments.learning_rate, lr_decay=0.95,
-            lr_decay_steps=100, weights=LossWeights(mel=45.0), mel_only_steps=arguments.mel_only_steps, ema_decay=0.99,
+            lr_decay_steps=arguments.decay_steps, weights=LossWeights(mel=45.0),
+            mel_only_steps=arguments.mel_only_steps, ema_decay=0.99,
             gain_db=0.0, flip_polarity=False, tilt_db=0.0, validation_files=0, device="cpu",
         )  # fmt: skip
         trainer, start, passed = Trainer(config), time.perf_counter(), set()
