@@ -8,9 +8,10 @@ memory beyond the weights, and the time to load. BigVGANs have random weights of
 depend on them; snakes and signal are kept at a natural size), HiFi-GANs the real checkpoints of `../shared` where that
 folder stands (or MELVOC_TEST_DATA names it), else random ones.
 
-Peers: `torch`: the same layers written plainly in torch, weight norm removed, the whole mel in one call, which is what
-the published HiFi-GAN code computes; `bigvgan`: the PyPI package; `torch.compile` (--compile: minutes of compiling);
-`onnxruntime` and `openvino` (--export) on the plain network's export. Griffin-Lim has benchmarks/griffinlim.py.
+Peers: `bigvgan`: the PyPI package; elsewhere `torch`: the same layers written plainly in torch, weight norm removed,
+the whole mel in one call, which is what the published code of HiFi-GAN computes; `torch.compile` (--compile: minutes of
+compiling); `onnxruntime` and `openvino` (--export) on the plain network's export. Griffin-Lim has
+benchmarks/griffinlim.py.
 """
 
 from __future__ import annotations
@@ -137,9 +138,9 @@ def exported(voc: NeuralVocoder, frames: int, runtime: str) -> Run:
 
 def peers(voc: NeuralVocoder, frames: int, options: argparse.Namespace) -> dict[str, Run]:
     """melvoc first, then who is there."""
-    found: dict[str, Run] = {"melvoc": lambda mel: voc.mel_to_waveform(mel, spec=voc.spec), "torch": plain(voc)}
-    if isinstance(voc.network, BigVGAN) and importlib.util.find_spec("bigvgan"):
-        found["bigvgan"] = package(voc)
+    found: dict[str, Run] = {"melvoc": lambda mel: voc.mel_to_waveform(mel, spec=voc.spec)}
+    published = isinstance(voc.network, BigVGAN) and importlib.util.find_spec("bigvgan") is not None
+    found["bigvgan" if published else "torch"] = package(voc) if published else plain(voc)
     if options.compile:
         found["torch.compile"] = compiled(voc)
     for runtime in ("onnxruntime", "openvino") if options.export else ():
@@ -289,7 +290,7 @@ def main() -> None:
     print()
     head("model", "who", *[f"peak beyond the model, {seconds:g} s (MB)" for seconds in options.seconds])
     for name in models:
-        for way in ("melvoc", "melvoc, memory low", "torch"):
+        for way in ("melvoc", "melvoc, memory low", "torch"):  # torch: the whole mel in one call
             memory = "low" if way.endswith("low") else "auto"
             counts = [round(s * frame_rate(name)) for s in options.seconds]
             show([[name, way, *[f"{apart(_peak, name, way.split(',')[0], n, memory):.0f}" for n in counts]]])

@@ -10,6 +10,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from melvoc import audio
 from melvoc.errors import (
     CheckpointError,
     DownloadError,
@@ -42,6 +45,7 @@ __all__ = [
     "VocoderInfo",
     "VocoderStream",
     "__version__",
+    "audio",
     "convert_mel",
     "from_bytes",
     "info",
@@ -52,3 +56,12 @@ __all__ = [
     "to_bytes",
     "unpack",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`melvoc.train`, imported when it is first asked for: most programs never train."""
+    if name != "train":
+        raise AttributeError(f"module 'melvoc' has no attribute {name!r}")
+    import importlib
+
+    return importlib.import_module("melvoc.train")
