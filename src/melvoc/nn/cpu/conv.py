@@ -85,7 +85,7 @@ class Convolution:
         outputs = weights.outputs * weights.rate
         per_phase = -(-rows // (self.dilation * transform.outputs))
         tiles = batch * self.dilation * per_phase
-        chunk = cached_tiles(transform, weights.inputs, outputs)
+        chunk = min(cached_tiles(transform, weights.inputs, outputs), max(24, tiles // 96 * 12))  # eight jobs or more
         if weights.rate == 1 and chunk and tiles >= 2 * chunk:
             groups = list(weights.groups(transform, workspace))
             if len(groups) == 1:
