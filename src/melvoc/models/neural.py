@@ -13,13 +13,18 @@ from melvoc.errors import MelvocError, SpecError
 from melvoc.models.bigvgan import BigVGAN
 from melvoc.models.hifigan import HiFiGAN
 from melvoc.models.vocos import Vocos
+from melvoc.nn.forks import torch_alone_after_fork
 from melvoc.nn.graph import Engine, Node
 from melvoc.nn.precision import HALF, float32_parameters
 from melvoc.spec import MelSpec
 from melvoc.vocoder import Vocoder
 
+SMALL = 2_000_000  # weights: HiFi-GAN V2's and V3's are fewer
+
 Network = BigVGAN | HiFiGAN | Vocos
 ARCHITECTURE_NAMES: dict[type, str] = {BigVGAN: "bigvgan", HiFiGAN: "hifigan", Vocos: "vocos"}
+
+torch_alone_after_fork()  # a vocoder that is used on both sides of a fork would else hang in the child
 
 
 class NeuralVocoder(Vocoder):
@@ -116,7 +121,8 @@ class NeuralVocoder(Vocoder):
             return 2048
         if self.device.type == "mps":
             return max(1, 32768 // self.spec.hop_length)
-        return 96
+        small = sum(parameter.numel() for parameter in self.network.parameters()) < SMALL
+        return 256 if small else 96  # what a block costs besides its arithmetic counts in a small network
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._engine = None  # moved or cast: what an engine prepared no longer belongs to these weights

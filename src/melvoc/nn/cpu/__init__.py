@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import Literal
 
@@ -24,6 +25,11 @@ def make_cpu_engine(memory: Literal["auto", "low"] = "auto") -> Engine:
     try:
         from melvoc.nn.cpu.engine import CpuEngine
     except ImportError as error:
-        _logger.warning("numba cannot be imported (%s); synthesis on the CPU uses plain torch, which is slower", error)
+        _say_once(f"numba cannot be imported ({error}); synthesis on the CPU uses plain torch, which is slower")
         return Engine()
     return CpuEngine(memory=memory)
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    _logger.warning(message)

@@ -7,7 +7,6 @@ there are no helpers. After a fork the child makes its own.
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+
+from melvoc.nn.forks import after_fork
 
 SHARED = 60_000  # vector operations (some 20 microseconds) from which on helpers pay
 
@@ -25,6 +26,7 @@ class Task:
     def __init__(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         self.function, self.arguments = function, arguments
         self.error: BaseException | None = None
+        self.over = False
         self.done = threading.Lock()
         self.done.acquire()
 
@@ -35,15 +37,15 @@ class Task:
         except BaseException as error:  # handed to the caller
             self.error = error
         finally:
+            self.over = True
             self.done.release()
 
     def wait(self) -> None:
         """On the caller. Ctrl-C waits too: the helper still writes where the caller will put something else."""
         interrupted = None
-        while True:
+        while not self.over:  # an interrupt may come just after the lock was acquired
             try:
                 self.done.acquire()
-                break
             except KeyboardInterrupt as error:
                 interrupted = error
         if interrupted or self.error:
@@ -70,7 +72,7 @@ class Team:
         self._counter = Counter()
         self._lock = threading.Lock()
         self._forget()
-        os.register_at_fork(after_in_child=self._forget)
+        after_fork(self._forget)
 
     def _forget(self) -> None:
         self._lock = threading.Lock()

@@ -10,12 +10,18 @@ another, so that time, dilation and tiles need neither shuffles nor unaligned re
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+
+_logger = logging.getLogger(__name__)
 
 LANES = 8
 ROW_BYTES = 4 * LANES  # one sample of eight channels
@@ -27,9 +33,34 @@ VECTOR = ir.VectorType(FLOAT, LANES)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+@functools.cache
+def _stamp() -> str:
+    """Of the sources that kernels are made of. Numba itself looks only at the file that a kernel stands in."""
+    here = Path(__file__).parent
+    try:
+        sources = [path.read_bytes() for path in [*sorted(here.glob("*.py")), here.parent / "alias_free.py"]]
+    except OSError:  # in an archive
+        sources = []
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:12]
+
+
+@functools.cache
+def _say_once_that_nothing_is_cached() -> None:
+    _logger.warning(
+        "numba finds no folder where it may keep compiled kernels: each process compiles them anew, for some seconds; "
+        "name a writable folder in NUMBA_CACHE_DIR"
+    )
+
+
 def kernel(function: Function) -> Function:
     """Compile on first use, cached on disk; runs without Python's lock. Serial: `threads.Team` runs it on threads."""
-    return cast(Function, njit(nogil=True, cache=True, error_model="numpy")(function))
+    function.__qualname__ += f"_{_stamp()}"  # part of the cached file's name
+    compiled = njit(nogil=True, error_model="numpy")(function)
+    try:
+        compiled.enable_caching()
+    except RuntimeError:
+        _say_once_that_nothing_is_cached()
+    return cast(Function, compiled)
 
 
 def instructions(argument_count: int, emit: Callable[..., None]) -> Any:
