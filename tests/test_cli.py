@@ -97,6 +97,15 @@ def test_a_mel_file_is_the_mel_of_its_spec(tmp_path: Path) -> None:
     assert saved.samples == wave.shape[-1]
 
 
+def test_a_mel_at_another_rate(tmp_path: Path) -> None:
+    sound(tmp_path / "in.wav", rate=48000, seconds=0.4)
+    given = ["mel", str(tmp_path / "in.wav"), "-o", str(tmp_path / "mel.safetensors"), "--sample-rate", "44100"]
+    assert main(given) == 0
+    saved = read_mel(tmp_path / "mel.safetensors")
+    assert saved.spec is not None
+    assert (saved.spec.sample_rate, saved.samples) == (44100, 17640)
+
+
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 @pytest.mark.parametrize(("rate", "channels", "wanted"), [(48000, 2, None), (44100, 1, 48000), (22050, 3, 32000)])
 def test_sound_through_a_vocoder_keeps_channels_and_length(
@@ -246,11 +255,32 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "npy without a spec": (lambda t: ["vocode", str(_mel(t)), "-o", f"{t}/o.wav"], "give --spec or --vocoder"),
     "unknown preset": (lambda t: ["mel", str(GUITAR), "-o", f"{t}/o.npy", "--spec", "hifigan"], "hifigan"),
     "unknown ending": (lambda t: ["vocode", str(GUITAR), "-o", f"{t}/o.ogg"], ".ogg"),
+    "a rate that is not the spec's": (
+        lambda t: [
+            "mel",
+            str(GUITAR),
+            "-o",
+            f"{t}/o.npy",
+            "--spec",
+            "hifigan_22khz_80band_256x",
+            "--sample-rate",
+            "8000",
+        ],
+        "this mel is of 22050 Hz",
+    ),
+    "a rate beyond all": (
+        lambda t: ["vocode", str(GUITAR), "-o", f"{t}/o.wav", "--sample-rate", "99999999999"],
+        "at most 2147483647",
+    ),
+    "a folder": (lambda t: ["vocode", str(t), "-o", f"{t}/o.wav"], "a folder; give the path of a sound file"),
     "mel ending": (lambda t: ["mel", str(GUITAR), "-o", f"{t}/o.pt"], ".pt"),
     "folder missing": (lambda t: ["vocode", str(GUITAR), "-o", f"{t}/none/o.wav"], "none"),
     "standard input without raw": (lambda t: ["vocode", "-", "-o", f"{t}/o.wav"], "with --raw only"),
     "raw without a vocoder": (lambda _: ["vocode", "-", "--raw"], "--raw --vocoder NAME"),
-    "no checkpoint": (lambda t: ["convert", f"{t}/g", "--config", f"{t}/c.json", "-o", f"{t}/o.safetensors"], "c.json: cannot be read"),
+    "no checkpoint": (
+        lambda t: ["convert", f"{t}/g", "--config", f"{t}/c.json", "-o", f"{t}/o.safetensors"],
+        "c.json: cannot be read",
+    ),
     "not downloaded": (
         lambda t: ["download", "bigvgan_v2_44khz_128band_512x", "--local-files-only", "--cache-dir", str(t / "c")],
         "load it once online",

@@ -254,3 +254,20 @@ def test_what_does_not_fit_is_refused_from_every_way_in(tmp_path: Path) -> None:
         unpack(checkpoints.pack(one))
     with pytest.raises(CheckpointError, match=message):
         build(one)
+
+
+def test_a_file_that_load_would_not_know_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(melvoc.CheckpointError, match="mine.bin: a melvoc file ends in .safetensors"):
+        melvoc.save(VOCODERS["bigvgan_v1_tiny"], tmp_path / "mine.bin")
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_vocoders_are_saved() -> None:
+    with pytest.raises(melvoc.CheckpointError, match="'x' is a str, but only a melvoc.Vocoder can be saved"):
+        melvoc.to_bytes("x")  # type: ignore[arg-type]
+
+
+def test_a_file_needs_no_network(tmp_path: Path) -> None:
+    melvoc.save(VOCODERS["bigvgan_v1_tiny"], tmp_path / "mine.safetensors")
+    voc = melvoc.load(tmp_path / "mine.safetensors", local_files_only=True, cache_dir=tmp_path)
+    assert voc.name == "bigvgan_v1_tiny"

@@ -201,3 +201,23 @@ def test_weights_that_change_are_used() -> None:
     after = voc.mel_to_waveform(mel)
     assert float((after - before).abs().max()) > 1e-4
     torch.testing.assert_close(after, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 44100.0, "44100", True, 2**31])
+def test_a_sample_rate_is_a_whole_number(rate: object) -> None:
+    voc = Tone()
+    for call in (
+        lambda: voc.mel_to_waveform(torch.zeros(40, 9), sample_rate=rate),  # type: ignore[arg-type]
+        lambda: voc.mel(torch.zeros(9000), sample_rate=rate),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(melvoc.SpecError, match="sample_rate=.*, but it is a whole number of Hz"):
+            call()
+
+
+def test_what_is_no_tensor_and_a_batch_of_none() -> None:
+    with pytest.raises(melvoc.SpecError, match="the waveform is a list, but it is a torch.Tensor"):
+        Tone().mel([0.0] * 9000)  # type: ignore[arg-type]
+    with pytest.raises(melvoc.SpecError, match="a batch of none; give at least one mel"):
+        Tone().mel_to_waveform(torch.zeros(0, 40, 9))
+    with pytest.raises(melvoc.SpecError, match="lengths=5, but it is a list of frame counts"):
+        Tone().mel_to_waveform(torch.zeros(40, 9), lengths=5)  # type: ignore[arg-type]

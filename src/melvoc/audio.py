@@ -123,7 +123,8 @@ class AudioReader:
 
         self.path = os.fspath(path)
         if not Path(self.path).is_file():
-            raise MelvocError(f"{self.path}: no such file; give the path of a sound file")
+            what = "a folder" if Path(self.path).is_dir() else "no such file"
+            raise MelvocError(f"{self.path}: {what}; give the path of a sound file")
         try:
             self._file: Any = soundfile.SoundFile(self.path)
         except (soundfile.SoundFileError, OSError) as error:

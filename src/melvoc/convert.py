@@ -150,7 +150,8 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
             return dict(load_file(source))
         content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = _first_line(error)
+        found = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        reason = f"it wants {found[1]}" if found else _first_line(error).partition("Re-running")[0].strip()
         raise CheckpointError(
             f"{source}: this pickle asks for more than tensors, or is damaged ({reason}); melvoc reads weights only "
             "and runs nothing that a file brings along. Ask its author for safetensors"

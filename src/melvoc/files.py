@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -22,6 +23,8 @@ def save(vocoder: Vocoder, path: str | os.PathLike[str]) -> None:
     Raises:
         CheckpointError: a vocoder that is not melvoc's own, or a file that cannot be written.
     """
+    if Path(os.fsdecode(path)).suffix != ".safetensors":
+        raise CheckpointError(f"{os.fsdecode(path)}: a melvoc file ends in .safetensors; load would not know it else")
     checkpoints.write(describe(vocoder), path)
 
 

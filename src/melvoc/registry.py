@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from melvoc.errors import CheckpointError, MelvocError, PluginError, UnknownVocoderError
-from melvoc.models import pick_device
+from melvoc.models import floating, pick_device
 from melvoc.published import PUBLISHED
 from melvoc.spec import MelSpec
 from melvoc.vocoder import Vocoder
@@ -162,7 +162,9 @@ def load(
         options["cache_dir"] = cache_dir
     if local_files_only:
         options["local_files_only"] = True
-    name, place = os.fspath(name_or_path), pick_device(device)
+    if dtype is not None:
+        floating(dtype)
+    name, place = os.fsdecode(name_or_path), pick_device(device)
     if name.startswith("hf://"):
         from melvoc.hub import load_repository
 
@@ -170,6 +172,8 @@ def load(
     if _is_path(name_or_path):
         from melvoc.files import load_file
 
+        for unneeded in ("cache_dir", "local_files_only"):  # a file is there: nothing is fetched or cached
+            options.pop(unneeded, None)
         return call(load_file, name, place, dtype, options)
     claim = resolve(name, installed())
     factory = _factory(claim)

@@ -58,8 +58,9 @@ class VocoderStream:
         resampled = self.sample_rate != spec.sample_rate
         self._resampler = Resampler(spec.sample_rate, self.sample_rate) if resampled else None
         samples = delay if not self._guessed else (exact - self._guessed) * spec.hop_length
-        self.latency_frames = exact - self._guessed
+        self._waited = exact - self._guessed
         self.latency_samples = self._resampler.delay(samples) if self._resampler else samples
+        self.latency_frames = -(-self.latency_samples * spec.sample_rate // (self.sample_rate * spec.hop_length))
         self._batch: int | None = None
         self._frames = 0  # pushed so far
         self._final = 0  # samples that the machine has given
@@ -160,7 +161,7 @@ class VocoderStream:
         """The samples after the final ones, up to the look-ahead, as if the last frame went on."""
         assert self._machine is not None
         wave = self._machine.fork()(frame.expand(-1, -1, self._guessed), False)
-        wanted = (self._frames - self.latency_frames) * self._spec.hop_length - self._final
+        wanted = (self._frames - self._waited) * self._spec.hop_length - self._final
         return wave[..., : max(0, wanted)]
 
     def _resample(self, wave: Tensor, last: bool) -> Tensor:

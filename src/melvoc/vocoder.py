@@ -8,6 +8,7 @@ expression of nodes (`melvoc.nn.graph`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -116,9 +117,12 @@ class Vocoder(nn.Module):
         Raises:
             SpecError: a waveform of another shape or type, with NaN or Inf, or shorter than the padding.
         """
-        waveform = waveform.to(self.device)
-        if sample_rate is not None and sample_rate != self.sample_rate:
-            waveform = resample(waveform, sample_rate, self.sample_rate)
+        if not isinstance(waveform, Tensor):
+            kind = type(waveform).__name__
+            raise SpecError(f"the waveform is a {kind}, but it is a torch.Tensor; torch.as_tensor makes one")
+        rate, waveform = self._rate(sample_rate), waveform.to(self.device)
+        if rate != self.sample_rate:
+            waveform = resample(waveform, rate, self.sample_rate)
         return self._analysis[0].to(self.device)(waveform)  # type: ignore[no-any-return]
 
     @torch.no_grad()
@@ -152,7 +156,7 @@ class Vocoder(nn.Module):
         if spec is not None:
             self._match(spec)
         mel = batch_mel(mel, self.spec)
-        rate = self.sample_rate if sample_rate is None else sample_rate
+        rate = self._rate(sample_rate)
         total = _resampled(self.spec.samples(mel.shape[-1]), self.sample_rate, rate)
         wave_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
         wave = torch.zeros(mel.shape[0], 1, total, dtype=wave_dtype, device=self.device)
@@ -182,8 +186,15 @@ class Vocoder(nn.Module):
             device=self.device,
             dtype=self.mel_dtype,
             lookahead_frames=lookahead_frames,
-            sample_rate=sample_rate,
+            sample_rate=self._rate(sample_rate),
         )
+
+    def _rate(self, sample_rate: int | None) -> int:
+        if sample_rate is None:
+            return self.sample_rate
+        if isinstance(sample_rate, bool) or not isinstance(sample_rate, Integral) or not 1 <= sample_rate < 2**31:
+            raise SpecError(f"sample_rate={sample_rate!r}, but it is a whole number of Hz from 1 to {2**31 - 1}")
+        return int(sample_rate)
 
     def _match(self, spec: MelSpec) -> None:
         if not isinstance(spec, MelSpec):
@@ -199,7 +210,8 @@ class Vocoder(nn.Module):
 
     def _synthesize(self, mel: Tensor, block_frames: int | None) -> Tensor:
         """`[B, n_mels, T]`, T >= 1, to `[B, 1, T * hop_length]` in [-1, 1]: in blocks where the vocoder streams."""
-        if block_frames is not None and (type(block_frames) is not int or block_frames < 1):
+        whole = isinstance(block_frames, Integral) and not isinstance(block_frames, bool)
+        if block_frames is not None and not (whole and block_frames >= 1):
             raise SpecError(f"block_frames={block_frames!r}, but a block has a whole number of frames, at least 1")
         expected = (mel.shape[0], 1, self.spec.samples(mel.shape[-1]))
         if not self.can_stream:
@@ -217,7 +229,7 @@ class Vocoder(nn.Module):
         done = 0
         with torch.inference_mode():
             machine = self.engine().open(self.graph())
-            blocks = mel.split(block_frames or self.block_frames, dim=-1)
+            blocks = mel.split(int(block_frames or self.block_frames), dim=-1)
             for number, block in enumerate(blocks, start=1):
                 piece = machine(block, number == len(blocks))
                 if count := piece.shape[-1]:
@@ -237,7 +249,10 @@ def _groups(lengths: Sequence[int] | Tensor | None, mel: Tensor) -> list[tuple[i
     batch, frames = mel.shape[0], mel.shape[-1]
     if lengths is None:
         return [(frames, list(range(batch)))]
-    counts = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths)
+    counts = lengths.tolist() if isinstance(lengths, Tensor) else lengths
+    if not isinstance(counts, Sequence) and not hasattr(counts, "__iter__"):
+        raise SpecError(f"lengths={lengths!r}, but it is a list of frame counts, one a mel")
+    counts = list(counts)
     if len(counts) != batch:
         raise SpecError(f"lengths has {len(counts)} entries for {batch} mels; give one number of frames a mel")
     groups: dict[int, list[int]] = {}

@@ -7,6 +7,7 @@ never beside an error. Ctrl-C is exit code 130, and leaves no half-written file.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import warnings
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for an error, 130 for Ctrl-C.
     """
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its retries; an error of ours says it all
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:

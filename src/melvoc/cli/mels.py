@@ -13,6 +13,7 @@ from melvoc.errors import MelvocError
 from melvoc.mel import MelSpectrogram
 from melvoc.mel_file import write_mel
 from melvoc.resample import Resampler
+from melvoc.spec import MelSpec
 
 
 def add_parser(commands: Any) -> None:
@@ -22,6 +23,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help=".safetensors (with the spec) or .npy")
     parser.add_argument("--spec", help="a preset's name, or a .json of MelSpec fields")
     parser.add_argument("--vocoder", help="the mel of this vocoder: a name, a melvoc file, hf://owner/repo")
+    parser.add_argument("--sample-rate", type=int, help="of the mel in Hz (default: the spec's, else the input's)")
     add_fetching(parser)
     parser.set_defaults(run=run, device="cpu", dtype=None)
 
@@ -31,10 +33,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.spec and arguments.vocoder:
         raise MelvocError("--spec and --vocoder both say which mel is wanted; give one of them")
     with AudioReader(arguments.input) as reader:
-        if arguments.vocoder:
-            spec = load(arguments, arguments.vocoder).spec
-        else:
-            spec = read_spec(arguments.spec) if arguments.spec else default_spec(reader.sample_rate)
+        spec, rate = choose_spec(arguments, reader.sample_rate), arguments.sample_rate
+        if rate not in (None, spec.sample_rate):
+            raise MelvocError(
+                f"--sample-rate {rate}, but this mel is of {spec.sample_rate} Hz; leave --sample-rate away"
+            )
         resampler, analysis = Resampler(reader.sample_rate, spec.sample_rate), MelSpectrogram(spec).stream()
         parts, read, samples = [], 0, 0
         for block in reader.blocks():
@@ -50,3 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     write_mel(arguments.output, mel, spec, samples=samples)
     print(f"{arguments.output}: {mel.shape[0]} x {mel.shape[1]} bands x {mel.shape[2]} frames at {spec.sample_rate} Hz")
     return 0
+
+
+def choose_spec(arguments: argparse.Namespace, sample_rate: int) -> MelSpec:
+    """Of the mel that was asked for, for a file of the given rate."""
+    if arguments.vocoder:
+        return load(arguments, arguments.vocoder).spec
+    if arguments.spec:
+        return read_spec(arguments.spec)
+    return default_spec(sample_rate if arguments.sample_rate is None else arguments.sample_rate)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import melvoc
 from melvoc.audio import AudioReader, AudioWriter, to_pcm16
-from melvoc.cli.common import add_loading, default_spec, load, read_spec
+from melvoc.cli.common import DTYPES, add_loading, default_spec, load, read_spec
 from melvoc.errors import MelvocError
 from melvoc.mel import MelSpectrogram
 from melvoc.mel_file import read_mel
@@ -52,8 +53,8 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Choose the way in."""
-    if arguments.sample_rate is not None and arguments.sample_rate < 1:
-        raise MelvocError(f"--sample-rate {arguments.sample_rate}: a sample rate is at least 1 Hz")
+    if arguments.sample_rate is not None and not 1 <= arguments.sample_rate < 2**31:
+        raise MelvocError(f"--sample-rate {arguments.sample_rate}: a sample rate is at least 1 Hz, at most {2**31 - 1}")
     if arguments.block_frames is not None and arguments.block_frames < 1:
         raise MelvocError(f"--block-frames {arguments.block_frames}: a block has at least 1 frame")
     if arguments.raw:
@@ -73,7 +74,7 @@ def choose(arguments: argparse.Namespace, spec: Any) -> Vocoder:
     """The vocoder asked for, or Griffin-Lim for the spec."""
     if arguments.vocoder and arguments.vocoder != "griffinlim":
         return load(arguments, arguments.vocoder)
-    return load(arguments, "griffinlim", spec=spec)
+    return melvoc.load("griffinlim", device=arguments.device, dtype=DTYPES.get(arguments.dtype), spec=spec)
 
 
 def vocode_mel(arguments: argparse.Namespace) -> None:
@@ -110,7 +111,7 @@ def vocode_sound(arguments: argparse.Namespace) -> None:
             pieces = (
                 _streamed(vocoder, source, reader, rate)
                 if vocoder.can_stream
-                else _whole(vocoder, source, reader, rate)
+                else _whole(vocoder, source, reader, rate, arguments.block_frames)
             )
             for piece in pieces:
                 taken = -(-source.samples * rate // reader.sample_rate)
@@ -165,7 +166,9 @@ def _streamed(vocoder: Vocoder, source: Counted, reader: AudioReader, rate: int)
         yield stream.flush()[:, 0].cpu()
 
 
-def _whole(vocoder: Vocoder, source: Counted, reader: AudioReader, rate: int) -> Iterator[Tensor]:
+def _whole(
+    vocoder: Vocoder, source: Counted, reader: AudioReader, rate: int, block_frames: int | None
+) -> Iterator[Tensor]:
     """The same at once, for vocoders that need the whole mel."""
     blocks = list(source)
     if not source.samples:
@@ -175,7 +178,8 @@ def _whole(vocoder: Vocoder, source: Counted, reader: AudioReader, rate: int) ->
     wave = resampler(wave[:, None], True)[:, 0]
     zeros = torch.zeros(reader.channels, _padding(wave.shape[-1], vocoder.spec.hop_length, vocoder.spec.n_fft))
     mel = vocoder.mel(torch.cat([wave, zeros], dim=-1))
-    yield vocoder.mel_to_waveform(mel, spec=vocoder.spec, sample_rate=rate)[:, 0].cpu()
+    wave = vocoder.mel_to_waveform(mel, spec=vocoder.spec, sample_rate=rate, block_frames=block_frames)
+    yield wave[:, 0].cpu()
 
 
 def run_raw(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from melvoc.checkpoint import Checkpoint, check_finite
-from melvoc.errors import CheckpointError, MelvocError
+from melvoc.errors import CheckpointError, MelvocError, SpecError
 from melvoc.nn.precision import HALF, automatic_dtype
 from melvoc.vocoder import Vocoder
 
@@ -85,19 +85,22 @@ def build(
 
     network = empty_network(checkpoint)
     place = pick_device(device)
-    kind = automatic_dtype(checkpoint.architecture, place) if dtype is None else _floating(dtype)
+    kind = automatic_dtype(checkpoint.architecture, place) if dtype is None else floating(dtype)
     loaded = torch.float32 if kind in HALF else kind  # a half type is taken on below, where it does no harm
     tensors = {key: tensor.to(place, loaded) for key, tensor in checkpoint.tensors.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
-    vocoder = NeuralVocoder(
-        network.eval().requires_grad_(False),  # type: ignore[arg-type]
-        name=checkpoint.name,
-        spec=checkpoint.spec,
-        engine=engine,
-        memory=memory,
-        licence=checkpoint.licence,
-        provenance=checkpoint.provenance,
-    )
+    try:
+        vocoder = NeuralVocoder(
+            network.eval().requires_grad_(False),  # type: ignore[arg-type]
+            name=checkpoint.name,
+            spec=checkpoint.spec,
+            engine=engine,
+            memory=memory,
+            licence=checkpoint.licence,
+            provenance=checkpoint.provenance,
+        )
+    except SpecError as error:
+        raise CheckpointError(f"{checkpoint.source}: its configuration and its MelSpec disagree: {error}") from error
     return vocoder.to(place, kind).eval()
 
 
@@ -110,12 +113,12 @@ def empty_network(checkpoint: Checkpoint) -> nn.Module:
     config_class, network_class = architecture(checkpoint.architecture, checkpoint.source)
     try:
         config = config_class.from_dict(checkpoint.config)
-    except (CheckpointError, TypeError) as error:
+        with torch.device("meta"):
+            network = network_class(config)
+    except (CheckpointError, TypeError, RuntimeError) as error:  # RuntimeError: sizes beyond any memory
         raise CheckpointError(
             f"{checkpoint.source}: its configuration is not {checkpoint.architecture}'s: {error}"
         ) from error
-    with torch.device("meta"):
-        network = network_class(config)
     check_tensors(checkpoint, network)
     check_finite(checkpoint)
     return network
@@ -159,6 +162,8 @@ def describe(vocoder: Vocoder) -> Checkpoint:
         return Checkpoint(
             architecture="griffinlim", config=vocoder.options, spec=vocoder.spec, tensors={}, name=vocoder.name
         )
+    if not isinstance(vocoder, Vocoder):
+        raise CheckpointError(f"{vocoder!r} is a {type(vocoder).__name__}, but only a melvoc.Vocoder can be saved")
     if type(vocoder) is not NeuralVocoder:
         raise CheckpointError(
             f"{vocoder.name!r} is a {type(vocoder).__module__}.{type(vocoder).__qualname__}, which melvoc cannot save; "
@@ -175,7 +180,12 @@ def describe(vocoder: Vocoder) -> Checkpoint:
     )
 
 
-def _floating(dtype: torch.dtype) -> torch.dtype:
+def floating(dtype: torch.dtype) -> torch.dtype:
+    """The type, after a look.
+
+    Raises:
+        MelvocError: no floating-point type.
+    """
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise MelvocError(f"dtype={dtype!r}, but it is a floating-point torch.dtype, or None")
     return dtype
