@@ -14,10 +14,10 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "melvoc"
 
 # From the ground up. Modules of one row never import each other, but for a package within itself and the pairs below.
 LAYERS: list[set[str]] = [
-    {"errors", "bands", "presets", "atomic"},
+    {"errors", "bands", "presets", "atomic", "cache"},
     {"spec"},
     {"mel", "mel_check", "resample", "audio", "mel_file", "nn"},
-    {"inversion"},
+    {"inversion", "tuning"},
     {"streaming"},
     {"vocoder"},
     {"checkpoint"},

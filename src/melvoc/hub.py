@@ -19,6 +19,7 @@ import torch
 
 from melvoc import checkpoint as checkpoints
 from melvoc.atomic import replacing
+from melvoc.cache import cache_folder as cache_folder
 from melvoc.checkpoint import Checkpoint, is_melvoc_file
 from melvoc.convert import assemble, convert
 from melvoc.errors import CheckpointError, DownloadError
@@ -32,17 +33,6 @@ PAIRS = (  # weights (a pattern) and configuration of published generators, in t
     (r"(generator|g_)[^/]*", "config.json"),
     (r"pytorch_model\.bin", "config.yaml"),
 )
-
-
-def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """melvoc's own cache: `cache_dir/melvoc`, else MELVOC_CACHE, else the platform's cache folder."""
-    if cache_dir is not None:
-        return Path(cache_dir) / "melvoc"
-    if named := os.environ.get("MELVOC_CACHE"):
-        return Path(named)
-    from platformdirs import user_cache_dir
-
-    return Path(user_cache_dir("melvoc", appauthor=False))
 
 
 def load_published(

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from melvoc import __version__
-from melvoc.hub import cache_folder
+from melvoc.cache import cache_folder
+from melvoc.errors import MelvocError
 from melvoc.models import pick_device
 from melvoc.registry import installed
+from melvoc.tuning import costs_file, save_costs, tuned_costs
 
 PACKAGES = (
     "torch",
@@ -37,13 +39,16 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what there is."""
+    """Print what there is, after a measurement if one is wanted."""
+    if arguments.tune:
+        _tune()
     print(f"melvoc {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for name in PACKAGES:
         print(f"{name}: {_state(name)}")
     device = pick_device("auto")
     print(f"device: {device}, {torch.get_num_threads()} threads")
     print(f"engine: {_engine(device)}")
+    print(f"costs: {_costs()}")
     cache = cache_folder()
     files = [path for path in cache.rglob("*.safetensors") if path.is_file()] if cache.is_dir() else []
     print(f"cache: {cache}, {len(files)} models, {sum(path.stat().st_size for path in files) / 1e6:.0f} MB")
@@ -64,6 +69,30 @@ def _state(name: str) -> str:
     except Exception as error:
         return f"{number}, does not import ({' '.join(str(error).split())[:120]}); melvoc does not need it to start"
     return number
+
+
+def _tune() -> None:
+    try:
+        from melvoc.nn.cpu.tune import measure
+    except ImportError as error:
+        raise MelvocError(
+            f"numba cannot be imported ({error}), so there is nothing to measure; install numba"
+        ) from error
+    costs = measure()
+    print(
+        f"measured, {torch.get_num_threads()} threads: {2e-9 / max(costs.multiply, 1e-15):.0f} GFLOP/s of products, "
+        f"{1e-9 / max(costs.stream, 1e-15):.0f} GB/s of weights, {costs.element * 1e9:.3f} ns an element of a transform"
+    )
+    try:
+        save_costs(costs)
+    except OSError as error:
+        raise MelvocError(f"{costs_file()} cannot be written ({error}); name a folder in MELVOC_CACHE") from error
+
+
+def _costs() -> str:
+    if tuned_costs() is None:
+        return "typical ones ('melvoc doctor --tune' measures those of this machine, in a few seconds)"
+    return f"measured on this machine, {costs_file()}"
 
 
 def _engine(device: torch.device) -> str:

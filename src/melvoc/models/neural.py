@@ -17,6 +17,7 @@ from melvoc.nn.forks import torch_alone_after_fork
 from melvoc.nn.graph import Engine, Node
 from melvoc.nn.precision import HALF, float32_parameters
 from melvoc.spec import MelSpec
+from melvoc.tuning import tuned_costs
 from melvoc.vocoder import Vocoder
 
 SMALL = 2_000_000  # weights: HiFi-GAN V2's and V3's are fewer
@@ -107,7 +108,7 @@ class NeuralVocoder(Vocoder):
         if self.device.type == "cpu" and self.dtype == torch.float32:
             from melvoc.nn.cpu import make_cpu_engine
 
-            return make_cpu_engine(self.memory)
+            return make_cpu_engine(self.memory, tuned_costs())
         if self.device.type == "cuda":
             from melvoc.nn.cuda import make_cuda_engine
 

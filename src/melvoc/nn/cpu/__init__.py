@@ -2,7 +2,7 @@
 
 - `vector`: vectors in numba kernels; `threads`: kernels on several threads.
 - `rows`: how signals lie in memory; `snake`, `gemm`, `transform`, `tiles`: the kernels; `conv`: convolutions from them.
-- `plan`: which way to convolve; `machines`, `engine`: the networks' nodes.
+- `plan`: which way to convolve, `tune`: what that costs on a machine; `machines`, `engine`: the networks' nodes.
 """
 
 from __future__ import annotations
@@ -11,23 +11,25 @@ import functools
 import logging
 from typing import Literal
 
+from melvoc.nn.cpu.plan import CostModel
 from melvoc.nn.graph import Engine
 
 _logger = logging.getLogger(__name__)
 
 
-def make_cpu_engine(memory: Literal["auto", "low"] = "auto") -> Engine:
+def make_cpu_engine(memory: Literal["auto", "low"] = "auto", costs: CostModel | None = None) -> Engine:
     """The fast engine, or the plain one where numba cannot be imported.
 
     Args:
         memory: "auto", or "low" to hold less than 1.3 times the weights, slower.
+        costs: of this machine, as `tune` measures them; None for typical ones.
     """
     try:
         from melvoc.nn.cpu.engine import CpuEngine
     except ImportError as error:
         _say_once(f"numba cannot be imported ({error}); synthesis on the CPU uses plain torch, which is slower")
         return Engine()
-    return CpuEngine(memory=memory)
+    return CpuEngine(memory=memory, costs=costs)
 
 
 @functools.cache

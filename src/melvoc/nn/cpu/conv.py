@@ -87,9 +87,9 @@ class Convolution:
         tiles = batch * self.dilation * per_phase
         chunk = min(cached_tiles(transform, weights.inputs, outputs), max(24, tiles // 96 * 12))  # eight jobs or more
         if weights.rate == 1 and chunk and tiles >= 2 * chunk:
-            groups = list(weights.groups(transform, workspace))
-            if len(groups) == 1:
-                self._cached(transform, groups[0], per_phase, chunk, window, out, extra)
+            group = next(weights.groups(transform, workspace))
+            if group.panels == weights.panels:
+                self._cached(transform, group, per_phase, chunk, window, out, extra)
                 return
         input_step, output_step = slot_step(weights.inputs * tiles), slot_step(outputs * tiles)
         inputs = workspace.take("input slots", products * input_step // 4).data_ptr()

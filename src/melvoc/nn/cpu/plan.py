@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from dataclasses import dataclass
 
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
@@ -16,11 +18,20 @@ class CostModel:
         multiply: seconds a multiply-add of a product, all threads together.
         stream: seconds a byte of weights that come from memory.
         element: seconds an element that a transform reads or writes.
+
+    Raises:
+        ValueError: a cost that is no number of seconds.
     """
 
     multiply: float = 1.2e-11
     stream: float = 3e-11
     element: float = 1.2e-10
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if type(value) is not float or not 0 <= value < math.inf:
+                raise ValueError(f"{field.name}={value!r}, but it is a number of seconds, a float of 0 or more")
 
     def direct(self, taps: int, inputs: int, outputs: int, rows: int) -> float:
         """Of a direct convolution of so many rows in all, blocks of eight channels."""
