@@ -25,7 +25,7 @@ class CostModel:
 
     multiply: float = 1.2e-11
     stream: float = 3e-11
-    element: float = 1.2e-10
+    element: float = 1.4e-10
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
