@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -28,10 +27,10 @@ class CostModel:
     element: float = 1.4e-10
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+        for name in ("multiply", "stream", "element"):
+            value = getattr(self, name)
             if type(value) is not float or not 0 <= value < math.inf:
-                raise ValueError(f"{field.name}={value!r}, but it is a number of seconds, a float of 0 or more")
+                raise ValueError(f"{name}={value!r}, but it is a number of seconds, a float of 0 or more")
 
     def direct(self, taps: int, inputs: int, outputs: int, rows: int) -> float:
         """Of a direct convolution of so many rows in all, blocks of eight channels."""
