@@ -74,8 +74,8 @@ class BigVGAN(nn.Module):
         self.activation_post = config.snake(channels)
         self.conv_post = Conv1d(channels, 1, 7, bias=config.use_bias_at_final)
         for module in [*self.ups.modules(), *self.resblocks.modules(), self.conv_post]:
-            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
-                nn.init.normal_(module.weight, 0.0, 0.01)  # as published; without effect on the meta device
+            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d) and not module.weight.is_meta:
+                nn.init.normal_(module.weight, 0.0, 0.01)  # as published; on meta it would import torch._dynamo, in 1 s
         branches = iter([block.graph for block in resblocks])
         nodes: list[Node] = [self.conv_pre]
         for up in ups:
