@@ -30,9 +30,9 @@ class Coefficients:
 
     def __init__(self, layer: AliasFreeSnake) -> None:
         with torch.inference_mode():
-            frequency, factor = layer.act.coefficients()
+            frequency, factor = copy.deepcopy(layer.act).double().coefficients()
             blocks = blocks_of(len(frequency))
-            turns = frequency.double() / math.pi
+            turns = frequency / math.pi
             rows = torch.zeros(3, blocks * LANES)
             rows[0, : len(turns)] = turns.float()
             rows[1, : len(turns)] = (turns - turns.float().double()).float()
