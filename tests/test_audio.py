@@ -168,7 +168,7 @@ def test_a_file_is_replaced_when_the_new_one_is_whole(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(MelvocError, match=r"none\.wav: no such file"):
         read(tmp_path / "none.wav")
-    with pytest.raises(MelvocError, match="no such file"):
+    with pytest.raises(MelvocError, match="a folder; give the path of a sound file"):
         read(tmp_path)
 
 

@@ -46,10 +46,20 @@ def batch_mel(mel: Tensor, spec: MelSpec, *, empty: bool = False) -> Tensor:
     if mel.shape[1] != spec.n_mels:
         hint = "it looks transposed: pass mel.transpose(-1, -2)" if mel.shape[2] == spec.n_mels else "check its spec"
         raise SpecError(f"the mel is {shape}, {mel.shape[1]} bands, but this spec has n_mels={spec.n_mels}; {hint}")
-    if not mel.shape[0]:
-        raise SpecError(f"the mel is {shape}, a batch of none; give at least one mel")
     if not (mel.shape[2] or empty):
         raise SpecError(f"the mel is {shape}, without a frame; give at least one")
+    return mel
+
+
+def rows_of(mel: Tensor, spec: MelSpec, *, empty: bool = False) -> Tensor:
+    """`batch_mel`, of at least one mel.
+
+    Raises:
+        SpecError: as `batch_mel`, or a batch of none.
+    """
+    mel = batch_mel(mel, spec, empty=empty)
+    if not mel.shape[0]:
+        raise SpecError(f"the mel is {list(mel.shape)}, a batch of none; give at least one mel")
     return mel
 
 

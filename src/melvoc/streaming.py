@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from melvoc.errors import MelvocError, SpecError
-from melvoc.mel_check import batch_mel, check_piece
+from melvoc.mel_check import check_piece, rows_of
 from melvoc.nn.graph import Machine
 from melvoc.resample import Resampler
 from melvoc.spec import MelSpec
@@ -82,7 +82,7 @@ class VocoderStream:
             MelvocError: the stream was flushed, closed, or failed before.
         """
         self._alive()
-        mel = batch_mel(mel, self._spec, empty=True)
+        mel = rows_of(mel, self._spec, empty=True)
         if self._batch is not None and mel.shape[0] != self._batch:
             raise SpecError(f"this piece has a batch of {mel.shape[0]}, but the stream began with {self._batch}")
         check_piece(mel, self._spec)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from melvoc.errors import MelMismatchError, MelvocError, PluginError, SpecError
 from melvoc.mel import MelSpectrogram
-from melvoc.mel_check import batch_mel, check_mel
+from melvoc.mel_check import check_mel, rows_of
 from melvoc.nn.graph import Engine, Node
 from melvoc.resample import resample
 from melvoc.spec import MelSpec
@@ -155,7 +155,7 @@ class Vocoder(nn.Module):
         """
         if spec is not None:
             self._match(spec)
-        mel = batch_mel(mel, self.spec)
+        mel = rows_of(mel, self.spec)
         rate = self._rate(sample_rate)
         total = _resampled(self.spec.samples(mel.shape[-1]), self.sample_rate, rate)
         wave_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
