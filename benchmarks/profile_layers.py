@@ -23,7 +23,7 @@ from torch import Tensor
 
 from melvoc.models.neural import NeuralVocoder
 from melvoc.nn import graph
-from melvoc.nn.cpu import conv, gemm, rows, snake, tiles, weights
+from melvoc.nn.cpu import conv, gemm, rows, snake, tanh, tiles, weights
 from melvoc.nn.cpu.engine import CpuEngine
 from melvoc.nn.cpu.plan import CostModel
 from melvoc.nn.cpu.rows import Workspace
@@ -40,6 +40,8 @@ KINDS = {
     tiles.convolve_tiles: "transforms in cache (tiles, products and slots)",
     snake.snake: "snake",
     rows.pass_over: "passes",
+    rows.fill: "windows (context, leaky ReLU)",
+    tanh.tanh: "borders",
     rows.gather: "borders",
     rows.scatter: "borders",
 }
@@ -68,7 +70,7 @@ class Profile:
     def kernel(self, function: Any, arguments: tuple[Any, ...], seconds: float) -> None:
         """One kernel has run."""
         kind = self.kind if self.kind == PREPARATION else KINDS.get(function) or self.kind or "other"
-        blocks = {snake.snake: 0, rows.pass_over: 1}.get(function)
+        blocks = {snake.snake: 0, rows.pass_over: 1, rows.fill: 0}.get(function)
         stage = self.stage or ("ends" if blocks is None else str(arguments[blocks] * LANES))
         self.seconds[kind, stage] += seconds
         if kind != PREPARATION:

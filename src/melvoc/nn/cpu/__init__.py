@@ -1,7 +1,7 @@
 """The engine for CPUs.
 
-- `vector`: vectors in numba kernels; `threads`: kernels on several threads.
-- `rows`: how signals lie in memory; `snake`, `gemm`, `transform`, `tiles`: the kernels; `conv`: convolutions from them.
+- `compile`: kernels in machine code; `atomics`, `vector`: what they are written in; `threads`: who runs them.
+- `rows`: how signals lie in memory; `snake`, `gemm`, `transform`, `tiles`, `tanh`: the kernels; `conv`: convolutions.
 - `plan`: which way to convolve, `tune`: what that costs on a machine; `machines`, `engine`: the networks' nodes.
 """
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from melvoc.nn.cpu import gemm
 from melvoc.nn.cpu.plan import CostModel
-from melvoc.nn.cpu.rows import Workspace, steps
-from melvoc.nn.cpu.threads import TEAM
+from melvoc.nn.cpu.rows import Workspace, constant, steps
+from melvoc.nn.cpu.threads import SHARED, TEAM
 from melvoc.nn.cpu.tiles import convolve_tiles, slots_to_rows, tiles_to_slots
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
 from melvoc.nn.cpu.vector import LANES, ROW_BYTES
@@ -21,6 +21,7 @@ from melvoc.nn.layers import Conv1d, ConvTranspose1d
 CACHE_BYTES = 192 * 1024  # of a core's second-level cache, for the input of a product
 WEIGHT_BYTES = 1000 * 1024  # of a core's second-level cache, for the weights of convolutions in one go
 SLOT_BYTES = 256 * 1024  # and for their slots
+FEW = 10 * SHARED  # vector operations of a convolution that is better off in one run than on several threads
 ZEROS = torch.zeros(64)
 
 
@@ -42,7 +43,9 @@ class Convolution:
         if layer.bias is not None:
             self.bias[: layer.out_channels] = layer.bias.detach()
 
-    def run(self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace) -> None:
+    def run(
+        self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace, *, slope: float | None = None
+    ) -> None:
         """Convolve.
 
         Args:
@@ -50,16 +53,18 @@ class Convolution:
             out: `[B, blocks, N * rate, 8]`, N at least 1; it is written.
             extra: what is added, at least as many rows; None for nothing.
             workspace: of the calling thread.
+            slope: of a leaky ReLU of the result; None for none.
         """
+        leak = constant(1.0 if slope is None else slope).address
         weights, rows = self.weights, out.shape[2] // self.weights.rate
         outputs = weights.outputs * weights.rate
         transform = self.costs.choose(weights.taps, self.dilation, weights.inputs, outputs, out.shape[0], rows)
         if transform is None:
-            self._direct(window, out, extra, workspace)
+            self._direct(window, out, extra, workspace, leak)
         else:
-            self._transformed(transform, window, out, extra, workspace)
+            self._transformed(transform, window, out, extra, workspace, leak)
 
-    def _direct(self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace) -> None:
+    def _direct(self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace, leak: int) -> None:
         weights = self.weights
         source, source_batch, source_block = steps(window)
         target, out_batch, out_block = steps(out)
@@ -73,12 +78,18 @@ class Convolution:
                 gemm.multiply, jobs, batch, rows, row_chunk, group.panels, panel_chunk, weights.phase_panels,
                 weights.width, source, source_batch, offsets.address, offsets.count, group.tensor.data_ptr(), 0,
                 target, out_batch, ROW_BYTES, weights.rate * ROW_BYTES, out_block, group.first,
-                self.bias.data_ptr(), weights.width * ROW_BYTES, added, extra_batch, extra_row, extra_block,
+                self.bias.data_ptr(), weights.width * ROW_BYTES, added, extra_batch, extra_row, extra_block, leak,
                 vectors=work,
             )  # fmt: skip
 
     def _transformed(
-        self, transform: Transform, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace
+        self,
+        transform: Transform,
+        window: Tensor,
+        out: Tensor,
+        extra: Tensor | None,
+        workspace: Workspace,
+        leak: int,
     ) -> None:
         weights, products = self.weights, transform.products
         batch, rows = out.shape[0], out.shape[2] // weights.rate
@@ -86,10 +97,11 @@ class Convolution:
         per_phase = -(-rows // (self.dilation * transform.outputs))
         tiles = batch * self.dilation * per_phase
         chunk = min(cached_tiles(transform, weights.inputs, outputs), max(24, tiles // 96 * 12))  # eight jobs or more
-        if weights.rate == 1 and chunk and tiles >= 2 * chunk:
+        work = products * tiles * weights.panels * weights.width * weights.inputs * LANES
+        if weights.rate == 1 and chunk and (tiles >= 2 * chunk or work < FEW):
             group = next(weights.groups(transform, workspace))
             if group.panels == weights.panels:
-                self._cached(transform, group, per_phase, chunk, window, out, extra)
+                self._cached(transform, group, per_phase, chunk, window, out, extra, leak)
                 return
         input_step, output_step = slot_step(weights.inputs * tiles), slot_step(outputs * tiles)
         inputs = workspace.take("input slots", products * input_step // 4).data_ptr()
@@ -102,21 +114,20 @@ class Convolution:
             vectors=weights.inputs * tiles * 4 * products,
         )  # fmt: skip
         offsets = offsets_of(1, 0, weights.inputs, tiles * ROW_BYTES)
-        work = products * tiles * weights.panels * weights.width * weights.inputs * LANES
-        nothing = ZEROS.data_ptr()
+        nothing, ones = ZEROS.data_ptr(), constant(1.0).address
         for group in weights.groups(transform, workspace):
             row_chunk, panel_chunk, jobs = division(products, tiles, weights.inputs, group.panels)
             TEAM.run(
                 gemm.multiply, jobs, products, tiles, row_chunk, group.panels, panel_chunk, weights.panels,
                 weights.width, inputs, input_step, offsets.address, offsets.count,
                 group.tensor.data_ptr(), 4 * group.slot_step, slots, output_step, 0, ROW_BYTES, tiles * ROW_BYTES,
-                group.first, nothing, 0, nothing, 0, 0, 0, vectors=work,
+                group.first, nothing, 0, nothing, 0, 0, 0, ones, vectors=work,
             )  # fmt: skip
         added, extra_batch, extra_block, extra_row = extra_steps(extra)
         TEAM.run(
             slots_to_rows, outputs * tile_jobs, TRANSFORMS.index(transform), transform.outputs, outputs, weights.rate,
             batch, self.dilation, per_phase, tile_chunk, slots, output_step, *steps(out), rows,
-            self.bias.data_ptr(), added, extra_batch, extra_block, extra_row,
+            self.bias.data_ptr(), added, extra_batch, extra_block, extra_row, leak, ones,
             vectors=outputs * tiles * 4 * products,
         )  # fmt: skip
 
@@ -129,6 +140,7 @@ class Convolution:
         window: Tensor,
         out: Tensor,
         extra: Tensor | None,
+        leak: int,
     ) -> None:
         """By transforms, a few tiles at a time through all steps."""
         weights, products = self.weights, transform.products
@@ -139,8 +151,8 @@ class Convolution:
             convolve_tiles, -(-tiles // chunk), TRANSFORMS.index(transform), transform.size, transform.outputs,
             products, out.shape[0], self.dilation, per_phase, chunk, *steps(window), window.shape[2], weights.inputs,
             offsets.address, group.tensor.data_ptr(), 4 * group.slot_step, weights.width, weights.panels,
-            *steps(out), out.shape[2], self.bias.data_ptr(), added, extra_batch, extra_block, extra_row,
-            ZEROS.data_ptr(),
+            *steps(out), out.shape[2], self.bias.data_ptr(), added, extra_batch, extra_block, extra_row, leak,
+            ZEROS.data_ptr(), constant(1.0).address,
         )  # fmt: skip
 
 

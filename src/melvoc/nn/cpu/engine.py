@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -24,8 +24,9 @@ from melvoc.nn.cpu.machines import (
 )
 from melvoc.nn.cpu.plan import CostModel
 from melvoc.nn.cpu.rows import Workspace, blocks_of, from_rows, to_rows
+from melvoc.nn.cpu.tanh import TanhMachine
 from melvoc.nn.cpu.weights import Budget
-from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Mean, Node, Residual
+from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Map, Mean, Node, Residual
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
 
@@ -49,25 +50,32 @@ class CpuEngine(Engine):
         """A machine over `[B, C, n]`."""
         if isinstance(node, Chain):
             return self._open_chain(node)
+        if isinstance(node, Map) and node.function is torch.tanh:
+            return TanhMachine()
         native = self._native(node)
         return super().open(node) if native is None else Border(native, node, self)
 
     def _open_chain(self, chain: Chain) -> Machine:
         """Runs of nodes that the engine knows become one machine each."""
         machines: list[Machine] = []
-        run: list[Node] = []
-        for node in [*_flat(chain), None]:
-            if node is not None and self._native(node) is not None:
-                run.append(node)
-                continue
-            if run:
-                whole = Chain(tuple(run))
-                native = self._native(whole)
-                assert native is not None  # each of its nodes is
-                machines.append(Border(native, whole, self))
-                run = []
-            if node is not None:
-                machines.append(super().open(node))
+        nodes: list[Node] = []
+        known: list[Machine] = []
+
+        def close() -> None:
+            if nodes:
+                machines.append(Border(ChainMachine(_sections(known)), Chain(tuple(nodes)), self))
+                nodes.clear()
+                known.clear()
+
+        for node in _flat(chain):
+            native = self._native(node)
+            if native is None:
+                close()
+                machines.append(self.open(node))
+            else:
+                nodes.append(node)
+                known.append(native)
+        close()
         return ChainMachine(machines)
 
     def _native(self, node: Node) -> Machine | None:
@@ -78,31 +86,28 @@ class CpuEngine(Engine):
             same = [section for section in sections if isinstance(section, Section)]
             return ResidualSections(same) if same and len(same) == len(sections) else None
         if isinstance(node, Mean):
-            branches = [self._native(branch) for branch in node.branches]
-            known = [branch for branch in branches if branch is not None]
-            return MeanRows(known) if len(known) == len(branches) else None
+            branches = self._natives(node.branches)
+            return None if branches is None else MeanRows(branches)
         if isinstance(node, Chain):
-            return self._native_chain(_flat(node))
-        if isinstance(node, nn.Module) and not _plain(node):
-            return None
-        if isinstance(node, AliasFreeSnake):
+            parts = self._natives(_flat(node))
+            return None if parts is None else ChainMachine(_sections(parts))
+        if isinstance(node, AliasFreeSnake) and _plain(node):
             return SnakeMachine(self._prepared(node, Coefficients))
-        if isinstance(node, Conv1d) and node.groups == 1:
+        if isinstance(node, Conv1d) and node.groups == 1 and _plain(node):
             return Section(self._prepared(node, self._convolution), None, self.workspace)
-        if isinstance(node, ConvTranspose1d) and node.groups == 1:
+        if isinstance(node, ConvTranspose1d) and node.groups == 1 and _plain(node):
             return UpsamplingMachine(node, self._prepared(node, self._convolution), self.workspace)
         return None
 
-    def _native_chain(self, nodes: list[Node]) -> Machine | None:
-        machines: list[Machine] = []
+    def _natives(self, nodes: Iterable[Node]) -> list[Machine] | None:
+        """A machine for each, or None if one has none."""
+        machines = []
         for node in nodes:
             machine = self._native(node)
             if machine is None:
                 return None
-            if isinstance(machine, Section) and machines:
-                machine.activation = _joined(machines, machine)
             machines.append(machine)
-        return ChainMachine(machines)
+        return machines
 
     def _convolution(self, layer: Conv1d | ConvTranspose1d) -> Convolution:
         return Convolution(layer, self.costs, self.budget)
@@ -114,8 +119,8 @@ class CpuEngine(Engine):
         """
         with self._lock:
             known = self._layers.get(layer)
-            if known is None or known.versions != _versions(list(layer.parameters())):
-                parameters = [parameter.detach() for parameter in layer.parameters()]
+            if known is None or known.versions != _versions(_parameters(layer)):
+                parameters = [parameter.detach() for parameter in _parameters(layer)]
                 known = self._layers[layer] = Prepared(parameters, _versions(parameters), prepare(layer))
             return known.result
 
@@ -185,13 +190,16 @@ class Unbordered(Machine):
         return type(self)(self.machine.fork(), self.channels)
 
 
-def _joined(machines: list[Machine], section: Section) -> SnakeMachine | None:
-    """The snake just before a convolution, taken off the list to run inside its section."""
-    before = machines[-1]
-    if not isinstance(before, SnakeMachine) or section.convolution.slope is not None:
-        return None
-    machines.pop()
-    return before
+def _sections(machines: list[Machine]) -> list[Machine]:
+    """The same, where a snake just before a convolution runs inside its section."""
+    joined: list[Machine] = []
+    for machine in machines:
+        before = joined[-1] if joined else None
+        if isinstance(machine, Section) and isinstance(before, SnakeMachine) and machine.convolution.slope is None:
+            machine.activation = before
+            joined.pop()
+        joined.append(machine)
+    return joined
 
 
 def _flat(node: Node) -> list[Node]:
@@ -222,4 +230,11 @@ def _needs_grad(x: Tensor, node: Node) -> bool:
 
 
 def _plain(layer: nn.Module) -> bool:
-    return all(p.dtype == torch.float32 and p.device.type == "cpu" for p in layer.parameters())
+    return all(p.dtype == torch.float32 and p.device.type == "cpu" for p in _parameters(layer))
+
+
+def _parameters(layer: nn.Module) -> list[Tensor]:
+    """A layer's own, in no time: `Module.parameters` looks through everything, for each call of a vocoder."""
+    if isinstance(layer, Conv1d | ConvTranspose1d):
+        return [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+    return list(layer.parameters())

@@ -6,6 +6,7 @@ direct convolution needs no copy of its input, a transformed one is a product a 
 product an output phase.
 
 The tile of outputs that stays in registers is `height` rows by `width` vectors: 6 x 2 or 4 x 3 fill AVX2's sixteen.
+With AVX-512 two vectors are one register of thirty-two, and a tile is twelve rows high.
 Long sums are summed in parts: one running sum of n products errs by about sqrt(n / 2) roundings, parts of m by
 sqrt(m / 2 + n / 2m).
 """
@@ -15,24 +16,13 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 
-from melvoc.nn.cpu.vector import (
-    INT,
-    LANES,
-    ROW_BYTES,
-    VECTOR,
-    Vec,
-    at,
-    instructions,
-    integer,
-    kernel,
-    load,
-    splat,
-    spread,
-    store,
-    take_job,
-)
+from melvoc.nn.cpu.atomics import take_job
+from melvoc.nn.cpu.compile import instructions, kernel, routine
+from melvoc.nn.cpu.vector import INT, LANES, ROW_BYTES, VECTOR, WIDE, Vec, at, eights, integer, load, spread, store
 
+FAR_WIDER = bool(get_host_cpu_features().get("avx512f"))
 PART = 32  # chunks, of eight products each
 
 
@@ -41,11 +31,14 @@ def block(height: int, width: int) -> Any:
 
     Arguments, addresses and steps in bytes: the first input row, the offsets of the chunks and their number, the
     weights `[chunks, 8, width, 8]`, the output and its steps from row to row and from vector to vector, the bias
-    `[width, 8]`, and what is added (a residual) with its steps.
+    `[width, 8]`, what is added (a residual) with its steps, and the slope of a leaky ReLU of the result (1: none).
     """
+    kind = WIDE if FAR_WIDER and width % 2 == 0 else VECTOR
+    vectors = width * LANES // kind.count
+    zero = ir.Constant(kind, [0.0] * kind.count)
 
     def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
-        rows, offsets, chunks, weights, out, out_row, out_block, bias, extra, extra_row, extra_block = arguments
+        rows, offsets, chunks, weights, out, out_row, out_block, bias, extra, extra_row, extra_block, slope = arguments
         entry = builder.block
         part, loop = builder.append_basic_block("part"), builder.append_basic_block("chunks")
         after, done = builder.append_basic_block("after"), builder.append_basic_block("done")
@@ -54,7 +47,7 @@ def block(height: int, width: int) -> Any:
         first, start = builder.phi(INT), builder.phi(INT)
         first.add_incoming(integer(0), entry)
         start.add_incoming(weights, entry)
-        running = [[builder.phi(VECTOR) for _ in range(width)] for _ in range(height)]
+        running = [[builder.phi(kind) for _ in range(vectors)] for _ in range(height)]
         limit = builder.add(first, integer(PART))
         limit = builder.select(builder.icmp_signed("<", limit, chunks), limit, chunks)
         builder.branch(loop)
@@ -62,49 +55,54 @@ def block(height: int, width: int) -> Any:
         chunk, panel = builder.phi(INT), builder.phi(INT)
         chunk.add_incoming(first, part)
         panel.add_incoming(start, part)
-        sums = [[builder.phi(VECTOR) for _ in range(width)] for _ in range(height)]
+        sums = [[builder.phi(kind) for _ in range(vectors)] for _ in range(height)]
         offset = builder.load(builder.inttoptr(builder.add(offsets, builder.shl(chunk, integer(3))), INT.as_pointer()))
         source = builder.add(rows, offset)
         totals = [[Vec(builder, phi) for phi in line] for line in sums]
         for lane in range(LANES):
-            factors = [load(builder, at(builder, panel, lane * width + v)) for v in range(width)]
+            factors = [
+                load(builder, at(builder, panel, lane * vectors + v, 4 * kind.count), kind) for v in range(vectors)
+            ]
             for i in range(height):
-                value = spread(builder, at(builder, source, 1, i * ROW_BYTES + 4 * lane))
+                value = spread(builder, at(builder, source, 1, i * ROW_BYTES + 4 * lane), kind)
                 totals[i] = [total + value * factor for total, factor in zip(totals[i], factors, strict=True)]
         following, next_panel = builder.add(chunk, integer(1)), builder.add(panel, integer(LANES * width * ROW_BYTES))
         chunk.add_incoming(following, loop)
         panel.add_incoming(next_panel, loop)
-        for line, total in zip(sums, totals, strict=True):
-            for phi, vector in zip(line, total, strict=True):
-                phi.add_incoming(splat(0.0), part)
+        for line, made in zip(sums, totals, strict=True):
+            for phi, vector in zip(line, made, strict=True):
+                phi.add_incoming(zero, part)
                 phi.add_incoming(vector.value, loop)
         builder.cbranch(builder.icmp_signed("<", following, limit), loop, after)
         builder.position_at_end(after)
         first.add_incoming(limit, after)
         start.add_incoming(next_panel, after)
-        for i, line in enumerate(running):
-            for v, phi in enumerate(line):
+        for i, carried in enumerate(running):
+            for v, phi in enumerate(carried):
                 totals[i][v] = Vec(builder, phi) + totals[i][v]
-                phi.add_incoming(splat(0.0), entry)
+                phi.add_incoming(zero, entry)
                 phi.add_incoming(totals[i][v].value, after)
         builder.cbranch(builder.icmp_signed("<", limit, chunks), part, done)
         builder.position_at_end(done)
-        for v in range(width):
-            shift = load(builder, at(builder, bias, v))
-            for i in range(height):
+        shifts, leak = [load(builder, at(builder, bias, v)) for v in range(width)], load(builder, slope)
+        for i in range(height):
+            eight = [part for wide in totals[i] for part in eights(wide)]
+            for v, (total, shift) in enumerate(zip(eight, shifts, strict=True)):
                 there = at(builder, at(builder, extra, i, extra_row), v, extra_block)
                 here = at(builder, at(builder, out, i, out_row), v, out_block)
-                store(builder, here, totals[i][v] + shift + load(builder, there))
+                store(builder, here, (total + shift + load(builder, there)).leaky(leak))
 
-    return instructions(11, emit)
+    return instructions(12, emit)
 
 
-_six_by_two, _four_by_two, _two_by_two, _one_by_two = block(6, 2), block(4, 2), block(2, 2), block(1, 2)
+TALL = 12 if FAR_WIDER else 6  # rows of the largest tile of two vectors
+_tall_by_two = block(TALL, 2)
+_eight_by_two, _four_by_two, _two_by_two, _one_by_two = block(8, 2), block(4, 2), block(2, 2), block(1, 2)
 _four_by_three, _two_by_three, _one_by_three = block(4, 3), block(2, 3), block(1, 3)
 _eight_by_one, _four_by_one, _one_by_one = block(8, 1), block(4, 1), block(1, 1)
 
 
-@kernel
+@routine
 def times_panel(
     width: int,
     rows: int,
@@ -117,45 +115,49 @@ def times_panel(
     out_block: int,
     bias: int,
     extra: int,
-    extra_row: int,
-    extra_block: int,
+    e_row: int,
+    e_block: int,
+    slope: int,
 ) -> None:
     """The product of some rows with one panel of weights, in tiles that fit the registers."""
     row = 0
     while row < rows:
         left = rows - row
-        xr, yr, er = source + row * 32, out + row * out_row, extra + row * extra_row
+        xr, yr, er = source + row * 32, out + row * out_row, extra + row * e_row
         if width == 2:
-            if left >= 6 and left != 8:
-                _six_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
-                row += 6
+            if left >= TALL and left != 8:
+                _tall_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
+                row += TALL
+            elif TALL > 8 and left >= 8:
+                _eight_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
+                row += 8
             elif left >= 4:
-                _four_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+                _four_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
                 row += 4
             elif left >= 2:
-                _two_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+                _two_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
                 row += 2
             else:
-                _one_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+                _one_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
                 row += 1
         elif width == 3:
             if left >= 4:
-                _four_by_three(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+                _four_by_three(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
                 row += 4
             elif left >= 2:
-                _two_by_three(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+                _two_by_three(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
                 row += 2
             else:
-                _one_by_three(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+                _one_by_three(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
                 row += 1
         elif left >= 8:
-            _eight_by_one(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+            _eight_by_one(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
             row += 8
         elif left >= 4:
-            _four_by_one(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+            _four_by_one(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
             row += 4
         else:
-            _one_by_one(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, extra_row, extra_block)
+            _one_by_one(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
             row += 1
 
 
@@ -188,6 +190,7 @@ def multiply(
     extra_slot: int,
     extra_row: int,
     extra_block: int,
+    slope: int,
 ) -> None:
     """All products of a layer: `slots` of them, each `rows` by `panels * width * 8` output channels.
 
@@ -218,6 +221,7 @@ def multiply(
             times_panel(
                 width, last_row - first_row, x + first_row * 32, offsets, chunks, w,
                 y + first_row * out_row, out_row, out_block, b, e + first_row * extra_row, extra_row, extra_block,
+                slope,
             )  # fmt: skip
 
 

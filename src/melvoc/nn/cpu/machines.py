@@ -7,6 +7,7 @@ keep are replaced, never written.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from typing import Self
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.cpu.conv import Convolution
-from melvoc.nn.cpu.rows import LEAKY, SCALED, SCALED_SUM, Workspace, blocks_of, copied, copy_into, move, steps
+from melvoc.nn.cpu.rows import POOL, SCALED, SCALED_SUM, Workspace, blocks_of, copied, fill_window, move, steps
 from melvoc.nn.cpu.snake import CHUNK, snake
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.vector import LANES
@@ -44,9 +45,9 @@ def joined(first: Tensor | None, x: Tensor) -> Tensor:
     """One signal after the other, without copying where there is only one."""
     if first is None or first.shape[2] == 0:
         return x
-    result = torch.empty(x.shape[0], x.shape[1], first.shape[2] + x.shape[2], LANES)
-    copy_into(first, result)
-    copy_into(x, result[:, :, first.shape[2] :])
+    result = POOL.empty(x.shape[0], x.shape[1], first.shape[2] + x.shape[2], LANES)
+    move(SCALED, first, result)
+    move(SCALED, x, result, to=first.shape[2])
     return result
 
 
@@ -60,7 +61,7 @@ class SnakeMachine(Machine):
         self.given = 0
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
-        out = x.new_empty(x.shape[0], x.shape[1], self.ready(x.shape[2], last), LANES)
+        out = POOL.empty(x.shape[0], x.shape[1], self.ready(x.shape[2], last), LANES)
         self.write(x, last, out)
         return out
 
@@ -83,7 +84,7 @@ class SnakeMachine(Machine):
         kept = max(0, self.given - SNAKE_REACH) - self.begin
         self.begin += kept
         if kept >= tail.shape[2]:
-            self.tail = copied(x[:, :, kept - tail.shape[2] :])
+            self.tail = copied(x, kept - tail.shape[2])
         else:
             self.tail = copied(joined(tail[:, :, kept:], x))
 
@@ -94,36 +95,57 @@ class Section(Machine):
     def __init__(self, convolution: Convolution, activation: SnakeMachine | None, workspace: Workspace) -> None:
         self.convolution, self.activation, self.workspace = convolution, activation, workspace
         self.context: Tensor | None = None
+        self.buffer = "window"
 
-    def __call__(self, x: Tensor, last: bool, extra: Tensor | None = None) -> Tensor:
-        window = self._window(x, last)
-        count = max(0, window.shape[2] - self.convolution.span)
-        out = torch.empty(x.shape[0], self.convolution.weights.outputs, count, LANES)
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        return self.convolved(self.window(x, last), last)
+
+    def window(self, x: Tensor, last: bool) -> Tensor:
+        """What came before, the activated input, and zeros at the ends."""
+        new = x.shape[2] if self.activation is None else self.activation.ready(x.shape[2], last)
+        if self.activation is None:
+            return self._window(x.shape[0], new, last, x, self.convolution.slope)
+        window = self._window(x.shape[0], new, last, None, None)
+        start = self._before()
+        self.activation.write(x, last, window[:, :, start : start + new])
+        return window
+
+    def room(self, batch: int, new: int, last: bool) -> tuple[Tensor, Tensor]:
+        """A window and the place in it of so much activated input, which the caller writes."""
+        window, start = self._window(batch, new, last, None, None), self._before()
+        return window, window[:, :, start : start + new]
+
+    def ready(self, window: Tensor) -> int:
+        """How many outputs follow from a window."""
+        return max(0, window.shape[2] - self.convolution.span)
+
+    def convolved(
+        self,
+        window: Tensor,
+        last: bool,
+        extra: Tensor | None = None,
+        out: Tensor | None = None,
+        slope: float | None = None,
+    ) -> Tensor:
+        """The outputs that follow from a window, plus `extra`, through a leaky ReLU; `out` is where to."""
+        count = self.ready(window)
+        if out is None:
+            out = POOL.empty(window.shape[0], self.convolution.weights.outputs, count, LANES)
         if count:
-            self.convolution.run(window, out, extra, self.workspace)
+            self.convolution.run(window, out, extra, self.workspace, slope=slope)
         if not last:
-            self.context = copied(window[:, :, count:])
+            self.context = copied(window, count)
         return out
 
-    def _window(self, x: Tensor, last: bool) -> Tensor:
-        """What came before, the activated input, and zeros at the ends."""
-        batch, blocks, rows, _ = x.shape
-        reach, slope = self.convolution.span // 2, self.convolution.slope
-        new = rows if self.activation is None else self.activation.ready(rows, last)
-        start = reach if self.context is None else self.context.shape[2]
-        window = self.workspace.take("window", batch, blocks, start + new + (reach if last else 0), LANES)
-        if self.context is None:
-            window[:, :, :start].zero_()
-        else:
-            copy_into(self.context, window)
-        body = window[:, :, start : start + new]
-        window[:, :, start + new :].zero_()
-        if self.activation is not None:
-            self.activation.write(x, last, body)
-        elif slope is not None:
-            move(LEAKY, x, body, slope)
-        else:
-            copy_into(x, body)
+    def _before(self) -> int:
+        return self.convolution.span // 2 if self.context is None else self.context.shape[2]
+
+    def _window(self, batch: int, new: int, last: bool, x: Tensor | None, slope: float | None) -> Tensor:
+        """`new` activated inputs between what came before and zeros at the end; without x they are left as they are."""
+        start, weights = self._before(), self.convolution.weights
+        size = start + new + (self.convolution.span // 2 if last else 0)
+        window = self.workspace.take(self.buffer, batch, weights.inputs, size, LANES)
+        fill_window(window, self.context, start, x, new, slope)
         return window
 
     def fork(self) -> Self:
@@ -139,15 +161,22 @@ class ResidualSections(Machine):
     def __init__(self, sections: list[Section]) -> None:
         self.sections = sections
         self.queue: Tensor | None = None
+        for number, section in enumerate(sections):
+            section.buffer = f"window {number % 2}"  # one is read while the next is written
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         skipped = joined(self.queue, x)
-        y = x
-        for section in self.sections[:-1]:
-            y = section(y, last)
-        y = self.sections[-1](y, last, skipped)
+        window = self.sections[0].window(x, last)
+        for section, following in itertools.pairwise(self.sections):
+            if following.activation is None:  # it gets its input activated, where it wants it
+                ahead, body = following.room(x.shape[0], section.ready(window), last)
+                section.convolved(window, last, out=body, slope=following.convolution.slope)
+                window = ahead
+            else:
+                window = following.window(section.convolved(window, last), last)
+        y = self.sections[-1].convolved(window, last, skipped)
         if not last:
-            self.queue = copied(skipped[:, :, y.shape[2] :])
+            self.queue = copied(skipped, y.shape[2])
         return y
 
     def fork(self) -> Self:
@@ -170,16 +199,16 @@ class MeanRows(Machine):
             for queue, machine in zip(self.queues, self.machines, strict=True)
         ]
         count = min(sum(part.shape[2] for part in branch) for branch in parts)
-        total = torch.empty(x.shape[0], x.shape[1], count, LANES)
+        total = POOL.empty(x.shape[0], x.shape[1], count, LANES)
         for number, branch in enumerate(parts):
-            done, rest = 0, x[:, :, :0]
+            done, rest = 0, None
             for part in branch:
                 used = min(part.shape[2], count - done)
-                mode = SCALED_SUM if number else SCALED
-                move(mode, part[:, :, :used], total[:, :, done : done + used], 1.0 / len(parts))
+                move(SCALED_SUM if number else SCALED, part, total, 1.0 / len(parts), to=done)
                 done += used
-                rest = joined(rest, part[:, :, used:]) if used < part.shape[2] else rest
-            self.queues[number] = None if last else copied(rest)
+                if used < part.shape[2]:
+                    rest = joined(rest, part[:, :, used:])
+            self.queues[number] = None if last or rest is None else copied(rest)
         return total
 
     def fork(self) -> Self:
@@ -203,22 +232,13 @@ class UpsamplingMachine(Machine):
         batch, blocks, rows, _ = x.shape
         start = taps - 1 if self.context is None else self.context.shape[2]
         window = self.workspace.take("window", batch, blocks, start + rows + (layer.tail if last else 0), LANES)
-        if self.context is None:
-            window[:, :, :start].zero_()
-        else:
-            copy_into(self.context, window)
-        body = window[:, :, start : start + rows]
-        window[:, :, start + rows :].zero_()
-        if layer.slope is None:
-            copy_into(x, body)
-        else:
-            move(LEAKY, x, body, layer.slope)
+        fill_window(window, self.context, start, x, rows, layer.slope)
         count = max(0, window.shape[2] - taps + 1)
-        out = torch.empty(batch, self.convolution.weights.outputs, count * rate, LANES)
+        out = POOL.empty(batch, self.convolution.weights.outputs, count * rate, LANES)
         if count:
             self.convolution.run(window, out, None, self.workspace)
         if not last:
-            self.context = copied(window[:, :, count:])
+            self.context = copied(window, count)
         self.owed += rows * rate
         dropped = min(self.drop, out.shape[2])
         self.drop -= dropped

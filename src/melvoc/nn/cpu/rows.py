@@ -5,17 +5,25 @@ The last two dimensions are contiguous, the others may have any step: a slice al
 
 from __future__ import annotations
 
+import functools
+import math
 import threading
+import weakref
+from typing import Any
 
+import numpy as np
 import torch
 from llvmlite import ir
 from torch import Tensor
 
+from melvoc.nn.cpu.atomics import take_job
+from melvoc.nn.cpu.compile import instructions, kernel
 from melvoc.nn.cpu.threads import TEAM
-from melvoc.nn.cpu.vector import LANES, copy_value, instructions, kernel, load, store, take_job, zero_value
+from melvoc.nn.cpu.vector import LANES, ROW_BYTES, copy_row, copy_value, load, store, zero_row, zero_value
 
 ROW_CHUNK = 2048
-TORCH_ALONE = 32768  # values up to which torch copies without waking its own threads, which then spin beside ours
+LARGE = 2**17  # floats
+MOST_FREE = 8  # of a size
 
 
 def _emit_leaky(builder: ir.IRBuilder, source: ir.Value, target: ir.Value, slope: ir.Value) -> None:
@@ -50,29 +58,70 @@ def pass_over(
     out_block: int,
     factor: int,
 ) -> None:
-    """Each row of `out` from that of `source`.
-
-    Mode 0: leaky ReLU, factor is its slope. 1: times factor. 2: added to what is there, times factor.
-    """
-    chunk_count = (rows + 2048 - 1) // 2048
+    """Each row of `out` from that of `source`: times factor (mode 0), or added to what is there, times factor (1)."""
+    chunk_count = (rows + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
         job = take_job(counter)
         if job >= jobs:
             break
         block = (job // chunk_count) % blocks
         entry = job // chunk_count // blocks
-        start = (job % chunk_count) * 2048
+        start = (job % chunk_count) * ROW_CHUNK
         x = source + entry * source_batch + block * source_block
         y = out + entry * out_batch + block * out_block
         if mode == 0:
-            for i in range(start, min(rows, start + 2048)):
-                _leaky(x + i * 32, y + i * 32, factor)
-        elif mode == 1:
-            for i in range(start, min(rows, start + 2048)):
+            for i in range(start, min(rows, start + ROW_CHUNK)):
                 _scaled(x + i * 32, y + i * 32, factor)
         else:
-            for i in range(start, min(rows, start + 2048)):
+            for i in range(start, min(rows, start + ROW_CHUNK)):
                 _scaled_sum(x + i * 32, y + i * 32, factor)
+
+
+@kernel
+def fill(
+    counter: int,
+    jobs: int,
+    blocks: int,
+    before: int,
+    rows: int,
+    total: int,
+    context: int,
+    context_batch: int,
+    context_block: int,
+    source: int,
+    source_batch: int,
+    source_block: int,
+    out: int,
+    out_batch: int,
+    out_block: int,
+    slope: int,
+) -> None:
+    """`before` rows of context, `rows` of source through a leaky ReLU, zeros up to `total`.
+
+    A context at address 0 is zeros; a source at 0 is not there yet, and its rows are left as they are.
+    """
+    chunk_count = (total + ROW_CHUNK - 1) // ROW_CHUNK
+    while True:
+        job = take_job(counter)
+        if job >= jobs:
+            break
+        block = (job // chunk_count) % blocks
+        entry = job // chunk_count // blocks
+        start = (job % chunk_count) * ROW_CHUNK
+        end = min(total, start + ROW_CHUNK)
+        y = out + entry * out_batch + block * out_block
+        c = context + entry * context_batch + block * context_block
+        for i in range(start, min(before, end)):
+            if context != 0:
+                copy_row(c + i * 32, y + i * 32)
+            else:
+                zero_row(y + i * 32)
+        if source != 0:
+            x = source + entry * source_batch + block * source_block - before * 32
+            for i in range(max(before, start), min(before + rows, end)):
+                _leaky(x + i * 32, y + i * 32, slope)
+        for i in range(max(before + rows, start), end):
+            zero_row(y + i * 32)
 
 
 @kernel
@@ -88,20 +137,20 @@ def gather(
     source_step: int,
     out: int,
 ) -> None:
-    """Rows of signals with any steps; a job is a block and up to 2048 rows."""
-    chunk_count = (rows + 2048 - 1) // 2048
+    """Rows of signals with any steps; a job is a block and up to ROW_CHUNK rows."""
+    chunk_count = (rows + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
         job = take_job(counter)
         if job >= jobs:
             break
         block = (job // chunk_count) % blocks
         entry = job // chunk_count // blocks
-        start = (job % chunk_count) * 2048
+        start = (job % chunk_count) * ROW_CHUNK
         y = out + (entry * blocks + block) * rows * 32
         for lane in range(8):
             channel = block * 8 + lane
             x = source + entry * source_batch + channel * source_channel
-            for i in range(start, min(rows, start + 2048)):
+            for i in range(start, min(rows, start + ROW_CHUNK)):
                 if channel < channels:
                     copy_value(x + i * source_step, y + i * 32 + 4 * lane)
                 else:
@@ -120,63 +169,73 @@ def scatter(
     source_block: int,
     out: int,
 ) -> None:
-    """Contiguous signals of rows; a job is a block and up to 2048 rows."""
-    chunk_count = (rows + 2048 - 1) // 2048
+    """Contiguous signals of rows; a job is a block and up to ROW_CHUNK rows."""
+    chunk_count = (rows + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
         job = take_job(counter)
         if job >= jobs:
             break
         block = (job // chunk_count) % blocks
         entry = job // chunk_count // blocks
-        start = (job % chunk_count) * 2048
+        start = (job % chunk_count) * ROW_CHUNK
         x = source + entry * source_batch + block * source_block
         for lane in range(min(8, channels - block * 8)):
             y = out + (entry * channels + block * 8 + lane) * rows * 4
-            for i in range(start, min(rows, start + 2048)):
+            for i in range(start, min(rows, start + ROW_CHUNK)):
                 copy_value(x + i * 32 + 4 * lane, y + i * 4)
 
 
-LEAKY, SCALED, SCALED_SUM = 0, 1, 2
-_FACTORS = threading.local()
+SCALED, SCALED_SUM = 0, 1
 
 
-def constant(value: float) -> Tensor:
-    """A row of one value; each thread keeps those that it has used."""
-    known: dict[float, Tensor] = _FACTORS.__dict__.setdefault("known", {})
-    if value not in known:
-        known[value] = torch.full((LANES,), value)
-    return known[value]
+class Constant:
+    """A row of one value, in memory."""
+
+    def __init__(self, value: float) -> None:
+        self._values = np.full(LANES, value, np.float32)
+        self.address = int(self._values.ctypes.data)
 
 
-def steps(x: Tensor) -> tuple[int, int, int]:
-    """Address, and bytes from batch entry to entry and from block to block."""
-    return x.data_ptr(), 4 * x.stride(0), 4 * x.stride(1)
+constant = functools.cache(Constant)  # never let go: kernels are given the address only
 
 
-def move(mode: int, source: Tensor, out: Tensor, factor: float) -> None:
-    """Run `pass_over` for all rows of source."""
+def steps(x: Tensor, row: int = 0) -> tuple[int, int, int]:
+    """Address of a row, and bytes from batch entry to entry and from block to block."""
+    return x.data_ptr() + row * ROW_BYTES, 4 * x.stride(0), 4 * x.stride(1)
+
+
+def move(mode: int, source: Tensor, out: Tensor, factor: float = 1.0, *, first: int = 0, to: int = 0) -> None:
+    """Run `pass_over` for rows `first` and later of source, and `to` and later of out, as many as both have."""
     batch, blocks, rows, _ = source.shape
-    if rows:
+    rows = min(rows - first, out.shape[2] - to)
+    if rows > 0:
         jobs = batch * blocks * -(-rows // ROW_CHUNK)
         TEAM.run(
-            pass_over, jobs, mode, blocks, rows, *steps(source), *steps(out), constant(factor).data_ptr(),
+            pass_over, jobs, mode, blocks, rows, *steps(source, first), *steps(out, to), constant(factor).address,
             vectors=batch * blocks * rows * 4,
         )  # fmt: skip
 
 
-def copy_into(source: Tensor, out: Tensor) -> None:
-    """Copy rows: small ones by torch, which does it on one thread, with less ado than a kernel."""
-    if source.numel() < TORCH_ALONE:
-        out[:, :, : source.shape[2]].copy_(source)
-    else:
-        move(SCALED, source, out, 1.0)
-
-
-def copied(x: Tensor) -> Tensor:
-    """A copy: for what has to outlive the buffer that it is in."""
-    result = torch.empty(x.shape)
-    copy_into(x, result)
+def copied(x: Tensor, first: int = 0) -> Tensor:
+    """A copy of rows `first` and later: for what has to outlive the buffer that it is in."""
+    batch, blocks, rows, _ = x.shape
+    result = POOL.empty(batch, blocks, rows - first, LANES)
+    move(SCALED, x, result, first=first)
     return result
+
+
+def fill_window(
+    window: Tensor, context: Tensor | None, before: int, x: Tensor | None, rows: int, slope: float | None
+) -> None:
+    """What came before (None: zeros), so many rows of x through a leaky ReLU (None: left as they are), then zeros."""
+    batch, blocks, total, _ = window.shape
+    jobs = batch * blocks * -(-total // ROW_CHUNK)
+    nothing = (0, 0, 0)
+    TEAM.run(
+        fill, jobs, blocks, before, rows, total, *(nothing if context is None else steps(context)),
+        *(nothing if x is None else steps(x)), *steps(window), constant(1.0 if slope is None else slope).address,
+        vectors=batch * blocks * total * 4,
+    )  # fmt: skip
 
 
 def blocks_of(channels: int) -> int:
@@ -187,7 +246,7 @@ def blocks_of(channels: int) -> int:
 def to_rows(x: Tensor) -> Tensor:
     """`[B, C, N]` to rows; channels that there are not are 0."""
     batch, channels, count = x.shape
-    rows = torch.empty(batch, blocks_of(channels), count, LANES)
+    rows = POOL.empty(batch, blocks_of(channels), count, LANES)
     jobs = batch * rows.shape[1] * -(-count // ROW_CHUNK)
     TEAM.run(
         gather, jobs, channels, rows.shape[1], count, x.data_ptr(), *(4 * step for step in x.stride()),
@@ -204,6 +263,46 @@ def from_rows(x: Tensor, channels: int) -> Tensor:
         jobs = batch * blocks * -(-count // ROW_CHUNK)
         TEAM.run(scatter, jobs, channels, blocks, count, *steps(x), result.data_ptr())
     return result
+
+
+class Lease(np.ndarray):
+    """Memory of the pool that a tensor has; when no tensor has it any longer, it goes back."""
+
+
+class Pool:
+    """Memory of large signals, used again and again.
+
+    The C library's own goes to pieces when megabytes of many sizes come and go, and grows to several times what is in
+    use; or it gives them back to the system at once, and each page is zeroed anew.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[int, list[np.ndarray[Any, Any]]] = {}
+
+    def empty(self, *shape: int) -> Tensor:
+        """A tensor with anything in it."""
+        size = math.prod(shape)
+        if size < LARGE:
+            return torch.empty(shape)
+        step = 1 << (size.bit_length() - 4)
+        size_class = -(-size // step) * step  # at most an eighth more
+        free = self._free.setdefault(size_class, [])
+        try:
+            memory = free.pop()
+        except IndexError:
+            memory = np.empty(size_class, np.float32)
+        lease = memory[:size].view(Lease)
+        weakref.finalize(lease, self._give, free, memory).atexit = False
+        return torch.from_numpy(lease).view(shape)
+
+    @staticmethod
+    def _give(free: list[np.ndarray[Any, Any]], memory: np.ndarray[Any, Any]) -> None:
+        """Without a lock: this may happen at any point of any thread."""
+        if len(free) < MOST_FREE:
+            free.append(memory)
+
+
+POOL = Pool()
 
 
 class Workspace(threading.local):

@@ -13,7 +13,9 @@ import numpy as np
 from llvmlite import ir
 
 from melvoc.nn.alias_free import TAPS, UP_REACH, kaiser_sinc, polyphase
-from melvoc.nn.cpu.vector import Vec, at, copy_row, instructions, kernel, load, store, take_job
+from melvoc.nn.cpu.atomics import take_job
+from melvoc.nn.cpu.compile import instructions, keep, kernel
+from melvoc.nn.cpu.vector import Vec, at, copy_row, load, store
 
 ROUNDER = 1.5 * 2.0**23  # adding and taking it away rounds to whole numbers
 # sin(pi f) / f in f^2 for |f| <= 1 / 2: the least largest error in the sine (1.7e-8), by Lawson's reweighted squares.
@@ -138,3 +140,4 @@ def snake(
             _down(active + whole * 64 + 32, window)
             for i in range(count - whole):
                 copy_row(window + i * 32, y + (whole + i) * 32)
+    keep(scratch)

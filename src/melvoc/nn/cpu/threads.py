@@ -1,118 +1,178 @@
-"""Serial kernels on several threads, without a runtime of their own.
+"""Kernels on several threads, without a runtime of their own.
 
 Numba's parallel mode aborts in a forked child and with two callers. Here each kernel is serial and takes its jobs from
 a shared counter; the caller runs it, and so do helpers, as many as `torch.set_num_threads` allows. With one thread
 there are no helpers. After a fork the child makes its own.
+
+A network is hundreds of kernels of some 50 microseconds, less than it takes to wake a thread. So a helper that has run
+one watches for the next in compiled code, without Python's lock, before it sleeps; the caller opens a gate, runs the
+kernel itself, closes the gate, and waits for the helpers that went through. Nothing is promised to a helper: one that
+comes late finds the gate closed. A second caller finds the team busy and runs alone.
 """
 
 from __future__ import annotations
 
+import ctypes
 import queue
+import sys
 import threading
-from collections.abc import Callable
-from typing import Any, Self
 
 import numpy as np
 import torch
 
+from melvoc.nn.cpu.atomics import (
+    MOST_ARGUMENTS,
+    add_word,
+    breathe,
+    call,
+    exchange_word,
+    load_word,
+    mask_word,
+    store_word,
+)
+from melvoc.nn.cpu.compile import Kernel, routine
 from melvoc.nn.forks import after_fork
 
-SHARED = 60_000  # vector operations (some 20 microseconds) from which on helpers pay
+SHARED = 10_000  # vector operations (some 3 microseconds) that a helper pays for
+PATIENCE = 4000  # breaths, some 100 microseconds
+MOST_HELPERS = 250
+LINE = 128  # bytes: what processors fetch at a time, so that nobody waits for a neighbour
+
+# A task in memory: the counter, then on lines of their own the kernel's address, the number of arguments, arguments.
+TASK_BYTES = LINE + 8 * (2 + MOST_ARGUMENTS)
+# A team in memory: the gate, whether there is a caller, its task, and for each helper whether it sleeps.
+CALLER, TASK, ASLEEP = LINE, LINE + 8, 2 * LINE
+TEAM_BYTES = ASLEEP + 8 * (MOST_HELPERS + 1)
 
 
-class Task:
-    """A kernel to run once more, on a helper; `wait` gives its end, or its error."""
-
-    def __init__(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-        self.function, self.arguments = function, arguments
-        self.error: BaseException | None = None
-        self.over = False
-        self.done = threading.Lock()
-        self.done.acquire()
-
-    def run(self) -> None:
-        """On the helper."""
-        try:
-            self.function(*self.arguments)
-        except BaseException as error:  # handed to the caller
-            self.error = error
-        finally:
-            self.over = True
-            self.done.release()
-
-    def wait(self) -> None:
-        """On the caller. Ctrl-C waits too: the helper still writes where the caller will put something else."""
-        interrupted = None
-        while not self.over:  # an interrupt may come just after the lock was acquired
-            try:
-                self.done.acquire()
-            except KeyboardInterrupt as error:
-                interrupted = error
-        if interrupted or self.error:
-            raise interrupted or self.error  # type: ignore[misc]
+@routine
+def alone(task: int) -> None:
+    """Run a task."""
+    call(load_word(task + LINE), task + LINE + 16, load_word(task + LINE + 8))
 
 
-class Counter(threading.local):
-    """The shared counter of the kernel that this thread runs: one at a time, so one a thread is enough."""
+@routine
+def together(team: int, helpers: int, task: int, give_way: int, patience: int) -> None:
+    """Run a task with so many helpers, or alone if the team has another caller; return when all are done.
+
+    The gate is one word: the number of the run above bit 16, how many helpers may come from bit 8 on (0: closed), and
+    how many are there. `give_way` is the address of the system's function for that, called when the wait is long.
+    """
+    if exchange_word(team + CALLER, 0, 1) == 0:
+        alone(task)
+        return
+    store_word(team + TASK, task)
+    store_word(team, (((load_word(team) >> 16) + 1) << 16) | (helpers << 8))
+    alone(task)
+    mask_word(team, ~0xFF00)
+    waited = 0
+    while load_word(team) & 0xFF != 0:
+        breathe()
+        waited += 1
+        if waited > patience and give_way != 0:
+            call(give_way, 0, 0)
+    store_word(team + CALLER, 0)
+
+
+@routine
+def help_out(team: int, index: int, patience: int) -> None:
+    """Take part in every run, until there has been none for a while."""
+    last, waited = 0, 0
+    while waited < patience:
+        gate = load_word(team)
+        if (gate >> 8) & 0xFF > index and gate >> 16 != last and exchange_word(team, gate, gate + 1) == 1:
+            alone(load_word(team + TASK))
+            add_word(team, -1)
+            last, waited = gate >> 16, 0
+        else:
+            breathe()
+            waited += 1
+    store_word(team + ASLEEP + 8 * index, 1)
+
+
+class Memory:
+    """Words that compiled code knows by their address, all 0."""
+
+    def __init__(self, size: int) -> None:
+        self._bytes = np.zeros(size + LINE, np.uint8)
+        start = -self._bytes.ctypes.data % LINE
+        self.view = self._bytes[start : start + size].data
+        self.address = int(self._bytes.ctypes.data) + start
+
+
+class Task(threading.local):
+    """What the kernel is told that this thread runs: one at a time, so one a thread is enough."""
 
     def __init__(self) -> None:
-        self._value = np.zeros(1, dtype=np.int64)
-        self.address = int(self._value.ctypes.data)
+        self._memory = Memory(TASK_BYTES)
+        self._counter = self._memory.address
 
-    def __call__(self) -> Self:
-        """The counter, at 0."""
-        self._value[0] = 0
-        return self
+    def set(self, kernel: Kernel, arguments: tuple[int, ...]) -> int:
+        """The address of a task with these jobs and other arguments, and the counter at 0."""
+        kernel.layout.pack_into(self._memory.view, 0, 0, kernel.address, kernel.count, self._counter, *arguments)
+        return self._counter
+
+
+def _give_way() -> int:
+    """The address of the function with which a thread gives its processor to another."""
+    if sys.platform == "win32":
+        function = ctypes.windll.kernel32.SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 class Team:
     """Helper threads, made when they are first needed and again in a forked child."""
 
     def __init__(self) -> None:
-        self._counter = Counter()
-        self._lock = threading.Lock()
+        self._task = Task()
+        self._give_way = _give_way()
         self._forget()
         after_fork(self._forget)
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
-        self._helpers = 0
+        self._memory = Memory(TEAM_BYTES)
+        self._asleep = self._memory.view[ASLEEP:].cast("q")
+        self._bells: list[queue.SimpleQueue[None]] = []
 
-    def _work(self, tasks: queue.SimpleQueue[Task]) -> None:
+    def _work(self, index: int, memory: Memory, bell: queue.SimpleQueue[None]) -> None:
         while True:
-            tasks.get().run()
+            help_out(memory.address, index, PATIENCE)
+            bell.get()
 
-    def _ready(self, helpers: int) -> None:
-        if self._helpers >= helpers:
-            return
-        with self._lock:
-            while self._helpers < helpers:
-                threading.Thread(target=self._work, args=(self._tasks,), name="melvoc-cpu", daemon=True).start()
-                self._helpers += 1
+    def _wake(self, helpers: int) -> None:
+        """Helpers that sleep, or are not there yet. They come as soon as they can, which may be after the run."""
+        for index in range(min(helpers, len(self._bells))):
+            if self._asleep[index]:
+                self._asleep[index] = 0
+                self._bells[index].put(None)
+        if len(self._bells) < helpers:
+            with self._lock:
+                help_out(self._memory.address, MOST_HELPERS, 0)  # compiled before they all want it
+                while len(self._bells) < helpers:
+                    bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+                    given = (len(self._bells), self._memory, bell)
+                    threading.Thread(target=self._work, args=given, name="melvoc-cpu", daemon=True).start()
+                    self._bells.append(bell)
 
-    def run(self, function: Callable[..., None], jobs: int, *arguments: int | float, vectors: int = SHARED) -> None:
-        """Run all jobs of a kernel, `function(counter_address, jobs, *arguments)`, and return when they are done.
+    def run(self, kernel: Kernel, jobs: int, *arguments: int, vectors: int = 2 * SHARED) -> None:
+        """Run all jobs of a kernel and return when they are done.
 
         Args:
-            function: the kernel.
+            kernel: takes its jobs' counter, their number, and the arguments.
             jobs: how many there are.
             *arguments: the kernel's.
             vectors: about how many vector operations they are in all; too few are not worth a helper.
         """
-        counter = self._counter()
-        everything = (counter.address, jobs, *arguments)
-        helpers = min(torch.get_num_threads(), jobs) - 1 if vectors >= SHARED else 0
+        task = self._task.set(kernel, (jobs, *arguments))
+        helpers = min(torch.get_num_threads(), jobs, vectors // SHARED, MOST_HELPERS + 1) - 1
         if helpers > 0:
-            self._ready(helpers)
-        tasks = [Task(function, everything) for _ in range(helpers)]
-        for task in tasks:
-            self._tasks.put(task)
-        try:
-            function(*everything)
-        finally:
-            for task in tasks:
-                task.wait()
+            self._wake(helpers)
+            together(self._memory.address, helpers, task, self._give_way, PATIENCE)
+        else:
+            alone(task)
 
 
 TEAM = Team()

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from melvoc.nn.cpu.atomics import take_job
+from melvoc.nn.cpu.compile import instructions, keep, kernel, routine
 from melvoc.nn.cpu.gemm import times_panel
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
-from melvoc.nn.cpu.vector import add_rows, at, copy_row, instructions, kernel, load, store, take_job, zero_row
+from melvoc.nn.cpu.vector import at, copy_row, load, store, zero_row
 
 
 def _forward(transform: Transform) -> Any:
@@ -29,19 +31,24 @@ def _forward(transform: Transform) -> Any:
 
 
 def _inverse(transform: Transform) -> Any:
-    """Instructions: first slot, step, first output row, step, bias, first row of what is added, step."""
+    """Instructions: first slot, step, first output row, step, bias, first row of what is added, step, leak's slope."""
 
     def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
-        source, step, out, out_step, bias, extra, extra_step = arguments
+        source, step, out, out_step, bias, extra, extra_step, slope = arguments
         slots = [load(builder, at(builder, source, i, step)) for i in range(transform.products)]
-        shift = load(builder, bias)
+        shift, leak = load(builder, bias), load(builder, slope)
         for row, vector in enumerate(transform.inverse(slots)):
             total = vector + shift + load(builder, at(builder, extra, row, extra_step))
-            store(builder, at(builder, out, row, out_step), total)
+            store(builder, at(builder, out, row, out_step), total.leaky(leak))
 
-    return instructions(7, emit)
+    return instructions(8, emit)
 
 
+def _emit_add_leaky(builder: ir.IRBuilder, source: ir.Value, other: ir.Value, out: ir.Value, slope: ir.Value) -> None:
+    store(builder, out, (load(builder, source) + load(builder, other)).leaky(load(builder, slope)))
+
+
+_add_leaky = instructions(4, _emit_add_leaky)  # source, source, target, slope
 _forward_6, _inverse_0 = _forward(TRANSFORMS[0]), _inverse(TRANSFORMS[0])
 _forward_16, _inverse_1 = _forward(TRANSFORMS[1]), _inverse(TRANSFORMS[1])
 _forward_24, _inverse_2 = _forward(TRANSFORMS[2]), _inverse(TRANSFORMS[2])
@@ -51,7 +58,7 @@ _inverse_5 = _inverse(TRANSFORMS[5])
 _forward_4, _inverse_6 = _forward(TRANSFORMS[6]), _inverse(TRANSFORMS[6])
 
 
-@kernel
+@routine
 def forward_tiles(
     size: int,
     outputs: int,
@@ -92,7 +99,7 @@ def forward_tiles(
             _forward_4(x, step, y, slot_step)
 
 
-@kernel
+@routine
 def inverse_tiles(
     number: int,
     outputs: int,
@@ -110,9 +117,14 @@ def inverse_tiles(
     extra: int,
     extra_batch: int,
     extra_row: int,
+    slope: int,
+    ones: int,
     spare: int,
 ) -> None:
-    """Slots of tiles `first` to `last` of one block back to rows, plus bias and `extra`; `spare` has 33 rows."""
+    """Slots of tiles `first` to `last` of one block back to rows, plus bias and `extra`, through a leaky ReLU.
+
+    `slope` and `ones` are rows: the ReLU's slope, and 1 for none; `spare` has 33 rows to use.
+    """
     nothing = spare + 32 * 32
     for tile in range(first, last):
         phase = tile // per_phase
@@ -123,27 +135,27 @@ def inverse_tiles(
         y = out + (phase // dilation) * out_batch + begin * rate * 32
         e = extra + (phase // dilation) * extra_batch + begin * extra_row
         y_step, e_step = dilation * rate * 32, dilation * extra_row
-        target, target_step, added, added_step = y, y_step, e, e_step
+        target, target_step, added, added_step, leak = y, y_step, e, e_step, slope
         partial = begin + dilation * (outputs - 1) >= rows
         if partial:
-            target, target_step, added, added_step = spare, 32, nothing, 0
+            target, target_step, added, added_step, leak = spare, 32, nothing, 0, ones
         if number == 0:
-            _inverse_0(x, slot_step, target, target_step, bias, added, added_step)
+            _inverse_0(x, slot_step, target, target_step, bias, added, added_step, leak)
         elif number == 1:
-            _inverse_1(x, slot_step, target, target_step, bias, added, added_step)
+            _inverse_1(x, slot_step, target, target_step, bias, added, added_step, leak)
         elif number == 2:
-            _inverse_2(x, slot_step, target, target_step, bias, added, added_step)
+            _inverse_2(x, slot_step, target, target_step, bias, added, added_step, leak)
         elif number == 3:
-            _inverse_3(x, slot_step, target, target_step, bias, added, added_step)
+            _inverse_3(x, slot_step, target, target_step, bias, added, added_step, leak)
         elif number == 4:
-            _inverse_4(x, slot_step, target, target_step, bias, added, added_step)
+            _inverse_4(x, slot_step, target, target_step, bias, added, added_step, leak)
         elif number == 5:
-            _inverse_5(x, slot_step, target, target_step, bias, added, added_step)
+            _inverse_5(x, slot_step, target, target_step, bias, added, added_step, leak)
         else:
-            _inverse_6(x, slot_step, target, target_step, bias, added, added_step)
+            _inverse_6(x, slot_step, target, target_step, bias, added, added_step, leak)
         if partial:
             for i in range((rows - begin + dilation - 1) // dilation):
-                add_rows(spare + i * 32, e + i * e_step, y + i * y_step)
+                _add_leaky(spare + i * 32, e + i * e_step, y + i * y_step, slope)
 
 
 @kernel
@@ -182,6 +194,7 @@ def tiles_to_slots(
             size, outputs, dilation, per_phase, first, min(tiles, first + tile_chunk),
             source + block * source_block, source_batch, rows, slots + (block * tiles + first) * 32, slot_step, spare,
         )  # fmt: skip
+    keep(scratch)
 
 
 @kernel
@@ -207,8 +220,11 @@ def slots_to_rows(
     extra_batch: int,
     extra_block: int,
     extra_row: int,
+    slope: int,
+    ones: int,
 ) -> None:
-    """Slots of transform `number` back to `rows` rows, plus bias and `extra` (a residual; steps 0: one row of zeros).
+    """Slots of transform `number` back to `rows` rows, plus bias and `extra` (a residual; steps 0: one row of zeros),
+    through a leaky ReLU.
 
     An upsampling by `rate` has its output phases one after the other among the blocks.
     """
@@ -227,8 +243,10 @@ def slots_to_rows(
         inverse_tiles(
             number, outputs, rate, dilation, per_phase, first, min(tiles, first + tile_chunk),
             slots + (block * tiles + first) * 32, slot_step, out + column * out_block + offset * 32, out_batch, rows,
-            bias + column * 32, extra + column * extra_block, extra_batch, extra_row, spare,
+            bias + column * 32, extra + column * extra_block, extra_batch, extra_row,
+            slope, ones, spare,
         )  # fmt: skip
+    keep(scratch)
 
 
 @kernel
@@ -262,7 +280,9 @@ def convolve_tiles(
     extra_batch: int,
     extra_block: int,
     extra_row: int,
+    slope: int,
     zeros: int,
+    ones: int,
 ) -> None:
     """All three steps for up to `tile_chunk` tiles a job: so few that their slots stay in a core's cache.
 
@@ -295,11 +315,12 @@ def convolve_tiles(
                     width, last - first, taken + slot * in_step, offsets, in_blocks,
                     weights + slot * weights_slot + panel * panel_bytes,
                     given + slot * out_step + panel * width * tile_chunk * 32, 32, tile_chunk * 32,
-                    zeros, zeros, 0, 0,
+                    zeros, zeros, 0, 0, ones,
                 )  # fmt: skip
         for block in range(out_blocks):
             inverse_tiles(
                 number, outputs, 1, dilation, per_phase, first, last, given + block * tile_chunk * 32, out_step,
                 out + block * out_block, out_batch, rows, bias + block * 32, extra + block * extra_block, extra_batch,
-                extra_row, spare,
+                extra_row, slope, ones, spare,
             )  # fmt: skip
+    keep(scratch)

@@ -13,7 +13,7 @@ import torch
 
 from melvoc.nn.cpu.conv import ZEROS, Convolution, slot_step
 from melvoc.nn.cpu.plan import CostModel
-from melvoc.nn.cpu.rows import Workspace, steps
+from melvoc.nn.cpu.rows import Workspace, constant, steps
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.tiles import slots_to_rows, tiles_to_slots
 from melvoc.nn.cpu.transform import TRANSFORMS, Fourier, Transform
@@ -90,7 +90,7 @@ def _element(transform: Transform, blocks: int, timer: Callable[[], float], repe
     window = torch.zeros(1, blocks, rows + transform.taps - 1, LANES)
     out = torch.empty(1, blocks, rows, LANES)
     slots = torch.zeros(transform.products * step // 4)
-    zeros = ZEROS.data_ptr()
+    zeros, ones = ZEROS.data_ptr(), constant(1.0).address
 
     def run() -> None:
         TEAM.run(
@@ -100,7 +100,7 @@ def _element(transform: Transform, blocks: int, timer: Callable[[], float], repe
         bias = torch.zeros(blocks * LANES)
         TEAM.run(
             slots_to_rows, 4 * blocks, TRANSFORMS.index(transform), transform.outputs, blocks, 1, 1, 1, TILES,
-            TILES // 4, slots.data_ptr(), step, *steps(out), rows, bias.data_ptr(), zeros, 0, 0, 0,
+            TILES // 4, slots.data_ptr(), step, *steps(out), rows, bias.data_ptr(), zeros, 0, 0, 0, ones, ones,
         )  # fmt: skip
 
     moved = TILES * LANES * 2 * blocks * (transform.products + transform.size / 2)

@@ -10,18 +10,12 @@ another, so that time, dilation and tiles need neither shuffles nor unaligned re
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import logging
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from collections.abc import Sequence
+from typing import Self
 
 from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
 
-_logger = logging.getLogger(__name__)
+from melvoc.nn.cpu.compile import instructions
 
 LANES = 8
 ROW_BYTES = 4 * LANES  # one sample of eight channels
@@ -29,54 +23,7 @@ ROW_BYTES = 4 * LANES  # one sample of eight channels
 INT = ir.IntType(64)
 FLOAT = ir.FloatType()
 VECTOR = ir.VectorType(FLOAT, LANES)
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-@functools.cache
-def _stamp() -> str:
-    """Of the sources that kernels are made of. Numba itself looks only at the file that a kernel stands in."""
-    here = Path(__file__).parent
-    try:
-        sources = [path.read_bytes() for path in [*sorted(here.glob("*.py")), here.parent / "alias_free.py"]]
-    except OSError:  # in an archive
-        sources = []
-    return hashlib.sha256(b"".join(sources)).hexdigest()[:12]
-
-
-@functools.cache
-def _say_once_that_nothing_is_cached() -> None:
-    _logger.warning(
-        "numba finds no folder where it may keep compiled kernels: each process compiles them anew, for some seconds; "
-        "name a writable folder in NUMBA_CACHE_DIR"
-    )
-
-
-def kernel(function: Function) -> Function:
-    """Compile on first use, cached on disk; runs without Python's lock. Serial: `threads.Team` runs it on threads."""
-    function.__qualname__ += f"_{_stamp()}"  # part of the cached file's name
-    compiled = njit(nogil=True, error_model="numpy")(function)
-    try:
-        compiled.enable_caching()
-    except RuntimeError:
-        _say_once_that_nothing_is_cached()
-    return cast(Function, compiled)
-
-
-def instructions(argument_count: int, emit: Callable[..., None]) -> Any:
-    """A function for kernels of so many int64 arguments, whose LLVM code `emit(builder, *arguments)` writes."""
-
-    def typer(_context: object, *arguments: object) -> Any:
-        def codegen(context: Any, builder: ir.IRBuilder, _signature: object, values: Sequence[ir.Value]) -> Any:
-            emit(builder, *values)
-            return context.get_dummy_value()
-
-        return types.void(*[types.int64] * argument_count), codegen
-
-    names = ", ".join(f"a{i}" for i in range(argument_count))
-    scope: dict[str, Any] = {"typer": typer}
-    exec(f"def typed(context, {names}): return typer(context, {names})", scope)  # numba wants each argument by name
-    return intrinsic(scope["typed"])
+WIDE = ir.VectorType(FLOAT, 2 * LANES)
 
 
 class Vec:
@@ -134,9 +81,9 @@ def at(builder: ir.IRBuilder, address: ir.Value, index: int, step: ir.Value | in
     return builder.add(address, offset)
 
 
-def load(builder: ir.IRBuilder, address: ir.Value) -> Vec:
-    """Eight floats from an address."""
-    return Vec(builder, builder.load(builder.inttoptr(address, VECTOR.as_pointer()), align=4))
+def load(builder: ir.IRBuilder, address: ir.Value, kind: ir.VectorType = VECTOR) -> Vec:
+    """Eight floats from an address, or as many as the type has."""
+    return Vec(builder, builder.load(builder.inttoptr(address, kind.as_pointer()), align=4))
 
 
 def store(builder: ir.IRBuilder, address: ir.Value, vector: Vec) -> None:
@@ -144,15 +91,24 @@ def store(builder: ir.IRBuilder, address: ir.Value, vector: Vec) -> None:
     builder.store(vector.value, builder.inttoptr(address, VECTOR.as_pointer()), align=4)
 
 
-def spread(builder: ir.IRBuilder, address: ir.Value) -> Vec:
+def spread(builder: ir.IRBuilder, address: ir.Value, kind: ir.VectorType = VECTOR) -> Vec:
     """One float from an address, in each lane."""
     scalar = builder.load(builder.inttoptr(address, FLOAT.as_pointer()), align=4)
-    undefined = ir.Constant(VECTOR, ir.Undefined)
+    undefined = ir.Constant(kind, ir.Undefined)
     single = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
-    return Vec(
-        builder,
-        builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)),
-    )
+    return Vec(builder, builder.shuffle_vector(single, undefined, _lanes([0] * kind.count)))
+
+
+def eights(vector: Vec) -> list[Vec]:
+    """A vector's floats, eight by eight."""
+    builder, value = vector.builder, vector.value
+    starts = range(0, value.type.count, LANES)
+    picked = [builder.shuffle_vector(value, value, _lanes(range(start, start + LANES))) for start in starts]
+    return [Vec(builder, part) for part in picked]
+
+
+def _lanes(numbers: Sequence[int]) -> ir.Constant:
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(numbers)), list(numbers))
 
 
 def _emit_copy(builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> None:
@@ -161,10 +117,6 @@ def _emit_copy(builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> Non
 
 def _emit_zero(builder: ir.IRBuilder, target: ir.Value) -> None:
     store(builder, target, Vec(builder, splat(0.0)))
-
-
-def _emit_add(builder: ir.IRBuilder, source: ir.Value, other: ir.Value, target: ir.Value) -> None:
-    store(builder, target, load(builder, source) + load(builder, other))
 
 
 def _emit_copy_value(builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> None:
@@ -180,17 +132,3 @@ copy_value = instructions(2, _emit_copy_value)  # one float: source, target
 zero_value = instructions(1, _emit_zero_value)  # target
 copy_row = instructions(2, _emit_copy)  # source, target
 zero_row = instructions(1, _emit_zero)  # target
-add_rows = instructions(3, _emit_add)  # source, source, target
-
-
-def _take_job(_context: object, counter: object) -> Any:
-
-    def codegen(context: Any, builder: ir.IRBuilder, _signature: object, values: Sequence[ir.Value]) -> Any:
-        pointer = builder.inttoptr(values[0], INT.as_pointer())
-        return builder.atomic_rmw("add", pointer, integer(1), "monotonic")
-
-    return types.int64(types.int64), codegen
-
-
-# The next number of a counter that several threads share, `take_job(address)`.
-take_job = cast(Callable[[int], int], intrinsic(_take_job))

@@ -19,10 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from melvoc.nn.cpu import gemm
-from melvoc.nn.cpu.rows import Workspace, blocks_of
+from melvoc.nn.cpu.atomics import take_job
+from melvoc.nn.cpu.compile import kernel
+from melvoc.nn.cpu.rows import Workspace, blocks_of, constant
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.transform import Transform
-from melvoc.nn.cpu.vector import LANES, ROW_BYTES, copy_value, kernel, take_job, zero_value
+from melvoc.nn.cpu.vector import LANES, ROW_BYTES, copy_value, zero_value
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
 GROUP_FLOATS = 2**20  # of weights in between, while they are made
@@ -197,7 +199,7 @@ class Weights:
                 gemm.multiply, -(-columns // chunk), 1, transform.products, transform.products, columns, chunk,
                 columns, self.width, matrix.data_ptr(), 0, offsets.ctypes.data, len(offsets), taps.data_ptr(), 0,
                 out.data_ptr() + 4 * done * self._rows * lanes, 0, 0, 4 * step, ROW_BYTES, 0,
-                nothing.data_ptr(), 0, nothing.data_ptr(), 0, 0, 0,
+                nothing.data_ptr(), 0, nothing.data_ptr(), 0, 0, 0, constant(1.0).address,
             )  # fmt: skip
         return Group(first, panels, out, step)
 

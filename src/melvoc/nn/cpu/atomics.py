@@ -1,0 +1,81 @@
+"""Words of memory that several threads read and write, as instructions for compiled code; and calls by address."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from typing import cast
+
+from llvmlite import ir
+
+from melvoc.nn.cpu.compile import instructions, value
+
+WORD = ir.IntType(64)
+BYTES = ir.IntType(8).as_pointer()
+MOST_ARGUMENTS = 40  # of what is called by its address
+
+
+def _pointer(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    return builder.inttoptr(address, WORD.as_pointer())
+
+
+def _emit_load(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    return builder.load_atomic(_pointer(builder, address), "seq_cst", 8)
+
+
+def _emit_store(builder: ir.IRBuilder, address: ir.Value, new: ir.Value) -> None:
+    builder.store_atomic(new, _pointer(builder, address), "seq_cst", 8)
+
+
+def _emit_add(builder: ir.IRBuilder, address: ir.Value, more: ir.Value) -> ir.Value:
+    return builder.atomic_rmw("add", _pointer(builder, address), more, "seq_cst")
+
+
+def _emit_mask(builder: ir.IRBuilder, address: ir.Value, mask: ir.Value) -> ir.Value:
+    return builder.atomic_rmw("and", _pointer(builder, address), mask, "seq_cst")
+
+
+def _emit_exchange(builder: ir.IRBuilder, address: ir.Value, old: ir.Value, new: ir.Value) -> ir.Value:
+    result = builder.cmpxchg(_pointer(builder, address), old, new, "seq_cst", "seq_cst")
+    return builder.zext(builder.extract_value(result, 1), WORD)
+
+
+def _emit_job(builder: ir.IRBuilder, counter: ir.Value) -> ir.Value:
+    return builder.atomic_rmw("add", _pointer(builder, counter), ir.Constant(WORD, 1), "monotonic")
+
+
+def _emit_breath(builder: ir.IRBuilder) -> None:
+    """What a loop that waits for another thread should do each time, by the maker of the processor."""
+    machine = platform.machine().lower()
+    number = ir.IntType(32)
+    if machine in ("x86_64", "amd64"):
+        kind = ir.FunctionType(ir.VoidType(), [])
+        builder.call(builder.module.declare_intrinsic("llvm.x86.sse2.pause", (), kind), [])
+    elif machine in ("aarch64", "arm64"):
+        kind = ir.FunctionType(ir.VoidType(), [number])
+        builder.call(builder.module.declare_intrinsic("llvm.aarch64.isb", (), kind), [ir.Constant(number, 15)])
+
+
+def _emit_call(builder: ir.IRBuilder, function: ir.Value, arguments: ir.Value, count: ir.Value) -> None:
+    done = builder.append_basic_block("done")
+    switch = builder.switch(count, done)
+    for number in range(MOST_ARGUMENTS + 1):
+        block = builder.append_basic_block(f"arguments_{number}")
+        switch.add_case(ir.Constant(WORD, number), block)
+        builder.position_at_end(block)
+        places = [builder.add(arguments, ir.Constant(WORD, 8 * place)) for place in range(number)]
+        values = [builder.load(_pointer(builder, place), align=8) for place in places]
+        kind = ir.FunctionType(BYTES, [WORD] * number)  # numba's functions without result return an empty pointer
+        builder.call(builder.inttoptr(function, kind.as_pointer()), values)
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
+load_word = cast(Callable[[int], int], value(1, _emit_load))  # address
+store_word = cast(Callable[[int, int], None], instructions(2, _emit_store))  # address, new value
+add_word = cast(Callable[[int, int], int], value(2, _emit_add))  # address, what to add; gives what was there
+mask_word = cast(Callable[[int, int], int], value(2, _emit_mask))  # address, bits to keep; gives what was there
+exchange_word = cast(Callable[[int, int, int], int], value(3, _emit_exchange))  # address, old, new; 1 if it was old
+take_job = cast(Callable[[int], int], value(1, _emit_job))  # the next number of a counter
+breathe = cast(Callable[[], None], instructions(0, _emit_breath))
+call = cast(Callable[[int, int, int], None], instructions(3, _emit_call))  # function, arguments, how many
