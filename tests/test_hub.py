@@ -22,8 +22,9 @@ from hub_server import Hub, Repository
 from networks import GOLDEN, VOCODERS, randomised
 from safetensors.torch import load_file, save
 
+import melvoc
 from melvoc import checkpoint as checkpoints
-from melvoc.errors import DownloadError
+from melvoc.errors import DownloadError, MelvocError
 from melvoc.hub import cache_folder, fetch
 from melvoc.models import describe
 from melvoc.models.bigvgan import BigVGAN, BigVGANConfig
@@ -389,6 +390,24 @@ def test_an_unsure_row_is_refused_before_anything_else() -> None:
 
 def melvoc_file() -> bytes:
     return checkpoints.to_bytes(describe(VOCODERS["bigvgan_resblock2_snake_tiny"]))
+
+
+@pytest.mark.parametrize("name", [NAME, "hf://somebody/something"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "nonsense"}, "engine='nonsense', but it is 'auto' or 'torch'"),
+        ({"memory": "some"}, "memory='some', but it is 'auto' or 'low'"),
+        ({"n_iter": 3}, "takes no option 'n_iter'; it takes .*engine"),
+    ],
+)
+def test_options_are_checked_before_anything_is_downloaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, options: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr("melvoc.hub._translated", lambda *_: pytest.fail("the Hub was asked"))
+    with pytest.raises(MelvocError, match=message):
+        melvoc.load(name, cache_dir=tmp_path, **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_repository_with_one_melvoc_file(hub: Hub, child: Child, tmp_path: Path) -> None:

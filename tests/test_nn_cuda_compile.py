@@ -46,3 +46,13 @@ def test_activation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str,
 def test_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = compiled(tmp_path, monkeypatch, "finish", "fp32", 90, warps=4)
     assert len(result.asm["cubin"]) > 1000
+
+
+@pytest.mark.parametrize("name", ["snake", "finish"])
+def test_no_length_batch_or_address_compiles_anything_anew(name: str) -> None:
+    from melvoc.nn.cuda import kernel
+
+    special = {p.name for p in getattr(kernel, name).params if not (p.is_constexpr or p.do_not_specialize)}
+    assert not special, "Triton would compile for values of 1 and multiples of 16 of these"
+    switches = {p.name for p in getattr(kernel, name).params if p.is_constexpr}
+    assert switches <= {"LANES", "BLOCK", "HAS_BIAS", "HAS_SKIP", "HAS_SLOPE"}  # none of which a shape decides

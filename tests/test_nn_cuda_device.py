@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import os
 import subprocess
 import sys
 import warnings
@@ -50,6 +53,14 @@ class TestOnAGPU:
         y = load_kernels().snake(layer.cuda(), case["x"].cuda(), count=length)
         torch.testing.assert_close(y.cpu(), case["y"], atol=bound, rtol=0)
 
+    @pytest.mark.parametrize("channels", [1536, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 8, 3, 1])
+    @pytest.mark.parametrize("length", [1, 21, 22, 23, 703, 705])
+    @pytest.mark.usefixtures("exactly")
+    def test_every_channel_count_and_lengths_around_a_program(self, channels: int, length: int) -> None:
+        layer, x = AliasFreeSnake(channels), torch.randn(2, channels, length)
+        y = load_kernels().snake(copy.deepcopy(layer).cuda(), x.cuda(), count=length)
+        torch.testing.assert_close(y.cpu(), layer(x), atol=1e-5, rtol=1e-5)
+
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
     @pytest.mark.usefixtures("exactly")
     def test_storage_types_are_rounded_once(self, dtype: torch.dtype) -> None:
@@ -69,6 +80,26 @@ class TestOnAGPU:
         parts = mel.cuda().split(frames or mel.shape[-1], dim=-1)
         wave = join(*[machine(part, number == len(parts)) for number, part in enumerate(parts, 1)])
         torch.testing.assert_close(wave.cpu(), exact, atol=2e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_on_a_cpu_with_tiny_sizes_and_says_what_it_left_out(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--device", "cpu", "--smoke"]
+    more = ["--models", "bigvgan_44khz_512x", "--data", str(tmp_path), "--json", str(tmp_path / "figures.json")]
+    offline = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path), "MELVOC_CACHE": str(tmp_path)}
+    subprocess.run([*command, *more], check=True, capture_output=True, timeout=600, env=offline)
+    written = json.loads((tmp_path / "figures.json").read_text())
+    found = {(line.get("part"), line.get("variant")) for line in written["results"]}
+    for variant in ("torch", "melvoc", "melvoc, no TF32", "melvoc float16", "melvoc bfloat16"):
+        assert ("speed", variant) in found
+    for variant in ("torch", "melvoc, no graphs", "melvoc"):
+        assert ("latency", variant) in found
+    left_out = written["not_measured"]
+    for variant in ("published", "published kernel"):  # measured, or the reason why not
+        assert ("latency", variant) in found or any("published" in line for line in left_out)
+    assert any(line.startswith("distance bigvgan_44khz_512x: ") for line in left_out)
+    sizes = {"times_real_time", "gb", "tflops", "share_of_peak", "max_error"}
+    assert all(sizes <= line.keys() for line in written["results"] if line.get("part") == "speed")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without CUDA")

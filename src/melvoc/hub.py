@@ -24,6 +24,7 @@ from melvoc.checkpoint import Checkpoint, is_melvoc_file
 from melvoc.convert import assemble, convert
 from melvoc.errors import CheckpointError, DownloadError
 from melvoc.files import load_file, revive
+from melvoc.models import check_options
 from melvoc.published import PUBLISHED, Published
 from melvoc.vocoder import Vocoder
 
@@ -52,6 +53,7 @@ def load_published(
     Raises:
         DownloadError: a file that cannot be had, cannot be verified, or is another one than was pinned.
     """
+    check_options(engine=engine, memory=memory)
     path = fetch(
         PUBLISHED[name], revision=revision, cache_dir=cache_dir, local_files_only=local_files_only,
         allow_unverified=allow_unverified,
@@ -141,6 +143,7 @@ def load_repository(
     Raises:
         DownloadError: no such repository or file, or one that would have to be trusted.
     """
+    check_options(engine=engine, memory=memory)
     match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?", name)
     if not match:
         raise DownloadError(f"{name!r} is no repository; write hf://owner/repo or hf://owner/repo@revision")

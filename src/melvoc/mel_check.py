@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 
@@ -163,6 +164,7 @@ def _in_a_tail(mel: Tensor, below: Tensor, above: Tensor, spec: MelSpec) -> int:
     return int(reaches_down and reaches_up)
 
 
+@functools.lru_cache(maxsize=64)
 def _levels(spec: MelSpec, *, further: float = 0.0) -> tuple[float, float, float]:
     """The least and the largest possible value, tolerance included, and the largest possible median."""
     below, above = _BELOW + further, _ABOVE + further

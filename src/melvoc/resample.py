@@ -25,6 +25,7 @@ ZERO_CROSSINGS = 64
 ROLLOFF = 0.9475937167399596
 BETA = 14.769656459379492
 _DENSE = 1 << 22  # weights, and numbers that are gathered at once
+_WINDOWS = 1 << 15  # of one convolution; MPS takes no more than 65536
 
 
 @functools.lru_cache(maxsize=32)
@@ -108,7 +109,13 @@ class Resampler(Machine):
         """`[B, 1, L]` to the outputs of the windows that fit, phases interleaved: `[B, 1, n * new]`."""
         if self.new * (2 * self.width + self.orig) > _DENSE:
             return self._gathered(padded[:, 0])[:, None]
-        phases = F.conv1d(padded, _dense(self.orig, self.new).to(padded), stride=self.orig)
+        weights, span = _dense(self.orig, self.new).to(padded), 2 * self.width + self.orig
+        starts = range(0, max(1, (padded.shape[-1] - span) // self.orig + 1), _WINDOWS)
+        parts = [
+            F.conv1d(padded[..., i * self.orig :][..., : (_WINDOWS - 1) * self.orig + span], weights, stride=self.orig)
+            for i in starts
+        ]
+        phases = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         return phases.transpose(1, 2).flatten(1)[:, None]
 
     def _gathered(self, padded: Tensor) -> Tensor:

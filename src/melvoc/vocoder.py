@@ -21,6 +21,8 @@ from melvoc.resample import resample
 from melvoc.spec import MelSpec
 from melvoc.streaming import VocoderStream
 
+SERIAL = 32_000  # values that torch copies on a CPU without waking its threads, which then wait beside an engine's
+
 
 class Vocoder(nn.Module):
     """From mel to sound.
@@ -157,15 +159,19 @@ class Vocoder(nn.Module):
             self._match(spec)
         mel = rows_of(mel, self.spec)
         rate = self._rate(sample_rate)
-        total = _resampled(self.spec.samples(mel.shape[-1]), self.sample_rate, rate)
         wave_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+
+        def sound(part: Tensor) -> Tensor:
+            made = self._synthesize(part.to(self.device, self.mel_dtype), block_frames).to(wave_dtype)
+            return made if rate == self.sample_rate else resample(made, self.sample_rate, rate).clamp_(-1.0, 1.0)
+
+        if lengths is None:
+            return sound(check_mel(mel, self.spec, known=spec is not None))  # not copied: it may be long
+        total = _resampled(self.spec.samples(mel.shape[-1]), self.sample_rate, rate)
         wave = torch.zeros(mel.shape[0], 1, total, dtype=wave_dtype, device=self.device)
         for length, rows in _groups(lengths, mel):
-            part = check_mel(mel[rows, :, :length], self.spec, known=spec is not None)
-            sound = self._synthesize(part.to(self.device, self.mel_dtype), block_frames).to(wave_dtype)
-            if rate != self.sample_rate:
-                sound = resample(sound, self.sample_rate, rate).clamp_(-1.0, 1.0)
-            wave[rows, :, : sound.shape[-1]] = sound
+            made = sound(check_mel(mel[rows, :, :length], self.spec, known=spec is not None))
+            wave[rows, :, : made.shape[-1]] = made
         return wave
 
     def stream(self, *, lookahead_frames: int | None = None, sample_rate: int | None = None) -> VocoderStream:
@@ -226,15 +232,16 @@ class Vocoder(nn.Module):
                 )
             return wave.clamp(-1.0, 1.0)
         wave = torch.empty(expected, dtype=mel.dtype, device=mel.device)
+        at_once = max(1, SERIAL // mel.shape[0]) if mel.device.type == "cpu" else expected[-1]
         done = 0
         with torch.inference_mode():
             machine = self.engine().open(self.graph())
             blocks = mel.split(int(block_frames or self.block_frames), dim=-1)
             for number, block in enumerate(blocks, start=1):
                 piece = machine(block, number == len(blocks))
-                if count := piece.shape[-1]:
-                    wave[..., done : done + count] = piece
-                    done += count
+                for part in piece.split(at_once, dim=-1) if piece.shape[-1] else ():
+                    wave[..., done : done + part.shape[-1]] = part
+                    done += part.shape[-1]
         if done != expected[-1]:
             raise PluginError(f"{type(self).__name__}.graph gave {done} samples for {expected[-1]}; its delay is wrong")
         return wave.clamp_(-1.0, 1.0)
@@ -244,11 +251,9 @@ def _resampled(samples: int, old: int, new: int) -> int:
     return -(-samples * new // old)
 
 
-def _groups(lengths: Sequence[int] | Tensor | None, mel: Tensor) -> list[tuple[int, list[int]]]:
+def _groups(lengths: Sequence[int] | Tensor, mel: Tensor) -> list[tuple[int, list[int]]]:
     """Rows of equal length, which run as one batch: what is beyond a row's length is never even read."""
     batch, frames = mel.shape[0], mel.shape[-1]
-    if lengths is None:
-        return [(frames, list(range(batch)))]
     counts = lengths.tolist() if isinstance(lengths, Tensor) else lengths
     if not isinstance(counts, Sequence) and not hasattr(counts, "__iter__"):
         raise SpecError(f"lengths={lengths!r}, but it is a list of frame counts, one a mel")

@@ -180,6 +180,18 @@ def describe(vocoder: Vocoder) -> Checkpoint:
     )
 
 
+def check_options(*, engine: object, memory: object) -> None:
+    """What the neural vocoders' factories take, before anything is downloaded or read.
+
+    Raises:
+        MelvocError: another engine or memory.
+    """
+    if engine not in ("auto", "torch"):
+        raise MelvocError(f"engine={engine!r}, but it is 'auto' or 'torch'")
+    if memory not in ("auto", "low"):
+        raise MelvocError(f"memory={memory!r}, but it is 'auto' or 'low'")
+
+
 def floating(dtype: torch.dtype) -> torch.dtype:
     """The type, after a look.
 

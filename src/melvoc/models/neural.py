@@ -9,18 +9,18 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from melvoc.errors import MelvocError, SpecError
+from melvoc.errors import SpecError
+from melvoc.models import check_options
 from melvoc.models.bigvgan import BigVGAN
 from melvoc.models.hifigan import HiFiGAN
 from melvoc.models.vocos import Vocos
 from melvoc.nn.forks import torch_alone_after_fork
 from melvoc.nn.graph import Engine, Node
+from melvoc.nn.mps import SAMPLES, make_mps_engine
 from melvoc.nn.precision import HALF, float32_parameters
 from melvoc.spec import MelSpec
 from melvoc.tuning import tuned_costs
 from melvoc.vocoder import Vocoder
-
-SMALL = 2_000_000  # weights: HiFi-GAN V2's and V3's are fewer
 
 Network = BigVGAN | HiFiGAN | Vocos
 ARCHITECTURE_NAMES: dict[type, str] = {BigVGAN: "bigvgan", HiFiGAN: "hifigan", Vocos: "vocos"}
@@ -59,10 +59,7 @@ class NeuralVocoder(Vocoder):
                 f"{name}: the network makes {config.hop_length} samples of {config.n_mels} bands a frame, but its "
                 f"MelSpec says hop_length={spec.hop_length}, n_mels={spec.n_mels}; they belong to different models"
             )
-        if engine not in ("auto", "torch"):
-            raise MelvocError(f"engine={engine!r}, but it is 'auto' or 'torch'")
-        if memory not in ("auto", "low"):
-            raise MelvocError(f"memory={memory!r}, but it is 'auto' or 'low'")
+        check_options(engine=engine, memory=memory)
         self.network = network
         self.engine_choice: Literal["auto", "torch"] = engine
         self.memory: Literal["auto", "low"] = memory
@@ -70,6 +67,7 @@ class NeuralVocoder(Vocoder):
         self.provenance = dict(provenance or {})
         self._lock = threading.Lock()
         self._engine: Engine | None = None
+        self._weights = tuple(network.parameters())
 
     @property
     def architecture(self) -> str:
@@ -79,7 +77,7 @@ class NeuralVocoder(Vocoder):
     @property
     def dtype(self) -> torch.dtype:
         """The convolutions' type. In a half type, mel, ends, snakes and wave stay float32 (docs/gpu.md)."""
-        kinds = {parameter.dtype for parameter in self.network.parameters()}
+        kinds = {weight.dtype for weight in self._weights}
         return next(iter(kinds & set(HALF)), super().dtype)
 
     @property
@@ -103,6 +101,8 @@ class NeuralVocoder(Vocoder):
             return self._engine
 
     def _make_engine(self) -> Engine:
+        if self.device.type == "mps":
+            return make_mps_engine(self.network, self.spec.hop_length)
         if self.engine_choice == "torch":
             return Engine()
         if self.device.type == "cpu" and self.dtype == torch.float32:
@@ -117,13 +117,12 @@ class NeuralVocoder(Vocoder):
 
     @property
     def block_frames(self) -> int:
-        """Frames a block: what stays in a CPU's cache, fills a GPU, or keeps MPS below its 65536 channels."""
+        """Frames a block: what stays in a CPU's cache, fills a GPU, or is what MPS gets at a time anyway."""
         if self.device.type == "cuda":
             return 2048
         if self.device.type == "mps":
-            return max(1, 32768 // self.spec.hop_length)
-        small = sum(parameter.numel() for parameter in self.network.parameters()) < SMALL
-        return 256 if small else 96  # what a block costs besides its arithmetic counts in a small network
+            return max(1, SAMPLES // self.spec.hop_length)
+        return 96
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._engine = None  # moved or cast: what an engine prepared no longer belongs to these weights
@@ -134,7 +133,9 @@ class NeuralVocoder(Vocoder):
                 return tensor.to(converted.device)
             return converted
 
-        return super()._apply(convert, recurse)  # type: ignore[no-any-return, no-untyped-call]
+        super()._apply(convert, recurse)  # type: ignore[no-untyped-call]
+        self._weights = tuple(self.network.parameters())
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_lock": None, "_engine": None}  # copies and pickles prepare their own

@@ -1,0 +1,82 @@
+"""Plain torch on MPS, in pieces that its operations take.
+
+torch's convolutions refuse an output there of which any dimension is above 65536, in words that speak of channels
+("Output channels > 65536 not supported at the MPS device"). Time is such a dimension, and so are the rows that an
+alias-free activation makes of batch and channels. So whatever comes, whole mels, long pieces of a stream or many rows,
+goes through the network in short blocks and few rows.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from melvoc.nn.alias_free import Snake
+from melvoc.nn.graph import Engine, Machine, Node, join
+
+LARGEST = 65536  # what MPS takes, in any dimension
+SAMPLES = 16384  # a block, of sound; the last one has the look-ahead besides, and activations double what there is
+
+
+class CutEngine(Engine):
+    """Opens a network as a machine that cuts what it gets. Not for parts of a network.
+
+    Args:
+        frames: a block, at most.
+        rows: of the batch that run together, at most.
+    """
+
+    def __init__(self, *, frames: int, rows: int) -> None:
+        self._frames, self._rows = frames, rows
+        self._engine = Engine()
+
+    def open(self, node: Node) -> Machine:
+        """A fresh machine for the node."""
+        return CutMachine(self._engine, node, frames=self._frames, rows=self._rows)
+
+
+class CutMachine(Machine):
+    """Runs a node in blocks of time, each group of rows on a machine of its own.
+
+    Args:
+        engine: opens the machines.
+        node: what they run.
+        frames: a block, at most.
+        rows: a group, at most.
+    """
+
+    def __init__(self, engine: Engine, node: Node, *, frames: int, rows: int) -> None:
+        self._engine, self._node, self._frames, self._rows = engine, node, frames, rows
+        self._machines: list[Machine] = []
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        """The next samples; see `Machine`."""
+        groups = x.split(self._rows)
+        if not self._machines:
+            self._machines = [self._engine.open(self._node) for _ in groups]
+        parts = [self._run(machine, group, last) for machine, group in zip(self._machines, groups, strict=True)]
+        return torch.cat(parts) if parts[0].shape[-1] else x[..., :0]
+
+    def fork(self) -> Self:
+        """Fork each group's machine."""
+        twin = copy.copy(self)
+        twin._machines = [machine.fork() for machine in self._machines]
+        return twin
+
+    def _run(self, machine: Machine, x: Tensor, last: bool) -> Tensor:
+        blocks = x.split(self._frames, dim=-1)
+        return join(*[machine(block, last and number == len(blocks)) for number, block in enumerate(blocks, 1)])
+
+
+def make_mps_engine(network: nn.Module, hop_length: int) -> Engine:
+    """The engine for MPS.
+
+    Args:
+        network: whose widest activation bounds the rows.
+        hop_length: samples a frame.
+    """
+    widest = max((layer.alpha.numel() for layer in network.modules() if isinstance(layer, Snake)), default=1)
+    return CutEngine(frames=max(1, SAMPLES // hop_length), rows=LARGEST // widest)
