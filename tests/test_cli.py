@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from networks import VOCODERS, random_mel
 
@@ -202,7 +203,12 @@ def test_raw_sound_comes_before_the_input_ends(generator: Path) -> None:
     assert process.returncode == 0
 
 
-def test_ctrl_c_leaves_nothing_under_the_final_name(tmp_path: Path, generator: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_signals_leave_nothing_half_written(
+    tmp_path: Path, generator: Path, number: signal.Signals, code: int, word: str
+) -> None:
     sound(tmp_path / "long.wav", rate=44100, seconds=600)
     process = subprocess.Popen(
         command("vocode", str(tmp_path / "long.wav"), "-o", str(tmp_path / "out.wav"), "--vocoder", str(generator)),
@@ -211,11 +217,25 @@ def test_ctrl_c_leaves_nothing_under_the_final_name(tmp_path: Path, generator: P
     )
     while process.poll() is None and not list(tmp_path.glob("*out*")):
         time.sleep(0.05)  # until it has begun to write, under another name
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate()
-    assert process.returncode == 130, err
-    assert err.strip().splitlines() == ["melvoc: error: interrupted; nothing half-written was left"]
+    assert process.returncode == code, err
+    assert err.strip().splitlines() == [f"melvoc: error: {word}; nothing half-written was left"]
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_an_applications_own_sigterm_handler_stays(capsys: Say) -> None:
+    def mine(*_: object) -> None:
+        pass
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        assert main(["list"]) == 0
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert main(["list"]) == 0
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def _garbage(folder: Path) -> Path:
@@ -237,6 +257,18 @@ def _mel(folder: Path) -> Path:
     return path
 
 
+def _not_a_number(folder: Path) -> Path:
+    path = folder / "nan.wav"
+    soundfile.write(path, np.array([0.1, np.nan] * 9000, dtype=np.float32), 44100, subtype="FLOAT")
+    return path
+
+
+def _odd_mel(folder: Path, mel: object) -> list[str]:
+    np.save(folder / "odd.npy", mel)
+    preset = "hifigan_22khz_80band_256x"
+    return ["vocode", str(folder / "odd.npy"), "-o", f"{folder}/o.wav", "--spec", preset]
+
+
 MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "no command": (lambda _: [], "the following arguments are required: COMMAND"),
     "unknown command": (lambda _: ["sing"], "invalid choice: 'sing'"),
@@ -248,6 +280,12 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "broken file": (lambda t: ["vocode", str(_garbage(t)), "-o", f"{t}/o.wav"], "broken.wav"),
     "empty file": (lambda t: ["vocode", str(_nothing(t)), "-o", f"{t}/o.wav"], "has no samples"),
     "empty file to mel": (lambda t: ["mel", str(_nothing(t)), "-o", f"{t}/o.npy"], "has no samples"),
+    "NaN in a file": (lambda t: ["vocode", str(_not_a_number(t)), "-o", f"{t}/o.wav"], "nan.wav: has NaN or Inf"),
+    "NaN in a file to mel": (lambda t: ["mel", str(_not_a_number(t)), "-o", f"{t}/o.npy"], "nan.wav: has NaN or Inf"),
+    "NaN in a mel": (lambda t: _odd_mel(t, np.full((80, 9), np.nan, dtype="f4")), "odd.npy: "),
+    "other bands": (lambda t: _odd_mel(t, np.full((64, 9), -4, dtype="f4")), "odd.npy: "),
+    "one dimension": (lambda t: _odd_mel(t, np.full(80, -4, dtype="f4")), "odd.npy: "),
+    "whole numbers": (lambda t: _odd_mel(t, np.full((80, 9), -4)), "odd.npy: "),
     "unknown vocoder": (
         lambda t: ["vocode", str(GUITAR), "-o", f"{t}/o.wav", "--vocoder", "bigvgan_v2_44khz"],
         "did you mean 'bigvgan_v2_44khz_128band_512x'",

@@ -130,7 +130,8 @@ def test_tensorboard_is_an_extra(
 
 
 @pytest.mark.slow
-def test_ctrl_c_writes_a_checkpoint_that_goes_on(folder: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_write_a_checkpoint_that_goes_on(folder: Path, number: signal.Signals) -> None:
     child = subprocess.Popen(
         [sys.executable, "-m", "melvoc", *command(folder, "--steps", "100000")],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -138,7 +139,7 @@ def test_ctrl_c_writes_a_checkpoint_that_goes_on(folder: Path) -> None:
     log, deadline = folder / "run" / "log.jsonl", time.monotonic() + 120
     while not (log.exists() and log.read_text().count("\n") >= 2) and time.monotonic() < deadline:
         time.sleep(0.2)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     out, err = child.communicate(timeout=120)
     assert child.returncode == 130, err
     assert "go on with --resume" in out

@@ -1,7 +1,7 @@
 """The command line: arguments in, library calls, text out. The only part of melvoc that prints.
 
 A mistake of the user's, or a file that is bad, is one line on stderr and exit code 2. Warnings come after the work, and
-never beside an error. Ctrl-C is exit code 130, and leaves no half-written file.
+never beside an error. Ctrl-C is exit code 130 and SIGTERM 143; neither leaves a half-written file.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NoReturn
 
 from melvoc import __version__
@@ -24,6 +27,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line instead of the usage and one line."""
         raise MelvocError(f"{message}; see `{self.prog} --help`")
+
+
+class Terminated(BaseException):
+    """SIGTERM came: what is half-written is removed on the way out, as it is by Ctrl-C."""
 
 
 def build_parser() -> Parser:
@@ -45,16 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None: the process's.
 
     Returns:
-        The exit code: 0, 2 for an error, 130 for Ctrl-C.
+        The exit code: 0, 2 for an error, 130 for Ctrl-C, 143 for SIGTERM.
     """
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its retries; an error of ours says it all
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
-            arguments = build_parser().parse_args(argv)
-            code = int(arguments.run(arguments))
+            with _terminable():
+                arguments = build_parser().parse_args(argv)
+                code = int(arguments.run(arguments))
         except KeyboardInterrupt:
             return _say("interrupted; nothing half-written was left", 130)
+        except Terminated:
+            return _say("terminated; nothing half-written was left", 143)
         except BrokenPipeError:
             sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - whoever read has left; the interpreter flushes at exit
             return 0
@@ -68,6 +78,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "melvoc" in (warning.filename or "") or issubclass(warning.category, UserWarning):
             print(f"melvoc: warning: {_line(str(warning.message))}", file=sys.stderr)
     return code
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM as an exception, where nobody else has a use for it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _say(text: str, code: int) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import melvoc
+from melvoc.audio import AudioReader
 from melvoc.errors import MelvocError
 from melvoc.spec import MelSpec
 from melvoc.vocoder import Vocoder
@@ -46,6 +49,18 @@ def load(arguments: argparse.Namespace, name: str, **options: Any) -> Vocoder:
         local_files_only=arguments.local_files_only,
         **options,
     )
+
+
+def finite_blocks(reader: AudioReader) -> Iterator[Tensor]:
+    """The blocks of a file, after a look at each.
+
+    Raises:
+        MelvocError: NaN or Inf, which float files can hold.
+    """
+    for block in reader.blocks():
+        if not bool(torch.isfinite(block).all()):
+            raise MelvocError(f"{reader.path}: has NaN or Inf in it; look where it comes from, and write it again")
+        yield block
 
 
 def read_spec(text: str) -> MelSpec:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from melvoc.audio import AudioReader
-from melvoc.cli.common import add_fetching, default_spec, load, read_spec
+from melvoc.cli.common import add_fetching, default_spec, finite_blocks, load, read_spec
 from melvoc.errors import MelvocError
 from melvoc.mel import MelSpectrogram
 from melvoc.mel_file import write_mel
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
             )
         resampler, analysis = Resampler(reader.sample_rate, spec.sample_rate), MelSpectrogram(spec).stream()
         parts, read, samples = [], 0, 0
-        for block in reader.blocks():
+        for block in finite_blocks(reader):
             wave = resampler(block[:, None], False)[:, 0]
             read, samples = read + block.shape[-1], samples + wave.shape[-1]
             parts.append(analysis.push(wave))

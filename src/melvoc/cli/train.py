@@ -48,7 +48,7 @@ FIELDS = (
     ("seed", int, "of weights, split, segments and augmentation"),
     ("precision", str, "auto (bfloat16 on CUDA), float32 or bfloat16"),
     ("device", str, "auto (cuda, mps, cpu) or a torch device"),
-    ("warm_start", str, "a generator to begin with: a melvoc file, or a checkpoint of another run"),
+    ("warm_start", str, "a generator: a melvoc file, a published one beside its config.json, or a run's checkpoint"),
     ("warm_discriminators", str, "a published do_* file, discriminators.pt, or a checkpoint of another run"),
 )  # fmt: skip
 WEIGHTS = ("adversarial", "feature", "mel", "stft")

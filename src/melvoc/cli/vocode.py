@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 import melvoc
 from melvoc.audio import AudioReader, AudioWriter, to_pcm16
-from melvoc.cli.common import DTYPES, add_loading, default_spec, load, read_spec
-from melvoc.errors import MelvocError
+from melvoc.cli.common import DTYPES, add_loading, default_spec, finite_blocks, load, read_spec
+from melvoc.errors import MelvocError, SpecError
 from melvoc.mel import MelSpectrogram
 from melvoc.mel_file import read_mel
 from melvoc.resample import Resampler
@@ -89,7 +89,11 @@ def vocode_mel(arguments: argparse.Namespace) -> None:
         raise MelvocError(f"{arguments.input}: an .npy does not say what its mel is; give --spec or --vocoder")
     vocoder = choose(arguments, spec)
     rate = arguments.sample_rate or vocoder.sample_rate
-    wave = vocoder.mel_to_waveform(saved.mel, spec=spec, sample_rate=rate, block_frames=arguments.block_frames)[:, 0]
+    try:
+        wave = vocoder.mel_to_waveform(saved.mel, spec=spec, sample_rate=rate, block_frames=arguments.block_frames)
+    except SpecError as error:
+        raise MelvocError(f"{arguments.input}: {error}") from error
+    wave = wave[:, 0]
     if saved.samples is not None:
         length = -(-saved.samples * rate // vocoder.sample_rate)
         wave = F.pad(wave[..., :length], (0, max(0, length - wave.shape[-1])))  # the mel ends with its last whole hop
@@ -135,7 +139,7 @@ class Counted:
         with tqdm(
             total=round(self.reader.samples / rate, 1), unit="s", disable=not sys.stderr.isatty(), leave=False
         ) as bar:
-            for block in self.reader.blocks():
+            for block in finite_blocks(self.reader):
                 self.samples += block.shape[-1]
                 yield block
                 bar.update(block.shape[-1] / rate)
