@@ -103,10 +103,12 @@ def test_the_split_is_by_file_and_steady() -> None:
         split(SOUNDS, held_out=4, seed=0)
 
 
-def test_the_fingerprint_sees_names_lengths_and_samples() -> None:
+def test_the_fingerprint_sees_names_lengths_samples_and_mels() -> None:
     other = [Sound(name="0.wav", wave=SOUNDS[0].wave + 0.01), *SOUNDS[1:]]
     assert fingerprint(SOUNDS) == fingerprint(list(SOUNDS))
     assert len({fingerprint(SOUNDS), fingerprint(SOUNDS[:3]), fingerprint(other)}) == 3
+    paired = [Sound(name="0.wav", wave=SOUNDS[0].wave, mel=torch.full((20, 9), level)) for level in (-4.0, -4.1)]
+    assert len({fingerprint(SOUNDS[:1]), *(fingerprint([sound]) for sound in paired)}) == 3
 
 
 def read(folder: Path, mels: Path | None = None, spec: MelSpec = SPEC) -> dict[str, Sound | Skipped]:

@@ -109,6 +109,7 @@ def test_more_steps_are_added_to_a_finished_run_and_none_are_made_past_the_end(c
         ({"learning_rate": 1e-3, "tilt_db": 0.0}, r"learning_rate: .*; tilt_db: the run has 3\.0, now 0\.0"),
         ({"preset": "full"}, "preset: the run has 'slim', now 'full'"),
         ({"spec": MelSpec.from_dict(SPEC.to_dict() | {"f_min": 20.0})}, r"spec\.f_min: the run has 0\.0, now 20\.0"),
+        ({"spec": MelSpec.from_dict(SPEC.to_dict() | {"n_mels": 24}), "generator": None}, r"spec\.n_mels: .* now 24"),
     ],
 )
 def test_another_configuration_is_refused_field_by_field(copied: Path, changes: dict[str, Any], named: str) -> None:
@@ -187,6 +188,21 @@ def test_a_warm_start_begins_with_the_files_sound_spec_and_generator(tmp_path: P
     assert set(report.losses) == {"discriminator", "discriminator_gradient"}
 
 
+@pytest.mark.parametrize("file", ["g_00001000", "generator.pt"])
+def test_a_warm_start_from_a_published_generator_beside_its_configuration(tmp_path: Path, file: str) -> None:
+    write_sounds(tmp_path / "sounds", count=4)
+    network = randomised(HiFiGAN(GENERATOR)).requires_grad_(False)
+    torch.save({"generator": network.state_dict()}, tmp_path / file)
+    published = GENERATOR.to_dict() | {
+        "num_mels": 20, "sampling_rate": 16000, "n_fft": 256, "hop_size": 64, "win_size": 256, "fmin": 0, "fmax": None,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(published))
+    trainer = Trainer(tiny_config(tmp_path, spec=None, generator=None, warm_start=tmp_path / file))
+    assert (trainer.spec, trainer.generator) == (SPEC, GENERATOR)
+    mel = torch.randn(1, 20, 16) - 4
+    torch.testing.assert_close(trainer.vocoder()(mel), network(mel), atol=1e-5, rtol=1e-4)
+
+
 def test_a_warm_start_from_a_checkpoint_of_another_run(
     finished: tuple[Path, list[TrainReport]], tmp_path: Path
 ) -> None:
@@ -205,20 +221,28 @@ def test_a_warm_start_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"architecture 'griffinlim', but melvoc trains HiFi-GAN"):
         Trainer(tiny_config(tmp_path, warm_start=tmp_path / "gl.safetensors"))
     (tmp_path / "generator_v1").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"becomes a melvoc file with `melvoc convert`"):
+    with pytest.raises(CheckpointError, match=r"there is no config\.json beside it; put it there"):
         Trainer(tiny_config(tmp_path, warm_start=tmp_path / "generator_v1"))
+    for missing in ("none", "none.safetensors"):
+        with pytest.raises(CheckpointError, match="no such file"):
+            Trainer(tiny_config(tmp_path, warm_start=tmp_path / missing))
+    with pytest.raises(CheckpointError, match=r": a folder; a warm start is"):
+        Trainer(tiny_config(tmp_path, warm_start=tmp_path / "sounds"))
     with pytest.raises(CheckpointError, match="no such file"):
         Trainer(tiny_config(tmp_path, warm_start=tmp_path / "none.pt"))
 
 
 def test_a_run_on_another_models_mels(tmp_path: Path) -> None:
-    sounds = write_sounds(tmp_path / "sounds", count=4)
+    sounds = write_sounds(tmp_path / "sounds", count=5)
     (tmp_path / "mels").mkdir()
     for path in sounds.iterdir():
         wave, _ = audio.read(path)
         write_mel(tmp_path / "mels" / f"{path.stem}.safetensors", MelSpectrogram(SPEC)(wave[0]) + 0.1, SPEC)
+    (tmp_path / "mels" / "0.safetensors").write_bytes(b"x")
     trainer = Trainer(tiny_config(tmp_path, spec=None, generator=None, mels_dir=tmp_path / "mels"))
     assert trainer.spec == SPEC  # what the mels say
+    assert [entry.name for entry in trainer.skipped] == ["0.wav"]
+    assert "its mel cannot be read" in trainer.skipped[0].reason
     reports = list(trainer)
     assert reports[-1].validation is not None
     with pytest.raises(CheckpointError, match="paired mels: True, now False"):

@@ -30,6 +30,14 @@ NOT_COMPARED = frozenset(
     }
 )  # fmt: skip
 
+# What a configuration may leave open, and how to read it back from a run's.
+LEFT_OPEN: Mapping[str, Callable[[Any], Any]] = {
+    "spec": MelSpec.from_dict,
+    "generator": HiFiGANConfig.from_dict,
+    "discriminator_warmup": int,
+    "ramp_steps": int,
+}
+
 WARMUP = 500  # steps for new discriminators beside a generator that has learnt already
 RAMP = 1000  # steps until such a generator learns at the full rate
 
@@ -70,7 +78,8 @@ class TrainConfig:
             else 44.1 kHz, n_fft 2048, hop 512, 128 bands.
         generator: None: the warm start's, else V2 with rates derived from the hop length.
         preset: "full" for the published discriminators, "slim" for an eighth of their channels, for a CPU.
-        warm_start: a generator to begin with: a melvoc file, or a checkpoint of another run.
+        warm_start: a generator to begin with: a melvoc file, a published one with its `config.json` beside it, or a
+            checkpoint of another run.
         warm_discriminators: discriminators to begin with: a published `do_*` file, a `discriminators.pt` or a
             checkpoint of another run.
         batch_size: segments a step and process.
@@ -178,13 +187,7 @@ class TrainConfig:
 
     def resumed(self, stored: Mapping[str, Any]) -> Self:
         """The same with what was left open filled in as the run that is resumed has it."""
-        readers: dict[str, Callable[[Any], Any]] = {
-            "spec": MelSpec.from_dict,
-            "generator": HiFiGANConfig.from_dict,
-            "discriminator_warmup": int,
-            "ramp_steps": int,
-        }
-        left_open = {name: read(stored[name]) for name, read in readers.items() if getattr(self, name) is None}
+        left_open = {name: read(stored[name]) for name, read in LEFT_OPEN.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **left_open)
 
     def to_dict(self) -> dict[str, Any]:
@@ -200,11 +203,15 @@ class TrainConfig:
         }
 
     def differences(self, stored: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """What keeps a run from being resumed: `{field: (the run's, now)}`, of `to_dict`'s values."""
+        """What keeps a run from being resumed: `{field: (the run's, now)}`, of `to_dict`'s values.
+
+        What is left open is no difference: it will be the run's.
+        """
         mine = self.to_dict()
         found: dict[str, tuple[Any, Any]] = {}
         for entry in dataclasses.fields(self):
-            if entry.name not in NOT_COMPARED:
+            left_open = entry.name in LEFT_OPEN and mine[entry.name] is None
+            if entry.name not in NOT_COMPARED and not left_open:
                 _compare(entry.name, stored.get(entry.name), mine[entry.name], found)
         return found
 

@@ -56,11 +56,13 @@ def split(sounds: Sequence[Sound], *, held_out: int | None, seed: int) -> tuple[
 
 
 def fingerprint(sounds: Sequence[Sound]) -> str:
-    """What the sounds are: their names, lengths and first samples, and whether they have mels. For resuming."""
+    """What the sounds are: names, lengths, some of their samples, and some frames of their mels. For resuming."""
     digest = hashlib.sha256()
     for sound in sounds:
         digest.update(f"{sound.name} {len(sound.wave)} {sound.mel is not None}\n".encode())
         digest.update(sound.wave[:: max(1, len(sound.wave) // 1000)].numpy().tobytes())
+        if sound.mel is not None:
+            digest.update(sound.mel[:, :: max(1, sound.mel.shape[1] // 8)].contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,15 +129,17 @@ def gather(
 
 
 def spec_of_mels(folder: str | os.PathLike[str]) -> MelSpec | None:
-    """What the mels of a folder say they are: the first one's spec; None where none says so (bare arrays).
+    """What the mels of a folder say they are: the first readable one's spec; None where none says so (bare arrays).
 
     Raises:
-        MelvocError: no such folder, or a mel that cannot be read.
+        MelvocError: no such folder.
     """
     if not Path(folder).is_dir():
         raise MelvocError(f"{os.fspath(folder)}: no such folder; give the folder of the mels")
-    first = next(iter(sorted(Path(folder).rglob("*.safetensors"))), None)
-    return None if first is None else read_mel(first).spec
+    for path in sorted(Path(folder).rglob("*.safetensors")):
+        with suppress(MelvocError):  # which is said of it when its sound is read
+            return read_mel(path).spec
+    return None
 
 
 def _read(path: Path, rate: int) -> Tensor | str:
@@ -188,7 +191,8 @@ def _paired(name: str, wave: Tensor, stem: Path, spec: MelSpec) -> Sound | Skipp
     mel = saved.mel.float()
     mel = mel[0] if mel.dim() == 3 and mel.shape[0] == 1 else mel
     if mel.dim() != 2 or mel.shape[0] != spec.n_mels:
-        return Skipped(name=name, reason=f"its mel is {list(mel.shape)}, but it is [{spec.n_mels}, T]")
+        reason = f"its mel is {list(mel.shape)}, but it is [{spec.n_mels}, T], of the sound mixed to one channel"
+        return Skipped(name=name, reason=reason)
     if not bool(torch.isfinite(mel).all()):
         return Skipped(name=name, reason="its mel has NaN or Inf in it")
     frames = spec.frames(len(wave))

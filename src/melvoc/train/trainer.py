@@ -89,7 +89,9 @@ class Trainer:
         find_sounds(config.audio_dir)
         stored = self._stored(resume)
         warm = None if config.warm_start is None or stored else read_generator(config.warm_start)
+        self._world = join(config.device)
         if stored:
+            self._compare(config, stored)
             config = config.resumed(stored["config"])
         if config.mels_dir is not None and (said := spec_of_mels(config.mels_dir)) and not (config.spec or warm):
             config = dataclasses.replace(config, spec=said)
@@ -98,9 +100,6 @@ class Trainer:
         assert config.generator is not None
         check_fit(config, config.spec)
         self.config, self.spec, self.generator = config, config.spec, config.generator
-        self._world = join(config.device)
-        if stored:
-            self._compare(stored)
         self._read_sounds()
         if stored and stored["data"] != self._data:
             raise CheckpointError(
@@ -280,9 +279,9 @@ class Trainer:
             )
         return None
 
-    def _compare(self, stored: dict[str, Any]) -> None:
-        different = self.config.differences(stored["config"])
-        batch = self.config.batch_size * self._world.size
+    def _compare(self, config: TrainConfig, stored: dict[str, Any]) -> None:
+        different = config.differences(stored["config"])
+        batch = config.batch_size * self._world.size
         if stored["batch"] != batch:
             different["batch_size (of all processes)"] = (stored["batch"], batch)
         if different:

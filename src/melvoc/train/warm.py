@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from melvoc import checkpoint as checkpoints
-from melvoc.convert import read_tensors
+from melvoc.convert import convert, read_tensors
 from melvoc.errors import CheckpointError
 from melvoc.models.hifigan import HiFiGANConfig
 from melvoc.spec import MelSpec
-from melvoc.train.folder import load_checkpoint
+from melvoc.train.folder import FORMAT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,26 +35,24 @@ class WarmStart:
 
 
 def read_generator(path: str | os.PathLike[str]) -> WarmStart:
-    """A melvoc file of HiFi-GAN, or the running mean in a checkpoint of another run.
+    """A melvoc file of HiFi-GAN, a published generator with its `config.json` beside it, or the running mean in a
+    checkpoint of another run.
 
     Raises:
         CheckpointError: a file of another kind.
     """
     source = Path(path)
-    if source.suffix == ".pt":
-        content = load_checkpoint(source)
+    if source.suffix == ".safetensors":
+        read = checkpoints.read(source)
+    elif (content := read_tensors(source) if source.suffix == ".pt" else {}).get("format") == FORMAT:
         return WarmStart(
             spec=MelSpec.from_dict(content["config"]["spec"]),
             generator=HiFiGANConfig.from_dict(content["config"]["generator"]),
             tensors=content["average"],
             source=str(source),
         )
-    if source.is_file() and source.suffix != ".safetensors":
-        raise CheckpointError(
-            f"{source}: a warm start is a melvoc file or RUN/checkpoints/step-N.pt; a published generator becomes a "
-            "melvoc file with `melvoc convert`"
-        )
-    read = checkpoints.read(source)
+    else:
+        read = _published(source)
     if read.architecture != "hifigan":
         raise CheckpointError(f"{source}: architecture {read.architecture!r}, but melvoc trains HiFi-GAN; give one")
     return WarmStart(
@@ -63,6 +61,20 @@ def read_generator(path: str | os.PathLike[str]) -> WarmStart:
         tensors=read.tensors,
         source=str(source),
     )
+
+
+def _published(source: Path) -> checkpoints.Checkpoint:
+    """A generator as its authors published it."""
+    config = source.parent / "config.json"
+    if not source.is_file():
+        what = "a folder" if source.is_dir() else "no such file"
+        raise CheckpointError(f"{source}: {what}; a warm start is a melvoc file, a published generator or a checkpoint")
+    if not config.is_file():
+        raise CheckpointError(
+            f"{source}: no melvoc file, no checkpoint of a run (RUN/checkpoints/step-N.pt), and for a published "
+            "generator there is no config.json beside it; put it there"
+        )
+    return convert(source, config=config)
 
 
 def read_discriminators(path: str | os.PathLike[str]) -> dict[str, Any]:
