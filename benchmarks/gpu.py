@@ -6,13 +6,15 @@
     python benchmarks/gpu.py --device cpu --parts distance --models hifigan_v2 --data ../shared
 
 Weights are random (speed does not depend on them), but for `distance`, which takes the real HiFi-GAN weights that
---data has. Parts, in the order in which they run until --minutes are over; what was left out is said:
+--data has, and those BigVGANs that `melvoc download` has put into the cache (nothing is downloaded here). Parts, in the
+order in which they run until --minutes are over; what was left out is said:
 
 check       the fused activation against float64, every storage type: largest error
 activation  the fused activation alone against plain torch, at the shapes of the 44 kHz model: GB/s
 speed       times real time, memory, TFLOP/s: melvoc (float32 with and without TF32, float16, bfloat16), plain torch,
             the published code, and its CUDA kernel where nvcc is found; error against melvoc's plain torch
-latency     one 64-frame block of a stream, with and without CUDA graphs
+latency     one 64-frame block of a stream, with and without CUDA graphs, and plain torch; the published code, which has
+            no streams, makes the same block by itself
 distance    multi-resolution STFT distance of half types to float32, by model and type
 """
 
@@ -33,6 +35,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+import melvoc
+from melvoc import DownloadError, audio
 from melvoc.models.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.nn.alias_free import AliasFreeSnake
@@ -41,6 +45,7 @@ from melvoc.nn.cuda.launch import load_kernels
 from melvoc.nn.graph import Engine, Machine, Node
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 from melvoc.nn.precision import HALF, float32_parameters
+from melvoc.resample import resample
 
 PARTS = ("check", "activation", "speed", "latency", "distance")
 BLOCK = 2048  # frames, as melvoc cuts long input on CUDA
@@ -68,6 +73,11 @@ REAL = {  # name: folder in --data/weights, file, key in golden/hifigan_real.saf
     "hifigan_v2": ("hifigan_ljspeech_v2", "generator_v2", "ljspeech_v2"),
     "hifigan_v1": ("hifigan_universal_v1", "generator_universal.pth.tar", "universal_v1"),
 }
+CACHED = {  # name: as `melvoc.load` takes it; in `distance` the mel is of SOUND
+    "bigvgan_44khz_512x": "bigvgan_v2_44khz_128band_512x",
+    "bigvgan_24khz_256x": "bigvgan_v2_24khz_100band_256x",
+}
+SOUND = Path(__file__).resolve().parents[1] / "docs" / "audio" / "guitar_harmonics.flac"
 # dense peak in TFLOP/s, from the vendor's data sheets: float32, TF32, float16 and bfloat16 (tensor cores)
 PEAK = {"H100": (67, 494, 989), "H200": (67, 494, 989), "A100": (19.5, 156, 312), "L40S": (91.6, 183, 362)}
 
@@ -107,7 +117,8 @@ def synchronize(device: torch.device) -> None:
 
 
 def measure(call: Callable[[], object], device: torch.device, seconds: float = 1.0) -> tuple[float, float]:
-    """Median seconds of a call, after two that warm up (one where it takes long), and the most GB that a call held."""
+    """Median seconds of a call, after two that warm up (one where it takes long), and the most GB that a call held
+    beyond what was there before (weights, and those of other variants)."""
 
     def once() -> float:
         start = time.perf_counter()
@@ -117,12 +128,14 @@ def measure(call: Callable[[], object], device: torch.device, seconds: float = 1
 
     if once() < 2 * seconds:
         once()
+    held = 0
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+        held = torch.cuda.memory_allocated(device)
     times = [once()]
     while sum(times) < seconds and len(times) < 100:
         times.append(once())
-    memory = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0
+    memory = (torch.cuda.max_memory_allocated(device) - held) / 1e9 if device.type == "cuda" else 0.0
     return statistics.median(times), memory
 
 
@@ -231,6 +244,16 @@ def cast(network: nn.Module, dtype: torch.dtype) -> None:
             parameter.data = parameter.data.to(dtype)
 
 
+def published_variants(run: Run, network: nn.Module, config: BigVGANConfig) -> dict[str, Callable[[], nn.Module]]:
+    """What makes the published code's generator, and the one with its CUDA kernel where that can be built."""
+    found = {"published": lambda: published(network, config, kernel=False).to(run.device)}
+    if run.device.type == "cuda" and shutil.which("nvcc"):
+        found["published kernel"] = lambda: published(network, config, kernel=True).to(run.device)
+    elif (missing := "the published CUDA kernel: no nvcc, or no CUDA") not in run.left_out:
+        run.left_out.append(missing)
+    return found
+
+
 def variants(
     run: Run, network: nn.Module, config: BigVGANConfig
 ) -> list[tuple[str, bool, int, Callable[[], Callable[[Tensor], Tensor]]]]:
@@ -245,14 +268,10 @@ def variants(
     found: list[tuple[str, bool, int, Callable[[], Callable[[Tensor], Tensor]]]] = [
         ("torch", True, 1, lambda: network),
         ("melvoc", True, 1, lambda: fused(torch.float32)),
-        ("published", True, 1, lambda: published(network, config, kernel=False).to(run.device)),
     ]
-    if run.device.type == "cuda" and shutil.which("nvcc"):
-        found.append(("published kernel", True, 1, lambda: published(network, config, kernel=True).to(run.device)))
-    else:
-        run.left_out.append("the published CUDA kernel: no nvcc, or no CUDA")
     return [
         *found,
+        *((name, True, 1, make) for name, make in published_variants(run, network, config).items()),
         ("torch, no TF32", False, 0, lambda: network),
         ("melvoc, no TF32", False, 0, lambda: fused(torch.float32)),
         ("melvoc float16", True, 2, lambda: fused(torch.float16)),
@@ -327,16 +346,24 @@ def latency(run: Run) -> None:
         rate, config = (24000, TINY) if run.smoke else MODELS[name]
         assert isinstance(config, BigVGANConfig)
         network = randomise(BigVGAN(config)).to(run.device)
-        engines: dict[str, Engine] = {
-            "torch": Engine(),
-            "melvoc, no graphs": make_cuda_engine(graphs=False),
-            "melvoc": make_cuda_engine(),
+        engines: dict[str, Callable[[], Engine]] = {
+            "torch": Engine,
+            "melvoc, no graphs": lambda: make_cuda_engine(graphs=False),
+            "melvoc": make_cuda_engine,
         }
-        for variant, engine in engines.items():
-            if run.time_is_up(f"latency {name} {variant}"):
+        ways: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
+            variant: lambda make=make: streamed(make().open(network.graph))  # type: ignore[misc] # noqa: B023
+            for variant, make in engines.items()
+        }
+        for variant, make_way in (ways | published_variants(run, network, config)).items():
+            if run.time_is_up(what := f"latency {name} {variant}"):
                 continue
-            with torch.inference_mode():
-                times = block_times(engine.open(network.graph), config, frames, run)
+            try:
+                with torch.inference_mode():
+                    times = block_times(make_way(), config, frames, run)
+            except Exception as error:
+                run.left_out.append(f"{what}: {type(error).__name__}: {error}")
+                continue
             audio = frames * config.hop_length / rate
             run.report(
                 part="latency",
@@ -349,14 +376,19 @@ def latency(run: Run) -> None:
             )
 
 
-def block_times(machine: Machine, config: BigVGANConfig, frames: int, run: Run) -> list[float]:
+def streamed(machine: Machine) -> Callable[[Tensor], Tensor]:
+    """The next block of an endless stream."""
+    return lambda mel: machine(mel, False)
+
+
+def block_times(call: Callable[[Tensor], Tensor], config: BigVGANConfig, frames: int, run: Run) -> list[float]:
     """Seconds a block, after ten that warm up."""
     times = []
     for _ in range(12 if run.smoke else 60):
         mel = torch.randn(1, config.n_mels, frames, device=run.device)
         synchronize(run.device)
         start = time.perf_counter()
-        machine(mel, False).cpu()
+        call(mel).cpu()
         times.append(time.perf_counter() - start)
     return times[10:]
 
@@ -364,14 +396,15 @@ def block_times(machine: Machine, config: BigVGANConfig, frames: int, run: Run) 
 @torch.inference_mode()
 def distance(run: Run) -> None:
     """Multi-resolution STFT distance to the float32 output, with real weights."""
-    if not (run.data / "weights").is_dir():
-        run.left_out.append(f"distance: no weights in {run.data}; name a folder like shared/ with --data")
-        return
-    for name, (folder, file, key) in REAL.items():
+    for name in [*REAL, *CACHED]:
         wanted = not run.models or name in run.models
         if not wanted or run.time_is_up(f"distance {name}"):
             continue
-        network, mel = real_network(run.data, folder, file, key)
+        try:
+            network, mel = real_network(run.data, *REAL[name]) if name in REAL else cached_network(CACHED[name])
+        except (OSError, DownloadError) as error:
+            run.left_out.append(f"distance {name}: {error}")
+            continue
         if run.smoke:
             mel = mel[..., 60:76]
         network, mel = network.to(run.device), mel.to(run.device)
@@ -411,6 +444,14 @@ def real_network(data: Path, folder: str, file: str, key: str) -> tuple[nn.Modul
     return network, mel if mel.dim() == 3 else mel[None]
 
 
+def cached_network(name: str) -> tuple[nn.Module, Tensor]:
+    """A published vocoder that was downloaded before, and the mel `[1, n_mels, T]` of a real sound."""
+    vocoder = melvoc.load(name, device="cpu", dtype=torch.float32, local_files_only=True)
+    wave, rate = audio.read(SOUND)
+    mel = vocoder.mel(resample(wave.mean(0, keepdim=True), rate, vocoder.sample_rate))
+    return vocoder.network, mel  # type: ignore[return-value]
+
+
 def stft_distance(wave: Tensor, exact: Tensor) -> tuple[float, float]:
     """Spectral convergence and mean log-magnitude difference (natural log), means over three resolutions.
 
@@ -443,6 +484,8 @@ def main() -> int:
     for known, given in ((PARTS, parts), ([*MODELS, *REAL], models)):
         if unknown := set(given) - set(known):
             parser.error(f"{', '.join(sorted(unknown))}: choose from {', '.join(known)}")
+    if arguments.smoke:
+        torch.set_num_threads(1)  # such small layers only wait for each other
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         print("no CUDA device: nothing was measured (--device cpu --smoke tries the code itself)", file=sys.stderr)

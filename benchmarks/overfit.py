@@ -6,7 +6,8 @@ The generator (V2, `slim` preset) sees the whole clip as one segment in every st
 `--mel-only-steps` lets the discriminators in). Every `--every` steps its running mean vocodes the clip, and the log-mel
 L1 of the result is compared with that of melvoc's own Griffin-Lim after 32 iterations, which goes on correcting its
 magnitudes to have the mel, and with librosa's (inverse of the filter bank, then 32 iterations), which does not. It ends
-below melvoc's or when time is up, and says which. OUT gets curve.json, original.wav, griffinlim.wav, librosa.wav,
+below melvoc's or when time is up, and says which. Minutes are those of a processor: beside other work it takes longer.
+OUT gets curve.json, original.wav, griffinlim.wav, librosa.wav,
 generator.wav, generator.safetensors and overfit.png.
 """
 
@@ -102,9 +103,9 @@ def main() -> None:
             mel_only_steps=arguments.mel_only_steps, ema_decay=0.99,
             gain_db=0.0, flip_polarity=False, tilt_db=0.0, validation_files=0, device="cpu",
         )  # fmt: skip
-        trainer, start, passed = Trainer(config), time.perf_counter(), set()
+        trainer, start, passed = Trainer(config), time.process_time(), set()
         for report in trainer:
-            minutes = (time.perf_counter() - start) / 60
+            minutes = (time.process_time() - start) / 60 / arguments.threads
             if report.step % arguments.every and minutes < arguments.minutes:
                 continue
             with torch.no_grad():

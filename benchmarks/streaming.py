@@ -7,24 +7,28 @@ has. For each model and piece size: latency (the network's look-ahead, and with 
 sound, wall time of the pieces over that of one call, the largest difference from that call, and the same two for
 overlapping windows as projects cut them: pieces with a context of the network's look-ahead on both sides, computed
 twice and cut off (and, for the seams, with half that context). Then the error of a bounded look-ahead, the cost per
-second of long and short input, and the peak of memory, each in a process of its own.
+second of long and short input, and the peak of memory beyond the weights, plain and prepared, each in a process of its
+own. Ten minutes of sound, memory alone:
+
+    python benchmarks/streaming.py --memory-only --memory-seconds 600 --ways blocks --models NAME
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
-from cpu import REAL, build, random_mel, spread, weights_folder
+from cpu import REAL, build, frame_rate, random_mel, spread, weights_folder
 from torch import Tensor
 
 from melvoc.models.neural import NeuralVocoder
 
+WAYS = ("whole", "blocks", "stream")
 MODELS = ("bigvgan_v2_44khz_128band_512x", "hifigan_universal_v1", "hifigan_ljspeech_v2", "vocos_mel_24khz")
 
 
@@ -57,23 +61,32 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _peak(name: str, way: str, frames: int) -> float:
+def _status(field: str) -> float:
+    """MB, of this process."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{field}:")) * 1024 / 1e6
+
+
+def _peak(name: str, way: str, frames: int) -> tuple[float, float]:
     voc = build(name)
     mel = random_mel(voc, frames)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
+    before = _status("VmRSS")
     if way == "whole":
         voc.mel_to_waveform(mel, spec=voc.spec, block_frames=frames)
     elif way == "blocks":
         voc.mel_to_waveform(mel, spec=voc.spec)
     else:
         streamed(voc, mel, 64)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    budget = getattr(voc.engine(), "budget", None)
+    prepared = 4e-6 * budget.kept if budget else 0.0
+    return _status("VmHWM") - before - prepared, prepared
 
 
-def peak(name: str, way: str, frames: int) -> float:
-    """MB above what the loaded model takes, in a fresh process."""
+def peak(name: str, way: str, frames: int) -> tuple[float, float]:
+    """MB above what the loaded model and its prepared weights take, and MB of those; in a fresh process (Linux)."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (name, way, frames))
+        return pool.apply(_peak, (name, way, frames))  # type: ignore[no-any-return]
 
 
 def row(voc: NeuralVocoder, mel: Tensor, size: int, rounds: int) -> list[str]:
@@ -131,10 +144,15 @@ def costs(voc: NeuralVocoder, lengths: list[float], rounds: int) -> list[str]:
     return [voc.name, *[f"{statistics.median(values):.3f}" for values in taken], spread(ratios)]
 
 
-def table(header: list[str], rows: list[list[str]]) -> None:
+def show(cells: list[str]) -> None:
+    """Print a line of a Markdown table."""
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def table(header: list[str], rows: Sequence[list[str]] = ()) -> None:
     """Print as Markdown."""
     for line in [header, ["---"] * len(header), *rows]:
-        print("| " + " | ".join(line) + " |", flush=True)
+        show(line)
 
 
 def main() -> None:
@@ -146,35 +164,44 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--cost-seconds", type=float, nargs=2, default=[2.0, 60.0])
     parser.add_argument("--memory-seconds", type=float, nargs="+", default=[2.0, 20.0])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), help="whose memory")
+    parser.add_argument("--memory-only", action="store_true")
     options = parser.parse_args()
+    models = [name for name in options.models if name not in REAL or (weights_folder() / REAL[name]).is_file()]
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.seconds} s, {options.rounds} rounds\n"
     )
-    rows, bounded, cost, memory = [], [], [], []
-    for name in options.models:
-        if name in REAL and not (weights_folder() / REAL[name]).is_file():
-            continue
-        voc = build(name)
-        mel = random_mel(voc, int(options.seconds * voc.sample_rate / voc.spec.hop_length))
-        voc.mel_to_waveform(mel, spec=voc.spec)  # compile and prepare
-        rows += [row(voc, mel, size, options.rounds) for size in options.pieces]
-        bounded += lookahead_errors(voc, mel)
-        cost.append(costs(voc, options.cost_seconds, options.rounds))
-        for way in ("whole", "blocks", "stream"):
-            counts = [int(s * voc.sample_rate / voc.spec.hop_length) for s in options.memory_seconds]
-            memory.append([name, way, *[f"{peak(name, way, frames):.0f}" for frames in counts]])
+    if not options.memory_only:
+        speed(models, options)
+    table(["model", "way", "prepared weights (MB)", *[f"beyond all weights, {s:g} s" for s in options.memory_seconds]])
+    for name in models:
+        for way in options.ways:
+            counts = [round(s * frame_rate(name)) for s in options.memory_seconds]
+            peaks = [peak(name, way, frames) for frames in counts]
+            show([name, way, f"{peaks[-1][1]:.0f}", *[f"{beyond:.0f}" for beyond, _ in peaks]])
+
+
+def speed(models: list[str], options: argparse.Namespace) -> None:
+    """All tables but that of memory: each model's rows as they come, then the others."""
+    bounded, cost = [], []
     table(
         ["model", "piece (frames)", "look-ahead (ms)", "with the piece (ms)", "first sound after (ms of computing)",
          "time / one call", "overlapping windows: time / one call", "max. difference", "windows with half the context"],
-        rows,
     )  # fmt: skip
+    for name in models:
+        voc = build(name)
+        mel = random_mel(voc, int(options.seconds * voc.sample_rate / voc.spec.hop_length))
+        voc.mel_to_waveform(mel, spec=voc.spec)  # compile and prepare
+        for size in options.pieces:
+            show(row(voc, mel, size, options.rounds))
+        bounded += lookahead_errors(voc, mel)
+        cost.append(costs(voc, options.cost_seconds, options.rounds))
     print()
     table(["model", "look-ahead (frames)", "largest error", "error over sound (dB)"], bounded)
     print()
     short, long = options.cost_seconds
     table(["model", f"s of computing a second, {short:g} s", f"{long:g} s", "ratio"], cost)
-    print()
-    table(["model", "way", *[f"peak for {s:g} s (MB)" for s in options.memory_seconds]], memory)
+    print(flush=True)
 
 
 if __name__ == "__main__":
