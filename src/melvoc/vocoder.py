@@ -236,15 +236,16 @@ class Vocoder(nn.Module):
         done = 0
         with torch.inference_mode():
             machine = self.engine().open(self.graph())
-            blocks = mel.split(int(block_frames or self.block_frames), dim=-1)
+            count = -(-mel.shape[-1] // int(block_frames or self.block_frames))
+            blocks = mel.split(-(-mel.shape[-1] // count), dim=-1)  # all of about one length
             for number, block in enumerate(blocks, start=1):
                 piece = machine(block, number == len(blocks))
                 for part in piece.split(at_once, dim=-1) if piece.shape[-1] else ():
-                    wave[..., done : done + part.shape[-1]] = part
+                    torch.clamp(part, -1.0, 1.0, out=wave[..., done : done + part.shape[-1]])
                     done += part.shape[-1]
         if done != expected[-1]:
             raise PluginError(f"{type(self).__name__}.graph gave {done} samples for {expected[-1]}; its delay is wrong")
-        return wave.clamp_(-1.0, 1.0)
+        return wave
 
 
 def _resampled(samples: int, old: int, new: int) -> int:

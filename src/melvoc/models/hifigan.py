@@ -87,6 +87,12 @@ class HiFiGANConfig:
         """Samples a mel frame: the product of the rates."""
         return math.prod(self.upsample_rates)
 
+    @property
+    def frame_values(self) -> int:
+        """Values a mel frame of the largest signal inside."""
+        stages = range(len(self.upsample_rates) + 1)
+        return max(self.channels(stage) * math.prod(self.upsample_rates[:stage]) for stage in stages)
+
     def channels(self, stage: int) -> int:
         """Channels after so many upsamplings."""
         return self.upsample_initial_channel >> stage

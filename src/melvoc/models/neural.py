@@ -22,6 +22,11 @@ from melvoc.spec import MelSpec
 from melvoc.tuning import tuned_costs
 from melvoc.vocoder import Vocoder
 
+# Values of the largest signal of a block on a CPU. Below, what a block costs besides its arithmetic counts; above, time
+# changes little and memory grows (docs/performance.md).
+BLOCK_VALUES = 1_600_000
+MOST_FRAMES = 1024
+
 Network = BigVGAN | HiFiGAN | Vocos
 ARCHITECTURE_NAMES: dict[type, str] = {BigVGAN: "bigvgan", HiFiGAN: "hifigan", Vocos: "vocos"}
 
@@ -117,12 +122,12 @@ class NeuralVocoder(Vocoder):
 
     @property
     def block_frames(self) -> int:
-        """Frames a block: what stays in a CPU's cache, fills a GPU, or is what MPS gets at a time anyway."""
+        """Frames a block, at most: what stays in a CPU's caches, fills a GPU, or is what MPS gets at a time anyway."""
         if self.device.type == "cuda":
             return 2048
         if self.device.type == "mps":
             return max(1, SAMPLES // self.spec.hop_length)
-        return 96
+        return min(MOST_FRAMES, max(16, BLOCK_VALUES // self.network.config.frame_values))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._engine = None  # moved or cast: what an engine prepared no longer belongs to these weights

@@ -55,6 +55,11 @@ class VocosConfig:
                 f"n_fft={self.n_fft} and hop_length={self.hop_length}, but n_fft is even and the hop at most half of it"
             )
 
+    @property
+    def frame_values(self) -> int:
+        """Values a mel frame of the largest signal inside."""
+        return max(self.dim, self.intermediate_dim, self.n_fft + 2)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` gives the same configuration back."""
         return dataclasses.asdict(self)
