@@ -19,7 +19,8 @@ from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.models.neural import NeuralVocoder
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.cpu.engine import CpuEngine
-from melvoc.nn.graph import Chain, Engine, Residual
+from melvoc.nn.cpu.weights import Weights
+from melvoc.nn.graph import Chain, Engine, Mean, Residual
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -277,3 +278,57 @@ def test_mels_in_any_layout() -> None:
         torch.testing.assert_close(voc.mel_to_waveform(other), expected, atol=1e-6, rtol=0, msg=name)
     one = voc.mel_to_waveform(mel[:1])
     torch.testing.assert_close(voc.mel_to_waveform(mel[:1].expand(3, -1, -1)), one.expand(3, -1, -1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_torchs_defaults_change_nothing(dtype: torch.dtype) -> None:
+    """Memory that kernels write is theirs: a default type of half the size would make it too small."""
+    voc = vocoder("bigvgan_v2_tiny")
+    mel = random_mel(voc, 30)
+    expected = voc.mel_to_waveform(mel)
+    fresh = vocoder("bigvgan_v2_tiny")
+    torch.set_default_dtype(dtype)
+    try:
+        got = fresh.mel_to_waveform(mel)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+
+
+def test_a_preparation_that_was_interrupted_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    voc = vocoder("bigvgan_v2_tiny")
+    mel = random_mel(voc, 30)
+    with monkeypatch.context() as patch:
+        patch.setattr(Weights, "_make", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            voc.mel_to_waveform(mel)
+    close(voc, mel)
+    known = voc.engine().budget.known()  # type: ignore[attr-defined]
+    assert all(group is not None for weights in known for group in weights._kept.values())
+    assert voc.engine().budget.kept == sum(  # type: ignore[attr-defined]
+        group.tensor.numel() for weights in known for group in weights._kept.values()
+    )
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_mean_of_branches_with_other_channels() -> None:
+    node = randomised(nn.ModuleList([Conv1d(8, 20, 3), Conv1d(8, 20, 5)]))
+    mean, x = Mean(tuple(node)), torch.randn(1, 8, 50)
+    with torch.inference_mode():
+        torch.testing.assert_close(engine().open(mean)(x, True), mean(x), atol=1e-5, rtol=0)
+
+
+def test_pieces_that_do_not_fit_the_signal_are_refused() -> None:
+    layer = randomised(nn.ModuleList([Conv1d(16, 8, 3)]))[0]
+    with torch.inference_mode():
+        with pytest.raises(ValueError, match="has 8 channels, but the layer takes 16"):
+            engine().open(layer)(torch.randn(1, 8, 9), False)
+        for other in (torch.randn(2, 16, 9), torch.randn(1, 8, 9), torch.randn(1, 16, 9).half()):
+            machine = engine().open(layer)
+            machine(torch.randn(1, 16, 9), False)
+            with pytest.raises(ValueError, match="in a signal of .1, 16, torch.float32"):
+                machine(other, False)

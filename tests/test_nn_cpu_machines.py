@@ -17,6 +17,7 @@ from melvoc.nn.cpu.machines import MeanRows, ResidualSections, Section, SnakeMac
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
 from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Map, Mean, Node, Residual
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
+from melvoc.nn.recording import RecordingMachine
 
 EXACT = 3e-6  # of the largest output
 SNAKE = 1e-6
@@ -160,8 +161,10 @@ def test_which_machines_run_what() -> None:
     (one,) = border.machines
     assert isinstance(one, Border)
     block = ["ChainMachine", ResidualSections, ResidualSections, ResidualSections]
-    assert kinds(one.machine) == ["ChainMachine", Section, UpsamplingMachine, ["MeanRows", block, block], Section]
-    sections = one.machine.machines[2].machines[0].machines[0].sections
+    assert isinstance(one.machine, RecordingMachine)
+    chain = one.machine.machine
+    assert kinds(chain) == ["ChainMachine", Section, UpsamplingMachine, ["MeanRows", block, block], Section]
+    sections = chain.machines[2].machines[0].machines[0].sections
     assert all(isinstance(section.activation, SnakeMachine) for section in sections)
 
 

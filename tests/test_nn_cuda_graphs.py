@@ -14,9 +14,10 @@ from melvoc.models.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.models.vocos import Vocos, VocosConfig
 from melvoc.nn.cuda.engine import FusedEngine
-from melvoc.nn.cuda.graphs import ATTEMPTS, LARGEST, REPEATS, GraphEngine, GraphMachine
+from melvoc.nn.cuda.graphs import LARGEST, GraphEngine, GraphRecorder
 from melvoc.nn.cuda.launch import Kernels
 from melvoc.nn.graph import Engine, Machine, join
+from melvoc.nn.recording import ATTEMPTS, REPEATS, RecordingMachine
 
 N_MELS = 6
 SHAPE = {
@@ -59,7 +60,7 @@ class Recorder:
 
 def opened(name: str, recorder: Recorder, *, fused: bool = True) -> Machine:
     engine = FusedEngine(Kernels(None)) if fused else Engine()
-    return GraphEngine(engine, record=recorder, devices=("cpu",)).open(NETWORKS[name].graph)
+    return GraphEngine(engine, GraphRecorder(record=recorder, devices=("cpu",))).open(NETWORKS[name].graph)
 
 
 def whole(name: str, mel: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ def test_pieces_that_are_too_short_or_large_or_never_equal_are_not_recorded() ->
 
 def test_a_device_without_graphs_runs_directly() -> None:
     recorder = Recorder()
-    machine = GraphEngine(Engine(), record=recorder).open(NETWORKS["hifigan"].graph)
+    machine = GraphEngine(Engine(), GraphRecorder(record=recorder)).open(NETWORKS["hifigan"].graph)
     for _ in range(REPEATS + 5):
         machine(torch.randn(1, N_MELS, 20), False)
     assert recorder.records == 0
@@ -112,7 +113,7 @@ def test_forks_do_not_share_the_buffers() -> None:
     machine = opened("bigvgan", Recorder())
     parts = list(mel.split(24, dim=-1))
     given = [machine(part, False) for part in parts[:8]]
-    assert isinstance(machine, GraphMachine)
+    assert isinstance(machine, RecordingMachine)
     fork = machine.fork()
     forked = join(*given, *[fork(part, False) for part in other.split(24, dim=-1)])
     joined = join(*given, machine(parts[8], False), machine(parts[9], True))
@@ -160,7 +161,7 @@ def test_a_state_that_changes_its_shape_ends_a_recording() -> None:
             return x + self.kept.shape[-1]
 
     recorder = Recorder()
-    machine = GraphMachine(Growing(), record=recorder, devices=("cpu",))
+    machine = RecordingMachine(Growing(), GraphRecorder(record=recorder, devices=("cpu",)))
     x = torch.zeros(1, 1, 4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

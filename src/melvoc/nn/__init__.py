@@ -4,6 +4,7 @@
 - `layers`: convolution, transposed convolution, frame-wise layers.
 - `alias_free`: snake activations between a polyphase up- and downsampler.
 - `cpu`, `cuda`: engines that replace the arithmetic of single nodes, with the same results.
+- `recording`: the repeated steps of a stream, recorded.
 - `mps`: an engine that cuts what it gets into pieces that MPS takes.
 """
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from melvoc.nn.cpu import gemm
 from melvoc.nn.cpu.plan import CostModel
-from melvoc.nn.cpu.rows import Workspace, constant, steps
+from melvoc.nn.cpu.rows import Workspace, constant, steps, zeros
 from melvoc.nn.cpu.threads import SHARED, TEAM
 from melvoc.nn.cpu.tiles import convolve_tiles, slots_to_rows, tiles_to_slots
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
@@ -22,7 +21,7 @@ CACHE_BYTES = 192 * 1024  # of a core's second-level cache, for the input of a p
 WEIGHT_BYTES = 1000 * 1024  # of a core's second-level cache, for the weights of convolutions in one go
 SLOT_BYTES = 256 * 1024  # and for their slots
 FEW = 10 * SHARED  # vector operations of a convolution that is better off in one run than on several threads
-ZEROS = torch.zeros(64)
+ZEROS = zeros(64)
 
 
 class Convolution:
@@ -39,7 +38,7 @@ class Convolution:
         self.weights = Weights(layer, budget)
         self.dilation = layer.dilation[0]
         self.span = (self.weights.taps - 1) * self.dilation  # rows that a window has more than its outputs
-        self.bias = torch.zeros(self.weights.outputs * LANES)
+        self.bias = zeros(self.weights.outputs * LANES)
         if layer.bias is not None:
             self.bias[: layer.out_channels] = layer.bias.detach()
 
@@ -79,7 +78,7 @@ class Convolution:
                 weights.width, source, source_batch, offsets.address, offsets.count, group.tensor.data_ptr(), 0,
                 target, out_batch, ROW_BYTES, weights.rate * ROW_BYTES, out_block, group.first,
                 self.bias.data_ptr(), weights.width * ROW_BYTES, added, extra_batch, extra_row, extra_block, leak,
-                vectors=work,
+                vectors=work, kept=offsets,
             )  # fmt: skip
 
     def _transformed(
@@ -121,7 +120,7 @@ class Convolution:
                 gemm.multiply, jobs, products, tiles, row_chunk, group.panels, panel_chunk, weights.panels,
                 weights.width, inputs, input_step, offsets.address, offsets.count,
                 group.tensor.data_ptr(), 4 * group.slot_step, slots, output_step, 0, ROW_BYTES, tiles * ROW_BYTES,
-                group.first, nothing, 0, nothing, 0, 0, 0, ones, vectors=work,
+                group.first, nothing, 0, nothing, 0, 0, 0, ones, vectors=work, kept=offsets,
             )  # fmt: skip
         added, extra_batch, extra_block, extra_row = extra_steps(extra)
         TEAM.run(
@@ -152,7 +151,7 @@ class Convolution:
             products, out.shape[0], self.dilation, per_phase, chunk, *steps(window), window.shape[2], weights.inputs,
             offsets.address, group.tensor.data_ptr(), 4 * group.slot_step, weights.width, weights.panels,
             *steps(out), out.shape[2], self.bias.data_ptr(), added, extra_batch, extra_block, extra_row, leak,
-            ZEROS.data_ptr(), constant(1.0).address,
+            ZEROS.data_ptr(), constant(1.0).address, kept=offsets,
         )  # fmt: skip
 
 
@@ -168,7 +167,7 @@ class Offsets:
     """Distances in bytes from an output's row to the chunks of its inputs, in memory."""
 
     def __init__(self, taps: int, tap_step: int, blocks: int, block_step: int) -> None:
-        self._values = np.add.outer(np.arange(taps) * tap_step, np.arange(blocks) * block_step).ravel()
+        self._values = np.add.outer(np.arange(taps, dtype=np.int64) * tap_step, np.arange(blocks) * block_step).ravel()
         self.address, self.count = int(self._values.ctypes.data), len(self._values)
 
 

@@ -23,11 +23,13 @@ from melvoc.nn.cpu.machines import (
     UpsamplingMachine,
 )
 from melvoc.nn.cpu.plan import CostModel
-from melvoc.nn.cpu.rows import Workspace, blocks_of, from_rows, to_rows
+from melvoc.nn.cpu.rows import Workspace, blocks_of, floats, from_rows, to_rows
 from melvoc.nn.cpu.tanh import TanhMachine
+from melvoc.nn.cpu.tape import TapeRecorder
 from melvoc.nn.cpu.weights import Budget
 from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Map, Mean, Node, Residual
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
+from melvoc.nn.recording import RecordingMachine
 
 
 class CpuEngine(Engine):
@@ -43,6 +45,7 @@ class CpuEngine(Engine):
         self.costs = CostModel() if costs is None else costs
         self.workspace = Workspace()
         self.budget = Budget(memory == "low")
+        self.recorder = TapeRecorder(self.workspace, self.budget)
         self._lock = threading.Lock()
         self._layers: weakref.WeakKeyDictionary[nn.Module, Prepared] = weakref.WeakKeyDictionary()
 
@@ -63,7 +66,8 @@ class CpuEngine(Engine):
 
         def close() -> None:
             if nodes:
-                machines.append(Border(ChainMachine(_sections(known)), Chain(tuple(nodes)), self))
+                machine = RecordingMachine(ChainMachine(_sections(known)), self.recorder)
+                machines.append(Border(machine, Chain(tuple(nodes)), self))
                 nodes.clear()
                 known.clear()
 
@@ -149,25 +153,30 @@ class Border(Machine):
 
     def __init__(self, machine: Machine, node: Node, engine: CpuEngine) -> None:
         self.machine, self.node = machine, node
-        self.blocks, self.channels = _borders(node)
-        self.started = False
+        self.taken, self.channels = _borders(node)
+        self.kind: object = None  # of the pieces: batch, channels, type and device
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
-        if not self.started and x.shape[-1]:
-            self.started = True
-            if (
-                x.dtype != torch.float32
-                or x.device.type != "cpu"
-                or (torch.is_grad_enabled() and _needs_grad(x, self.node))
-            ):
-                self.machine = Unbordered(self.node.open(Engine()), self.channels)
-        if not self.started:
+        kind = (x.shape[0], x.shape[1], x.dtype, x.device)
+        if self.kind is None and x.shape[-1]:
+            self._begin(x)
+            self.kind = kind
+        if self.kind is None:
             return x
+        if kind != self.kind and x.shape[-1]:
+            raise ValueError(f"a piece of (batch, channels, type, device) {kind} in a signal of {self.kind}")
         if isinstance(self.machine, Unbordered):
             return self.machine(x, last)
         with torch.inference_mode():
-            rows = to_rows(x) if x.shape[-1] else torch.empty(x.shape[0], self.blocks, 0, 8)
+            rows = to_rows(x) if x.shape[-1] else floats(x.shape[0], blocks_of(self.taken), 0, 8)
             return from_rows(self.machine(rows, last), self.channels)
+
+    def _begin(self, x: Tensor) -> None:
+        if x.shape[1] != self.taken:
+            raise ValueError(f"the signal has {x.shape[1]} channels, but the layer takes {self.taken}")
+        grad = torch.is_grad_enabled() and _needs_grad(x, self.node)
+        if x.dtype != torch.float32 or x.device.type != "cpu" or grad:
+            self.machine = Unbordered(self.node.open(Engine()), self.channels)
 
     def fork(self) -> Self:
         """Fork what is inside."""
@@ -218,11 +227,11 @@ def _layers(node: Node) -> list[nn.Module]:
 
 
 def _borders(node: Node) -> tuple[int, int]:
-    """Blocks that go in, and channels that come out."""
+    """Channels that go in, and that come out."""
     ends = []
     for layer, attribute in zip((_layers(node)[0], _layers(node)[-1]), ("in_channels", "out_channels"), strict=True):
         ends.append(len(layer.act.alpha) if isinstance(layer, AliasFreeSnake) else getattr(layer, attribute))
-    return blocks_of(ends[0]), ends[1]
+    return ends[0], ends[1]
 
 
 def _needs_grad(x: Tensor, node: Node) -> bool:

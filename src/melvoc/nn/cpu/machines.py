@@ -16,7 +16,7 @@ from torch import Tensor
 
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.cpu.conv import Convolution
-from melvoc.nn.cpu.rows import POOL, SCALED, SCALED_SUM, Workspace, blocks_of, copied, fill_window, move, steps
+from melvoc.nn.cpu.rows import POOL, SCALED, SCALED_SUM, Workspace, blocks_of, copied, fill_window, move, steps, zeros
 from melvoc.nn.cpu.snake import CHUNK, snake
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.vector import LANES
@@ -34,7 +34,7 @@ class Coefficients:
             frequency, factor = copy.deepcopy(layer.act).double().coefficients()
             blocks = blocks_of(len(frequency))
             turns = frequency / math.pi
-            rows = torch.zeros(3, blocks * LANES)
+            rows = zeros(3, blocks * LANES)
             rows[0, : len(turns)] = turns.float()
             rows[1, : len(turns)] = (turns - turns.float().double()).float()
             rows[2, : len(turns)] = factor
@@ -57,8 +57,8 @@ class SnakeMachine(Machine):
     def __init__(self, coefficients: Coefficients) -> None:
         self.coefficients = coefficients
         self.tail: Tensor | None = None
-        self.begin = 0  # sample that the tail begins with
-        self.given = 0
+        self.begins = True  # the tail begins with the signal
+        self.given = 0  # outputs since the tail's beginning
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         out = POOL.empty(x.shape[0], x.shape[1], self.ready(x.shape[2], last), LANES)
@@ -67,7 +67,7 @@ class SnakeMachine(Machine):
 
     def ready(self, count: int, last: bool) -> int:
         """How many outputs follow from so many more inputs."""
-        total = self.begin + (0 if self.tail is None else self.tail.shape[2]) + count
+        total = (0 if self.tail is None else self.tail.shape[2]) + count
         return max(0, total - (0 if last else SNAKE_REACH) - self.given)
 
     def write(self, x: Tensor, last: bool, out: Tensor) -> None:
@@ -77,16 +77,17 @@ class SnakeMachine(Machine):
         if rows:
             TEAM.run(
                 snake, batch * blocks * -(-rows // CHUNK), blocks, *steps(tail), tail.shape[2], *steps(x), x.shape[2],
-                self.given - self.begin, int(self.begin == 0), int(last), self.coefficients.rows.data_ptr(),
+                self.given, int(self.begins), int(last), self.coefficients.rows.data_ptr(),
                 *steps(out), rows, vectors=batch * blocks * rows * 60,
             )  # fmt: skip
         self.given += rows
-        kept = max(0, self.given - SNAKE_REACH) - self.begin
-        self.begin += kept
-        if kept >= tail.shape[2]:
-            self.tail = copied(x, kept - tail.shape[2])
+        gone = max(0, self.given - SNAKE_REACH)
+        self.given -= gone
+        self.begins = self.begins and not gone
+        if gone >= tail.shape[2]:
+            self.tail = copied(x, gone - tail.shape[2])
         else:
-            self.tail = copied(joined(tail[:, :, kept:], x))
+            self.tail = copied(joined(tail[:, :, gone:], x))
 
 
 class Section(Machine):
@@ -199,7 +200,8 @@ class MeanRows(Machine):
             for queue, machine in zip(self.queues, self.machines, strict=True)
         ]
         count = min(sum(part.shape[2] for part in branch) for branch in parts)
-        total = POOL.empty(x.shape[0], x.shape[1], count, LANES)
+        blocks = max((part.shape[1] for branch in parts for part in branch), default=x.shape[1])
+        total = POOL.empty(x.shape[0], blocks, count, LANES)
         for number, branch in enumerate(parts):
             done, rest = 0, None
             for part in branch:

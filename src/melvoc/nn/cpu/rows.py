@@ -5,10 +5,11 @@ The last two dimensions are contiguous, the others may have any step: a slice al
 
 from __future__ import annotations
 
-import functools
 import math
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -196,7 +197,13 @@ class Constant:
         self.address = int(self._values.ctypes.data)
 
 
-constant = functools.cache(Constant)  # never let go: kernels are given the address only
+_CONSTANTS: dict[float, Constant] = {}
+
+
+def constant(value: float) -> Constant:
+    """A row of one value, which is never let go: kernels are given its address only."""
+    found = _CONSTANTS.get(value)
+    return _CONSTANTS.setdefault(value, Constant(value)) if found is None else found  # all threads get the same
 
 
 def steps(x: Tensor, row: int = 0) -> tuple[int, int, int]:
@@ -238,6 +245,16 @@ def fill_window(
     )  # fmt: skip
 
 
+def floats(*shape: int) -> Tensor:
+    """A tensor with anything in it, of the kernels' type and device whatever torch's defaults are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
+def zeros(*shape: int) -> Tensor:
+    """The same, of zeros."""
+    return floats(*shape).zero_()
+
+
 def blocks_of(channels: int) -> int:
     """Blocks of eight that hold so many channels."""
     return -(-channels // LANES)
@@ -258,7 +275,7 @@ def to_rows(x: Tensor) -> Tensor:
 def from_rows(x: Tensor, channels: int) -> Tensor:
     """Rows to `[B, C, N]`."""
     batch, blocks, count, _ = x.shape
-    result = torch.empty(batch, channels, count)
+    result = floats(batch, channels, count)
     if count:
         jobs = batch * blocks * -(-count // ROW_CHUNK)
         TEAM.run(scatter, jobs, channels, blocks, count, *steps(x), result.data_ptr())
@@ -274,17 +291,25 @@ class Pool:
 
     The C library's own goes to pieces when megabytes of many sizes come and go, and grows to several times what is in
     use; or it gives them back to the system at once, and each page is zeroed anew.
+
+    Args:
+        large: floats from which on memory is the pool's.
+        most_free: of a size that are kept for later.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, large: int = LARGE, most_free: int = MOST_FREE) -> None:
+        self._large, self._most_free = large, most_free
         self._free: dict[int, list[np.ndarray[Any, Any]]] = {}
+        self._here = Instead()
 
     def empty(self, *shape: int) -> Tensor:
         """A tensor with anything in it."""
+        if self._here.pool is not None:
+            return self._here.pool.empty(*shape)
         size = math.prod(shape)
-        if size < LARGE:
-            return torch.empty(shape)
-        step = 1 << (size.bit_length() - 4)
+        if size < self._large:
+            return floats(*shape)
+        step = 1 << max(0, size.bit_length() - 4)
         size_class = -(-size // step) * step  # at most an eighth more
         free = self._free.setdefault(size_class, [])
         try:
@@ -295,11 +320,25 @@ class Pool:
         weakref.finalize(lease, self._give, free, memory).atexit = False
         return torch.from_numpy(lease).view(shape)
 
-    @staticmethod
-    def _give(free: list[np.ndarray[Any, Any]], memory: np.ndarray[Any, Any]) -> None:
+    def _give(self, free: list[np.ndarray[Any, Any]], memory: np.ndarray[Any, Any]) -> None:
         """Without a lock: this may happen at any point of any thread."""
-        if len(free) < MOST_FREE:
+        if len(free) < self._most_free:
             free.append(memory)
+
+    @contextmanager
+    def replaced(self, pool: Pool) -> Iterator[None]:
+        """What this thread asks for meanwhile is another pool's."""
+        self._here.pool = pool
+        try:
+            yield
+        finally:
+            self._here.pool = None
+
+
+class Instead(threading.local):
+    """Another pool, in this thread."""
+
+    pool: Pool | None = None
 
 
 POOL = Pool()
@@ -318,5 +357,14 @@ class Workspace(threading.local):
             size *= length
         buffer = self.buffers.get(name)
         if buffer is None or buffer.numel() < size:
-            buffer = self.buffers[name] = torch.empty(size + size // 8)
+            buffer = self.buffers[name] = floats(size + size // 8)
         return buffer[:size].view(shape)
+
+    @contextmanager
+    def replaced(self, buffers: dict[str, Tensor]) -> Iterator[None]:
+        """What this thread takes meanwhile is among other buffers."""
+        own, self.buffers = self.buffers, buffers
+        try:
+            yield
+        finally:
+            self.buffers = own

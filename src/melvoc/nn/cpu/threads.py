@@ -16,12 +16,14 @@ import ctypes
 import queue
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from melvoc.nn.cpu.atomics import (
-    MOST_ARGUMENTS,
     add_word,
     breathe,
     call,
@@ -38,8 +40,10 @@ PATIENCE = 4000  # breaths, some 100 microseconds
 MOST_HELPERS = 250
 LINE = 128  # bytes: what processors fetch at a time, so that nobody waits for a neighbour
 
-# A task in memory: the counter, then on lines of their own the kernel's address, the number of arguments, arguments.
-TASK_BYTES = LINE + 8 * (2 + MOST_ARGUMENTS)
+# A task in memory: the counter, then on lines of their own the kernel's address, the number of arguments, arguments;
+# at the end, where it is part of a tape, how many helpers it may have.
+TASK_BYTES = 4 * LINE
+HELPERS = TASK_BYTES - 8
 # A team in memory: the gate, whether there is a caller, its task, and for each helper whether it sleeps.
 CALLER, TASK, ASLEEP = LINE, LINE + 8, 2 * LINE
 TEAM_BYTES = ASLEEP + 8 * (MOST_HELPERS + 1)
@@ -52,15 +56,12 @@ def alone(task: int) -> None:
 
 
 @routine
-def together(team: int, helpers: int, task: int, give_way: int, patience: int) -> None:
-    """Run a task with so many helpers, or alone if the team has another caller; return when all are done.
+def shared(team: int, helpers: int, task: int, give_way: int, patience: int) -> None:
+    """Run a task with so many helpers; return when all are done. The team's caller is the one who calls this.
 
     The gate is one word: the number of the run above bit 16, how many helpers may come from bit 8 on (0: closed), and
     how many are there. `give_way` is the address of the system's function for that, called when the wait is long.
     """
-    if exchange_word(team + CALLER, 0, 1) == 0:
-        alone(task)
-        return
     store_word(team + TASK, task)
     store_word(team, (((load_word(team) >> 16) + 1) << 16) | (helpers << 8))
     alone(task)
@@ -71,14 +72,41 @@ def together(team: int, helpers: int, task: int, give_way: int, patience: int) -
         waited += 1
         if waited > patience and give_way != 0:
             call(give_way, 0, 0)
+
+
+@routine
+def together(team: int, helpers: int, task: int, give_way: int, patience: int) -> None:
+    """Run a task with so many helpers, or alone if the team has another caller; return when all are done."""
+    if exchange_word(team + CALLER, 0, 1) == 0:
+        alone(task)
+        return
+    shared(team, helpers, task, give_way, patience)
     store_word(team + CALLER, 0)
 
 
 @routine
+def in_a_row(team: int, helpers: int, tasks: int, count: int, give_way: int, patience: int) -> None:
+    """Run tasks that lie one behind the other, each with the helpers that it may have, up to so many."""
+    mine = 0
+    if helpers > 0:
+        mine = exchange_word(team + CALLER, 0, 1)
+    for number in range(count):
+        task = tasks + number * TASK_BYTES
+        store_word(task, 0)
+        wanted = min(helpers, load_word(task + HELPERS))
+        if mine == 1 and wanted > 0:
+            shared(team, wanted, task, give_way, patience)
+        else:
+            alone(task)
+    if mine == 1:
+        store_word(team + CALLER, 0)
+
+
+@routine
 def help_out(team: int, index: int, patience: int) -> None:
-    """Take part in every run, until there has been none for a while."""
+    """Take part in every run, until there has been no caller for a while."""
     last, waited = 0, 0
-    while waited < patience:
+    while waited < patience or load_word(team + CALLER) == 1:
         gate = load_word(team)
         if (gate >> 8) & 0xFF > index and gate >> 16 != last and exchange_word(team, gate, gate + 1) == 1:
             alone(load_word(team + TASK))
@@ -100,17 +128,47 @@ class Memory:
         self.address = int(self._bytes.ctypes.data) + start
 
 
-class Task(threading.local):
-    """What the kernel is told that this thread runs: one at a time, so one a thread is enough."""
+class Tasks:
+    """Tasks in memory, one behind the other."""
+
+    def __init__(self, count: int) -> None:
+        self._memory = Memory(count * TASK_BYTES)
+        self._helpers = self._memory.view.cast("q")
+        self.address, self.count = self._memory.address, count
+
+    def set(self, number: int, kernel: Kernel, arguments: tuple[int, ...], helpers: int = 0) -> int:
+        """Make task `number` one with these jobs and other arguments, the counter at 0; gives its address."""
+        place = number * TASK_BYTES
+        address = self.address + place
+        kernel.layout.pack_into(self._memory.view, place, 0, kernel.address, kernel.count, address, *arguments)
+        self._helpers[(place + HELPERS) // 8] = helpers
+        return address
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel that was run.
+
+    Attributes:
+        kernel: which.
+        arguments: its jobs, and its other arguments.
+        helpers: how many it may have.
+        kept: what must be there when it runs again.
+    """
+
+    kernel: Kernel
+    arguments: tuple[int, ...]
+    helpers: int
+    kept: object
+
+
+class Caller(threading.local):
+    """What belongs to a thread that runs kernels: the present one, and where all are written down, if they are."""
 
     def __init__(self) -> None:
-        self._memory = Memory(TASK_BYTES)
-        self._counter = self._memory.address
-
-    def set(self, kernel: Kernel, arguments: tuple[int, ...]) -> int:
-        """The address of a task with these jobs and other arguments, and the counter at 0."""
-        kernel.layout.pack_into(self._memory.view, 0, 0, kernel.address, kernel.count, self._counter, *arguments)
-        return self._counter
+        self.task = Tasks(1)
+        self.tape: list[Launch] | None = None
+        self.spoilt = False
 
 
 def _give_way() -> int:
@@ -126,7 +184,7 @@ class Team:
     """Helper threads, made when they are first needed and again in a forked child."""
 
     def __init__(self) -> None:
-        self._task = Task()
+        self._caller = Caller()
         self._give_way = _give_way()
         self._forget()
         after_fork(self._forget)
@@ -149,7 +207,7 @@ class Team:
                 self._asleep[index] = 0
                 self._bells[index].put(None)
         if len(self._bells) < helpers:
-            with self._lock:
+            with self._lock, suppress(RuntimeError):  # no more threads in this system: those that there are do it
                 help_out(self._memory.address, MOST_HELPERS, 0)  # compiled before they all want it
                 while len(self._bells) < helpers:
                     bell: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -157,7 +215,7 @@ class Team:
                     threading.Thread(target=self._work, args=given, name="melvoc-cpu", daemon=True).start()
                     self._bells.append(bell)
 
-    def run(self, kernel: Kernel, jobs: int, *arguments: int, vectors: int = 2 * SHARED) -> None:
+    def run(self, kernel: Kernel, jobs: int, *arguments: int, vectors: int = 2 * SHARED, kept: object = None) -> None:
         """Run all jobs of a kernel and return when they are done.
 
         Args:
@@ -165,14 +223,47 @@ class Team:
             jobs: how many there are.
             *arguments: the kernel's.
             vectors: about how many vector operations they are in all; too few are not worth a helper.
+            kept: what an argument is the address of, where nothing else keeps it for ever.
         """
-        task = self._task.set(kernel, (jobs, *arguments))
-        helpers = min(torch.get_num_threads(), jobs, vectors // SHARED, MOST_HELPERS + 1) - 1
+        caller = self._caller
+        task = caller.task.set(0, kernel, (jobs, *arguments))
+        most = min(jobs, vectors // SHARED, MOST_HELPERS + 1) - 1
+        if caller.tape is not None:
+            caller.tape.append(Launch(kernel, (jobs, *arguments), most, kept))
+        helpers = min(torch.get_num_threads() - 1, most)
         if helpers > 0:
             self._wake(helpers)
             together(self._memory.address, helpers, task, self._give_way, PATIENCE)
         else:
             alone(task)
+
+    @contextmanager
+    def writing_down(self) -> Iterator[list[Launch]]:
+        """A list of what this thread runs meanwhile.
+
+        Raises:
+            RuntimeError: it did something that a list of kernels does not tell.
+        """
+        caller = self._caller
+        tape: list[Launch] = []
+        caller.tape, caller.spoilt = tape, False
+        try:
+            yield tape
+        finally:
+            caller.tape = None
+        if caller.spoilt:
+            raise RuntimeError("weights were prepared meanwhile")
+
+    def spoil(self) -> None:
+        """What this thread does now is not to be written down."""
+        self._caller.spoilt = True
+
+    def run_again(self, tasks: Tasks) -> None:
+        """Run tasks one after the other: without Python in between, so that helpers stay awake."""
+        helpers = min(torch.get_num_threads() - 1, MOST_HELPERS)
+        if helpers > 0:
+            self._wake(helpers)
+        in_a_row(self._memory.address, helpers, tasks.address, tasks.count, self._give_way, PATIENCE)
 
 
 TEAM = Team()

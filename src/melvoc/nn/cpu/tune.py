@@ -13,7 +13,7 @@ import torch
 
 from melvoc.nn.cpu.conv import ZEROS, Convolution, slot_step
 from melvoc.nn.cpu.plan import CostModel
-from melvoc.nn.cpu.rows import Workspace, constant, steps
+from melvoc.nn.cpu.rows import Workspace, constant, floats, steps, zeros
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.tiles import slots_to_rows, tiles_to_slots
 from melvoc.nn.cpu.transform import TRANSFORMS, Fourier, Transform
@@ -66,8 +66,8 @@ def _direct(
 ) -> tuple[int, float]:
     """Multiply-adds a row, and seconds, of direct convolutions."""
     workspace, budget, costs = Workspace(), Budget(limited=False), Direct()
-    window = torch.zeros(1, channels // LANES, rows + taps - 1, LANES)
-    out = torch.empty(1, channels // LANES, rows, LANES)
+    window = zeros(1, channels // LANES, rows + taps - 1, LANES)
+    out = floats(1, channels // LANES, rows, LANES)
 
     def run_of(convolution: Convolution) -> Callable[[], None]:
         return lambda: convolution.run(window, out, None, workspace)
@@ -79,7 +79,7 @@ def _direct(
 def _zeros(channels: int, taps: int) -> Conv1d:
     with torch.device("meta"):
         layer = Conv1d(channels, channels, taps, bias=False)
-    layer.weight = torch.nn.Parameter(torch.zeros(1, 1, 1).expand(layer.weight.shape), requires_grad=False)
+    layer.weight = torch.nn.Parameter(zeros(1, 1, 1).expand(layer.weight.shape), requires_grad=False)
     return layer
 
 
@@ -87,20 +87,20 @@ def _element(transform: Transform, blocks: int, timer: Callable[[], float], repe
     """Seconds an element of the transforms of so many blocks of channels and back."""
     rows = TILES * transform.outputs
     step = slot_step(blocks * TILES)
-    window = torch.zeros(1, blocks, rows + transform.taps - 1, LANES)
-    out = torch.empty(1, blocks, rows, LANES)
-    slots = torch.zeros(transform.products * step // 4)
-    zeros, ones = ZEROS.data_ptr(), constant(1.0).address
+    window = zeros(1, blocks, rows + transform.taps - 1, LANES)
+    out = floats(1, blocks, rows, LANES)
+    slots = zeros(transform.products * step // 4)
+    nothing, ones = ZEROS.data_ptr(), constant(1.0).address
 
     def run() -> None:
         TEAM.run(
             tiles_to_slots, 4 * blocks, transform.size, transform.outputs, blocks, 1, 1, TILES, TILES // 4,
             *steps(window), window.shape[2], slots.data_ptr(), step,
         )  # fmt: skip
-        bias = torch.zeros(blocks * LANES)
+        bias = zeros(blocks * LANES)
         TEAM.run(
             slots_to_rows, 4 * blocks, TRANSFORMS.index(transform), transform.outputs, blocks, 1, 1, 1, TILES,
-            TILES // 4, slots.data_ptr(), step, *steps(out), rows, bias.data_ptr(), zeros, 0, 0, 0, ones, ones,
+            TILES // 4, slots.data_ptr(), step, *steps(out), rows, bias.data_ptr(), nothing, 0, 0, 0, ones, ones,
         )  # fmt: skip
 
     moved = TILES * LANES * 2 * blocks * (transform.products + transform.size / 2)

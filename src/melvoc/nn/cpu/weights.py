@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from melvoc.nn.cpu import gemm
 from melvoc.nn.cpu.atomics import take_job
 from melvoc.nn.cpu.compile import kernel
-from melvoc.nn.cpu.rows import Workspace, blocks_of, constant
+from melvoc.nn.cpu.rows import Workspace, blocks_of, constant, floats, zeros
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.transform import Transform
 from melvoc.nn.cpu.vector import LANES, ROW_BYTES, copy_value, zero_value
@@ -153,13 +153,12 @@ class Weights:
 
     def groups(self, transform: Transform | None, workspace: Workspace) -> Iterator[Group]:
         """All panels, in one group where they are kept; else each group is good until the next."""
-        floats = self.panels * self._panel(transform)
+        count = self.panels * self._panel(transform)
         with self._lock:
             if transform not in self._kept:
-                self._kept[transform] = None
-                if self.budget.allows(floats):
-                    self.kept += floats
-                    self._kept[transform] = self._make(transform, 0, self.panels, torch.empty(floats))
+                allowed = self.budget.allows(count)
+                self._kept[transform] = self._make(transform, 0, self.panels, floats(count)) if allowed else None
+                self.kept += count if allowed else 0
             group = self._kept[transform]
         if group is not None:
             yield group
@@ -178,17 +177,18 @@ class Weights:
         return self.inputs * LANES
 
     def _make(self, transform: Transform | None, first: int, panels: int, out: Tensor) -> Group:
+        TEAM.spoil()  # it would be made again in each run of a tape
         lanes = self.width * LANES
         if transform is None:
             self._pack(first, panels, self.taps, out, tap=self._rows * lanes, row=lanes)
             return Group(first, panels, out, 0)
         padded = -(-self.taps // LANES) * LANES
-        matrix = torch.from_numpy(transform.weights()).float()
+        matrix = torch.from_numpy(transform.weights().astype(np.float32))
         matrix = F.pad(matrix, (0, padded - self.taps)).unflatten(1, (-1, LANES)).transpose(0, 1).contiguous()
-        offsets = np.arange(padded // LANES) * (transform.products * ROW_BYTES)
+        offsets = np.arange(padded // LANES, dtype=np.int64) * (transform.products * ROW_BYTES)
         group = max(1, GROUP_FLOATS // (self._rows * padded * lanes))
-        taps = torch.empty(min(group, panels) * self._rows * padded * lanes)
-        nothing = torch.zeros(lanes)
+        taps = floats(min(group, panels) * self._rows * padded * lanes)
+        nothing = zeros(lanes)
         step = panels * self._rows * lanes
         for done in range(0, panels, group):
             count = min(group, panels - done)

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from melvoc.nn.cuda.engine import FusedEngine
-from melvoc.nn.cuda.graphs import GraphEngine
+from melvoc.nn.cuda.graphs import GraphEngine, GraphRecorder
 from melvoc.nn.cuda.launch import load_kernels
 from melvoc.nn.graph import Engine
 
@@ -23,4 +23,4 @@ def make_cuda_engine(*, graphs: bool = True) -> Engine:
         graphs: whether a stream of equal small pieces becomes a CUDA graph.
     """
     engine = FusedEngine(load_kernels())
-    return GraphEngine(engine) if graphs else engine
+    return GraphEngine(engine, GraphRecorder()) if graphs else engine

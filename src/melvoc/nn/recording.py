@@ -1,0 +1,223 @@
+"""The steps of a stream, recorded.
+
+A small piece keeps a processor busy for less time than it takes to launch the hundreds of kernels of a network. A
+recording launches them all at once, but it fixes every shape and address. A stream has such a steady state: once it has
+begun, each piece of n samples leaves a state of the same shape. So after a few equal pieces the step is recorded, with
+its state in buffers that it reads at its beginning and writes at its end. No mel is ever padded to fit: a piece of
+another size, or the last one, runs directly, and where the state keeps its shape the recording stays in use after it.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from melvoc.nn.graph import Machine
+
+Step = Callable[[], Tensor]
+
+REPEATS = 3  # equal pieces before a recording: one call after another, not a coincidence
+ATTEMPTS = 2  # recordings a stream; one that keeps changing its pieces runs directly
+
+
+class Recorder(ABC):
+    """Makes steps fast.
+
+    Attributes:
+        name: what it makes, for a warning.
+    """
+
+    name: str
+
+    @abstractmethod
+    def fits(self, x: Tensor) -> bool:
+        """Whether pieces like x are worth a recording."""
+
+    @abstractmethod
+    def record(self, step: Step) -> Step:
+        """Record a step, which may run meanwhile or not.
+
+        Args:
+            step: launches the same kernels on the same addresses whenever it is called, and has been run before.
+
+        Returns:
+            What runs it again and returns its output, in a buffer that the next run overwrites.
+        """
+
+    def copy(self, source: Tensor, target: Tensor) -> None:
+        """Copy, as part of a step."""
+        target.copy_(source)
+
+    def on(self, x: Tensor) -> AbstractContextManager[Any]:
+        """The device of x as the present one."""
+        return nullcontext()
+
+
+class RecordingMachine(Machine):
+    """Runs another machine, and after a few equal pieces its recording.
+
+    Args:
+        machine: the other machine, in its state of before the first piece.
+        recorder: makes a step fast.
+    """
+
+    def __init__(self, machine: Machine, recorder: Recorder) -> None:
+        self.machine = machine
+        self._recorder = recorder
+        self._recording: Recording | None = None
+        self._seen: object = None
+        self._repeats = 1  # equal pieces so far, each of which left the state's shape as it was, but for the first
+        self._attempts = ATTEMPTS
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        """The next samples; see `Machine`."""
+        if last:
+            return self.machine(x, last)
+        if self._recording and self._recording.fits(x):
+            return self._recording(x)
+        kind = (tuple(x.shape), x.dtype)
+        repeated, self._seen = kind == self._seen, kind
+        if not (self._recording or (repeated and self._attempts and self._recorder.fits(x))):
+            self._repeats = 1
+            return self.machine(x, last)
+        before = signature(self.machine)
+        y = self.machine(x, last)
+        steady = signature(self.machine) == before
+        if self._recording:
+            if steady:
+                self._recording.adopt()
+            else:
+                self._recording, self._repeats = None, 1
+        else:
+            self._repeats = self._repeats + 1 if steady else 1
+            if self._repeats >= REPEATS:
+                self._record(x)
+        return y
+
+    def fork(self) -> Self:
+        """A copy with a state of its own, and without a recording."""
+        twin = copy.copy(self)
+        twin.machine = self.machine.fork()
+        if self._recording:  # which writes into the state
+            attach(twin.machine, [tensor.clone() for tensor in state(twin.machine)])
+        twin._recording, twin._attempts = None, 0
+        return twin
+
+    def _record(self, x: Tensor) -> None:
+        self._attempts -= 1
+        try:
+            self._recording = Recording(self.machine, x, self._recorder)
+        except Exception as error:  # what cannot be recorded still runs
+            self._attempts = 0
+            warnings.warn(
+                f"this stream runs without {self._recorder.name}, which failed ({type(error).__name__}: {error}): the "
+                "same sound, with a higher latency",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+
+class Recording:
+    """A recorded step of a machine in its steady state.
+
+    The recording is rehearsed before it is used: two steps of it must give what two steps of a fork give.
+
+    Args:
+        machine: whose state keeps its shape from piece to piece; from now on its state is in buffers.
+        x: a piece like those to come.
+        recorder: makes the step fast.
+
+    Raises:
+        RuntimeError: the recording differs from the machine.
+    """
+
+    def __init__(self, machine: Machine, x: Tensor, recorder: Recorder) -> None:
+        self._machine, self._recorder = machine, recorder
+        self._input = x.clone()
+        before = [value for _, _, value in _items(machine)]
+        original = state(machine)
+        self._buffers = [tensor.clone() for tensor in original]
+        try:
+            with recorder.on(x):
+                twin = machine.fork()
+                direct = [twin(x, False) for _ in range(2)][-1]
+                attach(machine, self._buffers)
+                self._replay = recorder.record(self._step)
+                for buffer, tensor in zip(self._buffers, original, strict=True):
+                    buffer.copy_(tensor)
+                recorded = [self._replay().clone() for _ in range(2)][-1]
+            if recorded.shape != direct.shape or not torch.allclose(recorded, direct, rtol=1e-3, atol=1e-3):
+                raise RuntimeError("the recorded step does not give what the direct one gives")
+        finally:
+            for (holder, key, _), value in zip(_items(machine), before, strict=True):
+                holder[key] = value
+        self.adopt()
+
+    def fits(self, x: Tensor) -> bool:
+        """Whether x is a piece like the recorded one."""
+        return x.shape == self._input.shape and x.dtype == self._input.dtype
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The machine's next step."""
+        with self._recorder.on(x):
+            self._input.copy_(x)
+            return self._replay().clone()
+
+    def adopt(self) -> None:
+        """Take over the state after a step that the machine made directly."""
+        for buffer, tensor in zip(self._buffers, state(self._machine), strict=True):
+            if buffer is not tensor:
+                self._recorder.copy(tensor, buffer)
+        attach(self._machine, self._buffers)
+
+    def _step(self) -> Tensor:
+        y = self._machine(self._input, False)
+        self.adopt()
+        return y
+
+
+def state(machine: Machine) -> list[Tensor]:
+    """The tensors that a machine and the machines in it keep."""
+    return [value for _, _, value in _items(machine) if isinstance(value, Tensor)]
+
+
+def attach(machine: Machine, tensors: list[Tensor]) -> None:
+    """Put other tensors in the places of `state`'s."""
+    places = [(holder, key) for holder, key, value in _items(machine) if isinstance(value, Tensor)]
+    for (holder, key), tensor in zip(places, tensors, strict=True):
+        holder[key] = tensor
+
+
+def signature(machine: Machine) -> list[object]:
+    """All that a step may change, with shapes in the place of tensors: equal before and after it in a steady state."""
+    return [_kind(value) for _, _, value in _items(machine)]
+
+
+def _kind(value: object) -> object:
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.dtype
+    return value if isinstance(value, int | float | None) else type(value)
+
+
+def _items(machine: Machine) -> Iterator[tuple[Any, Any, Any]]:
+    """Attributes of a machine, of its machines, and the items of its lists."""
+    for name, value in list(vars(machine).items()):
+        yield from _values(vars(machine), name, value)
+
+
+def _values(holder: Any, key: Any, value: Any) -> Iterator[tuple[Any, Any, Any]]:
+    if isinstance(value, Machine):
+        yield from _items(value)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _values(value, index, item)
+    else:
+        yield holder, key, value
