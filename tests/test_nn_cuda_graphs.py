@@ -17,7 +17,7 @@ from melvoc.nn.cuda.engine import FusedEngine
 from melvoc.nn.cuda.graphs import LARGEST, GraphEngine, GraphRecorder
 from melvoc.nn.cuda.launch import Kernels
 from melvoc.nn.graph import Engine, Machine, join
-from melvoc.nn.recording import ATTEMPTS, REPEATS, RecordingMachine
+from melvoc.nn.recording import ATTEMPTS, RecordingMachine
 
 N_MELS = 6
 SHAPE = {
@@ -103,7 +103,7 @@ def test_pieces_that_are_too_short_or_large_or_never_equal_are_not_recorded() ->
 def test_a_device_without_graphs_runs_directly() -> None:
     recorder = Recorder()
     machine = GraphEngine(Engine(), GraphRecorder(record=recorder)).open(NETWORKS["hifigan"].graph)
-    for _ in range(REPEATS + 5):
+    for _ in range(GraphRecorder.repeats + 5):
         machine(torch.randn(1, N_MELS, 20), False)
     assert recorder.records == 0
 
@@ -166,7 +166,7 @@ def test_a_state_that_changes_its_shape_ends_a_recording() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for grown in range(4):
-            for _ in range(REPEATS + 3):
+            for _ in range(GraphRecorder.repeats + 3):
                 assert float(machine(x, False)[0, 0, 0]) == 1 + grown
             machine(torch.zeros(1, 1, 7), False)
     assert recorder.records == ATTEMPTS

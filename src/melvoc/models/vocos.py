@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from melvoc.errors import CheckpointError
 from melvoc.nn.graph import Chain, Map, Node, Residual
 from melvoc.nn.istft import InverseSTFT
-from melvoc.nn.layers import Conv1d
+from melvoc.nn.layers import Conv1d, FrameLinear, FrameNorm, FrameScale
 
 LARGEST_MAGNITUDE = 1e2  # as published: an exponential must not run away
 
@@ -157,30 +157,12 @@ class Backbone(nn.Module):
         layers = [ConvNeXtBlock(config) for _ in range(config.num_layers)]
         self.convnext = nn.ModuleList(layers)
         self.final_layer_norm = FrameNorm(config.dim)
-        blocks = tuple(Residual(Chain((block.dwconv, Map(block.pointwise)))) for block in layers)
+        blocks = tuple(Residual(Chain(block.nodes)) for block in layers)
         self.nodes: tuple[Node, ...] = (self.embed, Map(self.norm), *blocks, Map(self.final_layer_norm))
 
     def forward(self, mel: Tensor) -> Tensor:
         """The whole signal."""
         return Chain(self.nodes)(mel)
-
-
-class FrameNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of each frame.
-
-    Args:
-        channels: C.
-
-    Shape:
-        `[B, C, T]` to the same.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-6)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Each frame by itself."""
-        return super().forward(input.transpose(1, 2)).transpose(1, 2)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -196,19 +178,16 @@ class ConvNeXtBlock(nn.Module):
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
         self.dwconv = Conv1d(config.dim, config.dim, 7, groups=config.dim)
-        self.norm = nn.LayerNorm(config.dim, eps=1e-6)
-        self.pwconv1 = nn.Linear(config.dim, config.intermediate_dim)
-        self.pwconv2 = nn.Linear(config.intermediate_dim, config.dim)
+        self.norm = FrameNorm(config.dim)
+        self.pwconv1 = FrameLinear(config.dim, config.intermediate_dim)
+        self.pwconv2 = FrameLinear(config.intermediate_dim, config.dim)
         self.gamma = nn.Parameter(torch.full((config.dim,), 1.0 / config.num_layers))
-
-    def pointwise(self, x: Tensor) -> Tensor:
-        """What follows the depthwise convolution, each frame by itself."""
-        x = self.pwconv2(F.gelu(self.pwconv1(self.norm(x.transpose(1, 2)))))
-        return (self.gamma * x).transpose(1, 2)
+        perceptron = (self.pwconv1, F.gelu, self.pwconv2, FrameScale(self, "gamma"))
+        self.nodes: tuple[Node, ...] = (self.dwconv, Map(self.norm), *[Map(function) for function in perceptron])
 
     def forward(self, x: Tensor) -> Tensor:
         """The whole signal."""
-        return x + self.pointwise(self.dwconv(x))
+        return x + Chain(self.nodes)(x)
 
 
 class Head(nn.Module):
@@ -223,16 +202,17 @@ class Head(nn.Module):
 
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
-        self.out = nn.Linear(config.dim, config.n_fft + 2)
+        self.out = FrameLinear(config.dim, config.n_fft + 2)
         self.istft = InverseSTFT(config.n_fft, config.hop_length)
-        self.nodes: tuple[Node, ...] = (Map(self.spectrum), self.istft)
-
-    def spectrum(self, x: Tensor) -> Tensor:
-        """Real parts, then imaginary parts: `[B, n_fft + 2, T]`."""
-        log_magnitude, phase = self.out(x.transpose(1, 2)).transpose(1, 2).chunk(2, dim=1)
-        magnitude = log_magnitude.exp().clamp(max=LARGEST_MAGNITUDE)
-        return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
+        self.nodes: tuple[Node, ...] = (Map(self.out), Map(spectrum), self.istft)
 
     def forward(self, x: Tensor) -> Tensor:
         """The whole signal."""
         return Chain(self.nodes)(x)
+
+
+def spectrum(x: Tensor) -> Tensor:
+    """Log-magnitudes and phases to real parts and imaginary parts, both `[B, n_fft + 2, T]`."""
+    log_magnitude, phase = x.chunk(2, dim=1)
+    magnitude = log_magnitude.exp().clamp(max=LARGEST_MAGNITUDE)
+    return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)

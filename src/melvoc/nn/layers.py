@@ -14,6 +14,59 @@ from torch.nn import functional as F
 from melvoc.nn.graph import Engine, Machine, Window
 
 
+class FrameNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of each frame.
+
+    Args:
+        channels: C.
+
+    Shape:
+        `[B, C, T]` to the same.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Each frame by itself."""
+        return super().forward(input.transpose(1, 2)).transpose(1, 2)
+
+
+class FrameLinear(nn.Linear):
+    """A linear map of the channels of each frame.
+
+    Shape:
+        `[B, in_features, T]` to `[B, out_features, T]`.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Each frame by itself."""
+        return super().forward(input.transpose(1, 2)).transpose(1, 2)
+
+
+class FrameScale:
+    """A factor a channel.
+
+    Args:
+        owner: the layer that has the factors; they may be replaced there.
+        name: of the parameter `[C]`.
+
+    Shape:
+        `[B, C, T]` to the same.
+    """
+
+    def __init__(self, owner: nn.Module, name: str) -> None:
+        self._owner, self._name = owner, name
+
+    @property
+    def factors(self) -> Tensor:
+        """`[C]`."""
+        return self._owner.get_parameter(self._name)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.factors[:, None] * x
+
+
 class Conv1d(nn.Conv1d):
     """A convolution that keeps the length ("same" padding with zeros), after an optional leaky ReLU.
 

@@ -23,7 +23,6 @@ from melvoc.nn.graph import Machine
 
 Step = Callable[[], Tensor]
 
-REPEATS = 3  # equal pieces before a recording: one call after another, not a coincidence
 ATTEMPTS = 2  # recordings a stream; one that keeps changing its pieces runs directly
 
 
@@ -32,9 +31,13 @@ class Recorder(ABC):
 
     Attributes:
         name: what it makes, for a warning.
+        runs: whether recording a step runs it. Then a piece is recorded while it runs, else a step is rehearsed.
+        repeats: equal pieces before a recording, at least 2: one call after another, not a coincidence.
     """
 
     name: str
+    runs: bool
+    repeats: int
 
     @abstractmethod
     def fits(self, x: Tensor) -> bool:
@@ -42,7 +45,7 @@ class Recorder(ABC):
 
     @abstractmethod
     def record(self, step: Step) -> Step:
-        """Record a step, which may run meanwhile or not.
+        """Record a step, and run it meanwhile or not, as `runs` says.
 
         Args:
             step: launches the same kernels on the same addresses whenever it is called, and has been run before.
@@ -54,6 +57,10 @@ class Recorder(ABC):
     def copy(self, source: Tensor, target: Tensor) -> None:
         """Copy, as part of a step."""
         target.copy_(source)
+
+    def given(self, output: Tensor) -> Tensor:
+        """What becomes of a step's output: a copy, unless whoever gets it is done with it before the next step."""
+        return output.clone()
 
     def on(self, x: Tensor) -> AbstractContextManager[Any]:
         """The device of x as the present one."""
@@ -73,6 +80,7 @@ class RecordingMachine(Machine):
         self._recorder = recorder
         self._recording: Recording | None = None
         self._seen: object = None
+        self._before: list[object] | None = None  # the state's signature after the piece before, if it was looked at
         self._repeats = 1  # equal pieces so far, each of which left the state's shape as it was, but for the first
         self._attempts = ATTEMPTS
 
@@ -86,11 +94,16 @@ class RecordingMachine(Machine):
         kind = (tuple(x.shape), x.dtype)
         repeated, self._seen = kind == self._seen, kind
         if not (self._recording or (repeated and self._attempts and self._recorder.fits(x))):
-            self._repeats = 1
+            self._before, self._repeats = None, 1
             return self.machine(x, last)
-        before = signature(self.machine)
+        if not self._recording and self._recorder.runs and self._repeats >= self._recorder.repeats:
+            self._record(x)
+            if self._recording:
+                return self._recording.first()
+        before = self._before or signature(self.machine)
         y = self.machine(x, last)
-        steady = signature(self.machine) == before
+        self._before = signature(self.machine)
+        steady = self._before == before
         if self._recording:
             if steady:
                 self._recording.adopt()
@@ -98,7 +111,7 @@ class RecordingMachine(Machine):
                 self._recording, self._repeats = None, 1
         else:
             self._repeats = self._repeats + 1 if steady else 1
-            if self._repeats >= REPEATS:
+            if self._repeats >= self._recorder.repeats and not self._recorder.runs:
                 self._record(x)
         return y
 
@@ -128,11 +141,11 @@ class RecordingMachine(Machine):
 class Recording:
     """A recorded step of a machine in its steady state.
 
-    The recording is rehearsed before it is used: two steps of it must give what two steps of a fork give.
+    One that did not run is rehearsed before it is used: two steps of it must give what two steps of a fork give.
 
     Args:
         machine: whose state keeps its shape from piece to piece; from now on its state is in buffers.
-        x: a piece like those to come.
+        x: a piece like those to come, or the next one (where the recorder runs it).
         recorder: makes the step fast.
 
     Raises:
@@ -143,23 +156,35 @@ class Recording:
         self._machine, self._recorder = machine, recorder
         self._input = x.clone()
         before = [value for _, _, value in _items(machine)]
-        original = state(machine)
-        self._buffers = [tensor.clone() for tensor in original]
+        self._signature = signature(machine)
+        self._buffers = [tensor.clone() for tensor in state(machine)]
         try:
             with recorder.on(x):
-                twin = machine.fork()
-                direct = [twin(x, False) for _ in range(2)][-1]
+                expected = None if recorder.runs else self._expected()
                 attach(machine, self._buffers)
                 self._replay = recorder.record(self._step)
-                for buffer, tensor in zip(self._buffers, original, strict=True):
-                    buffer.copy_(tensor)
-                recorded = [self._replay().clone() for _ in range(2)][-1]
-            if recorded.shape != direct.shape or not torch.allclose(recorded, direct, rtol=1e-3, atol=1e-3):
-                raise RuntimeError("the recorded step does not give what the direct one gives")
-        finally:
-            for (holder, key, _), value in zip(_items(machine), before, strict=True):
-                holder[key] = value
-        self.adopt()
+                if expected is not None:
+                    self._rehearse(expected)
+        except BaseException:
+            _restore(machine, before)
+            raise
+        if not recorder.runs:
+            _restore(machine, before)
+            self.adopt()
+
+    def _expected(self) -> Tensor:
+        """What two steps give, made by a fork."""
+        twin = self._machine.fork()
+        return [twin(self._input, False) for _ in range(2)][-1]
+
+    def _rehearse(self, expected: Tensor) -> None:
+        recorded = [self._replay().clone() for _ in range(2)][-1]
+        if recorded.shape != expected.shape or not torch.allclose(recorded, expected, rtol=1e-3, atol=1e-3):
+            raise RuntimeError("the recorded step does not give what the direct one gives")
+
+    def first(self) -> Tensor:
+        """What the step gave while it was recorded."""
+        return self._recorder.given(self._output)
 
     def fits(self, x: Tensor) -> bool:
         """Whether x is a piece like the recorded one."""
@@ -169,7 +194,7 @@ class Recording:
         """The machine's next step."""
         with self._recorder.on(x):
             self._input.copy_(x)
-            return self._replay().clone()
+            return self._recorder.given(self._replay())
 
     def adopt(self) -> None:
         """Take over the state after a step that the machine made directly."""
@@ -179,9 +204,11 @@ class Recording:
         attach(self._machine, self._buffers)
 
     def _step(self) -> Tensor:
-        y = self._machine(self._input, False)
+        self._output = self._machine(self._input, False)
+        if signature(self._machine) != self._signature:
+            raise RuntimeError("the state did not keep its shape")
         self.adopt()
-        return y
+        return self._output
 
 
 def state(machine: Machine) -> list[Tensor]:
@@ -194,6 +221,12 @@ def attach(machine: Machine, tensors: list[Tensor]) -> None:
     places = [(holder, key) for holder, key, value in _items(machine) if isinstance(value, Tensor)]
     for (holder, key), tensor in zip(places, tensors, strict=True):
         holder[key] = tensor
+
+
+def _restore(machine: Machine, values: list[Any]) -> None:
+    """Put back what `_items` had."""
+    for (holder, key, _), value in zip(_items(machine), values, strict=True):
+        holder[key] = value
 
 
 def signature(machine: Machine) -> list[object]:

@@ -11,24 +11,29 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.cpu.conv import Convolution
+from melvoc.nn.cpu.framewise import Depthwise, GeluMachine, NormCoefficients, NormMachine
 from melvoc.nn.cpu.machines import (
     Coefficients,
     MeanRows,
+    ResidualRows,
     ResidualSections,
     Section,
     SnakeMachine,
     UpsamplingMachine,
 )
+from melvoc.nn.cpu.nodes import Scaled, borders, flat, layers, needs_grad, parameters, plain
 from melvoc.nn.cpu.plan import CostModel
 from melvoc.nn.cpu.rows import Workspace, blocks_of, floats, from_rows, to_rows
 from melvoc.nn.cpu.tanh import TanhMachine
 from melvoc.nn.cpu.tape import TapeRecorder
+from melvoc.nn.cpu.vector import LANES
 from melvoc.nn.cpu.weights import Budget
 from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Map, Mean, Node, Residual
-from melvoc.nn.layers import Conv1d, ConvTranspose1d
+from melvoc.nn.layers import Conv1d, ConvTranspose1d, FrameLinear, FrameNorm
 from melvoc.nn.recording import RecordingMachine
 
 
@@ -55,7 +60,7 @@ class CpuEngine(Engine):
             return self._open_chain(node)
         if isinstance(node, Map) and node.function is torch.tanh:
             return TanhMachine()
-        native = self._native(node)
+        native = self._native(node) if layers(node) else None
         return super().open(node) if native is None else Border(native, node, self)
 
     def _open_chain(self, chain: Chain) -> Machine:
@@ -65,13 +70,15 @@ class CpuEngine(Engine):
         known: list[Machine] = []
 
         def close() -> None:
-            if nodes:
+            if nodes and layers(Chain(tuple(nodes))):
                 machine = RecordingMachine(ChainMachine(_sections(known)), self.recorder)
                 machines.append(Border(machine, Chain(tuple(nodes)), self))
-                nodes.clear()
-                known.clear()
+            else:
+                machines.extend(super(CpuEngine, self).open(node) for node in nodes)
+            nodes.clear()
+            known.clear()
 
-        for node in _flat(chain):
+        for node in flat(chain):
             native = self._native(node)
             if native is None:
                 close()
@@ -88,20 +95,51 @@ class CpuEngine(Engine):
             inner = self._native(Chain((node.inner,)))
             sections = inner.machines if isinstance(inner, ChainMachine) else []
             same = [section for section in sections if isinstance(section, Section)]
-            return ResidualSections(same) if same and len(same) == len(sections) else None
+            if same and len(same) == len(sections) and all(isinstance(part.convolution, Convolution) for part in same):
+                return ResidualSections(same)
+            return None if inner is None else ResidualRows(inner)
         if isinstance(node, Mean):
             branches = self._natives(node.branches)
             return None if branches is None else MeanRows(branches)
         if isinstance(node, Chain):
-            parts = self._natives(_flat(node))
+            parts = self._natives(flat(node))
             return None if parts is None else ChainMachine(_sections(parts))
-        if isinstance(node, AliasFreeSnake) and _plain(node):
+        if isinstance(node, Map):
+            return self._native_map(node.function)
+        if isinstance(node, AliasFreeSnake) and plain(node):
             return SnakeMachine(self._prepared(node, Coefficients))
-        if isinstance(node, Conv1d) and node.groups == 1 and _plain(node):
+        if isinstance(node, Conv1d) and node.groups == 1 and plain(node):
             return Section(self._prepared(node, self._convolution), None, self.workspace)
-        if isinstance(node, ConvTranspose1d) and node.groups == 1 and _plain(node):
+        if isinstance(node, Conv1d) and Depthwise.takes(node) and plain(node):
+            return Section(self._prepared(node, Depthwise), None, self.workspace)
+        if isinstance(node, ConvTranspose1d) and node.groups == 1 and plain(node):
             return UpsamplingMachine(node, self._prepared(node, self._convolution), self.workspace)
         return None
+
+    def _native_map(self, function: object) -> Machine | None:
+        """What is done with single frames."""
+        if function is F.gelu:
+            return GeluMachine()
+        if isinstance(function, FrameNorm) and len(function.weight) % LANES == 0 and plain(function):
+            return NormMachine(self._prepared(function, NormCoefficients))
+        if isinstance(function, FrameLinear) and plain(function):
+            return Section(self._prepared(function, self._linear), None, self.workspace)
+        if isinstance(function, Scaled) and plain(function.linear):
+            factors = function.scale.factors.detach()
+            made = self._prepared(function.linear, lambda linear: self._linear(linear, factors), factors)
+            return Section(made, None, self.workspace)
+        return None
+
+    def _linear(self, layer: FrameLinear, factors: Tensor | None = None) -> Convolution:
+        """As a convolution of one tap, its outputs times factors."""
+        weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+        if factors is not None:
+            weight, bias = weight * factors[:, None], None if bias is None else bias * factors
+        with torch.device("meta"):
+            single = Conv1d(layer.in_features, layer.out_features, 1)
+        single.weight = nn.Parameter(weight[:, :, None], requires_grad=False)
+        single.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        return Convolution(single, self.costs, self.budget)
 
     def _natives(self, nodes: Iterable[Node]) -> list[Machine] | None:
         """A machine for each, or None if one has none."""
@@ -116,16 +154,16 @@ class CpuEngine(Engine):
     def _convolution(self, layer: Conv1d | ConvTranspose1d) -> Convolution:
         return Convolution(layer, self.costs, self.budget)
 
-    def _prepared(self, layer: Any, prepare: Callable[[Any], Any]) -> Any:
-        """What belongs to a layer's present weights, made when it is first opened.
+    def _prepared(self, layer: Any, prepare: Callable[[Any], Any], *more: Tensor) -> Any:
+        """What belongs to a layer's present weights, and to `more`, made when it is first opened.
 
         Changes that torch does not count are not seen: `parameter.data.mul_(2)`, or those of inference tensors.
         """
         with self._lock:
             known = self._layers.get(layer)
-            if known is None or known.versions != _versions(_parameters(layer)):
-                parameters = [parameter.detach() for parameter in _parameters(layer)]
-                known = self._layers[layer] = Prepared(parameters, _versions(parameters), prepare(layer))
+            if known is None or known.versions != _versions([*parameters(layer), *more]):
+                weights = [parameter.detach() for parameter in [*parameters(layer), *more]]
+                known = self._layers[layer] = Prepared(weights, _versions(weights), prepare(layer))
             return known.result
 
 
@@ -153,7 +191,7 @@ class Border(Machine):
 
     def __init__(self, machine: Machine, node: Node, engine: CpuEngine) -> None:
         self.machine, self.node = machine, node
-        self.taken, self.channels = _borders(node)
+        self.taken, self.channels = borders(node)
         self.kind: object = None  # of the pieces: batch, channels, type and device
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
@@ -174,7 +212,7 @@ class Border(Machine):
     def _begin(self, x: Tensor) -> None:
         if x.shape[1] != self.taken:
             raise ValueError(f"the signal has {x.shape[1]} channels, but the layer takes {self.taken}")
-        grad = torch.is_grad_enabled() and _needs_grad(x, self.node)
+        grad = torch.is_grad_enabled() and needs_grad(x, self.node)
         if x.dtype != torch.float32 or x.device.type != "cpu" or grad:
             self.machine = Unbordered(self.node.open(Engine()), self.channels)
 
@@ -209,41 +247,3 @@ def _sections(machines: list[Machine]) -> list[Machine]:
             joined.pop()
         joined.append(machine)
     return joined
-
-
-def _flat(node: Node) -> list[Node]:
-    return [inner for part in node.nodes for inner in _flat(part)] if isinstance(node, Chain) else [node]
-
-
-def _layers(node: Node) -> list[nn.Module]:
-    """The layers of a node in order, the first branch of a mean only."""
-    if isinstance(node, Chain):
-        return [layer for part in node.nodes for layer in _layers(part)]
-    if isinstance(node, Residual):
-        return _layers(node.inner)
-    if isinstance(node, Mean):
-        return _layers(node.branches[0])
-    return [node] if isinstance(node, nn.Module) else []
-
-
-def _borders(node: Node) -> tuple[int, int]:
-    """Channels that go in, and that come out."""
-    ends = []
-    for layer, attribute in zip((_layers(node)[0], _layers(node)[-1]), ("in_channels", "out_channels"), strict=True):
-        ends.append(len(layer.act.alpha) if isinstance(layer, AliasFreeSnake) else getattr(layer, attribute))
-    return ends[0], ends[1]
-
-
-def _needs_grad(x: Tensor, node: Node) -> bool:
-    return x.requires_grad or any(p.requires_grad for layer in _layers(node) for p in layer.parameters())
-
-
-def _plain(layer: nn.Module) -> bool:
-    return all(p.dtype == torch.float32 and p.device.type == "cpu" for p in _parameters(layer))
-
-
-def _parameters(layer: nn.Module) -> list[Tensor]:
-    """A layer's own, in no time: `Module.parameters` looks through everything, for each call of a vocoder."""
-    if isinstance(layer, Conv1d | ConvTranspose1d):
-        return [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-    return list(layer.parameters())

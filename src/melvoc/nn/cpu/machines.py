@@ -16,6 +16,7 @@ from torch import Tensor
 
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.cpu.conv import Convolution
+from melvoc.nn.cpu.framewise import Depthwise
 from melvoc.nn.cpu.rows import POOL, SCALED, SCALED_SUM, Workspace, blocks_of, copied, fill_window, move, steps, zeros
 from melvoc.nn.cpu.snake import CHUNK, snake
 from melvoc.nn.cpu.threads import TEAM
@@ -93,7 +94,9 @@ class SnakeMachine(Machine):
 class Section(Machine):
     """A convolution after an optional snake or leaky ReLU, plus an optional residual."""
 
-    def __init__(self, convolution: Convolution, activation: SnakeMachine | None, workspace: Workspace) -> None:
+    def __init__(
+        self, convolution: Convolution | Depthwise, activation: SnakeMachine | None, workspace: Workspace
+    ) -> None:
         self.convolution, self.activation, self.workspace = convolution, activation, workspace
         self.context: Tensor | None = None
         self.buffer = "window"
@@ -103,6 +106,8 @@ class Section(Machine):
 
     def window(self, x: Tensor, last: bool) -> Tensor:
         """What came before, the activated input, and zeros at the ends."""
+        if not self.convolution.span and self.activation is None and self.convolution.slope is None:
+            return x
         new = x.shape[2] if self.activation is None else self.activation.ready(x.shape[2], last)
         if self.activation is None:
             return self._window(x.shape[0], new, last, x, self.convolution.slope)
@@ -134,7 +139,7 @@ class Section(Machine):
             out = POOL.empty(window.shape[0], self.convolution.weights.outputs, count, LANES)
         if count:
             self.convolution.run(window, out, extra, self.workspace, slope=slope)
-        if not last:
+        if not last and self.convolution.span:
             self.context = copied(window, count)
         return out
 
@@ -184,6 +189,28 @@ class ResidualSections(Machine):
         """Fork the sections."""
         twin = copy.copy(self)
         twin.sections = [section.fork() for section in self.sections]
+        return twin
+
+
+class ResidualRows(Machine):
+    """`x + machine(x)`, the machine's output its own; the skipped signal waits in a queue."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.queue: Tensor | None = None
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        skipped = joined(self.queue, x)
+        y = self.machine(x, last)
+        move(SCALED_SUM, skipped, y)
+        if not last:
+            self.queue = copied(skipped, y.shape[2])
+        return y
+
+    def fork(self) -> Self:
+        """Fork the machine."""
+        twin = copy.copy(self)
+        twin.machine = self.machine.fork()
         return twin
 
 

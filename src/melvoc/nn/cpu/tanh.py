@@ -26,20 +26,25 @@ STEEP = 2.0 / math.log(2.0)
 WORDS = ir.VectorType(ir.IntType(32), LANES)
 
 
+def two_to_the(x: Vec) -> Vec:
+    """`2^x` for x between -126 and 127, to 6e-8 of itself."""
+    builder = x.builder
+    shifted = x.plus_exactly(ROUNDER)
+    rest = x - shifted.plus_exactly(-ROUNDER)
+    power = rest * POWER[7] + POWER[6]
+    for coefficient in POWER[5::-1]:
+        power = power * rest + coefficient
+    exponent = builder.shl(builder.bitcast(shifted.value, WORDS), ir.Constant(WORDS, [23] * LANES))
+    return Vec(builder, builder.bitcast(builder.add(builder.bitcast(power.value, WORDS), exponent), VECTOR))
+
+
 def hyperbolic_tangent(x: Vec) -> Vec:
     """`1 - 2 / (1 + e^2x)`, to 1e-7 of the range [-1, 1]; NaN stays NaN."""
     builder = x.builder
     for limit, beyond in ((10.0, ">"), (-10.0, "<")):
         outside = builder.fcmp_ordered(beyond, x.value, splat(limit))
         x = Vec(builder, builder.select(outside, splat(limit), x.value))
-    shifted = (x * STEEP).plus_exactly(ROUNDER)
-    rest = x * STEEP - shifted.plus_exactly(-ROUNDER)
-    power = rest * POWER[7] + POWER[6]
-    for coefficient in POWER[5::-1]:
-        power = power * rest + coefficient
-    exponent = builder.shl(builder.bitcast(shifted.value, WORDS), ir.Constant(WORDS, [23] * LANES))
-    grown = builder.bitcast(builder.add(builder.bitcast(power.value, WORDS), exponent), VECTOR)
-    share = builder.fdiv(splat(2.0), builder.fadd(grown, splat(1.0)))
+    share = builder.fdiv(splat(2.0), builder.fadd(two_to_the(x * STEEP).value, splat(1.0)))
     return Vec(builder, builder.fsub(splat(1.0), share))
 
 

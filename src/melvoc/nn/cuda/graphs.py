@@ -37,7 +37,7 @@ class GraphRecorder(Recorder):
         devices: types of device on which it is used.
     """
 
-    name = "a CUDA graph"
+    name, runs, repeats = "a CUDA graph", False, 3
 
     def __init__(self, *, record: Callable[[Step], Step] = record_cuda, devices: tuple[str, ...] = ("cuda",)) -> None:
         self._record, self._devices = record, devices

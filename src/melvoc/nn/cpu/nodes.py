@@ -1,0 +1,103 @@
+"""What the engine asks of the nodes of a network: parts in a row, channels, parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from melvoc.nn.alias_free import AliasFreeSnake
+from melvoc.nn.graph import Chain, Map, Mean, Node, Residual
+from melvoc.nn.layers import Conv1d, ConvTranspose1d, FrameLinear, FrameNorm, FrameScale
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A linear map and the factors that follow it."""
+
+    linear: FrameLinear
+    scale: FrameScale
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.scale(self.linear(x))
+
+
+def flat(node: Node) -> list[Node]:
+    """Nodes in a row without chains in them; factors are joined to the linear map before them."""
+    if not isinstance(node, Chain):
+        return [node]
+    nodes: list[Node] = []
+    for inner in [inner for part in node.nodes for inner in flat(part)]:
+        scale, linear = _function(inner), _function(nodes[-1]) if nodes else None
+        if isinstance(scale, FrameScale) and isinstance(linear, FrameLinear):
+            nodes[-1] = Map(Scaled(linear, scale))
+        else:
+            nodes.append(inner)
+    return nodes
+
+
+def _function(node: Node) -> object:
+    """What a `Map` does."""
+    return node.function if isinstance(node, Map) else None
+
+
+def layers(node: Node) -> list[nn.Module]:
+    """The layers of a node in order, the first branch of a mean only."""
+    if isinstance(node, Map):
+        function = node.function.linear if isinstance(node.function, Scaled) else node.function
+        return [function] if isinstance(function, nn.Module) else []
+    if isinstance(node, Chain):
+        return [layer for part in node.nodes for layer in layers(part)]
+    if isinstance(node, Residual):
+        return layers(node.inner)
+    if isinstance(node, Mean):
+        return layers(node.branches[0])
+    return [node] if isinstance(node, nn.Module) else []
+
+
+def borders(node: Node) -> tuple[int, int]:
+    """Channels that go in, and that come out."""
+    in_order = layers(node)
+    return _channels(in_order[0])[0], _channels(in_order[-1])[1]
+
+
+def _channels(layer: Any) -> tuple[int, int]:
+    if isinstance(layer, AliasFreeSnake):
+        return len(layer.act.alpha), len(layer.act.alpha)
+    if isinstance(layer, FrameNorm):
+        return len(layer.weight), len(layer.weight)
+    if isinstance(layer, FrameLinear):
+        return layer.in_features, layer.out_features
+    return layer.in_channels, layer.out_channels
+
+
+def needs_grad(x: Tensor, node: Node) -> bool:
+    """Whether autograd has to see what the node does with x."""
+    return x.requires_grad or any(parameter.requires_grad for parameter in _weights(node))
+
+
+def _weights(node: Node) -> list[Tensor]:
+    """All parameters of a node."""
+    if isinstance(node, Chain):
+        return [weight for part in node.nodes for weight in _weights(part)]
+    if isinstance(node, Residual):
+        return _weights(node.inner)
+    if isinstance(node, Mean):
+        return [weight for branch in node.branches for weight in _weights(branch)]
+    scale = node.function.scale if isinstance(node, Map) and isinstance(node.function, Scaled) else _function(node)
+    factors = [scale.factors] if isinstance(scale, FrameScale) else []
+    return [*factors, *[parameter for layer in layers(node) for parameter in layer.parameters()]]
+
+
+def plain(layer: nn.Module) -> bool:
+    """Whether all of a layer is float32, and in a CPU's memory."""
+    return all(p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters(layer))
+
+
+def parameters(layer: nn.Module) -> list[Tensor]:
+    """A layer's own, in no time: `Module.parameters` looks through everything, for each call of a vocoder."""
+    if isinstance(layer, Conv1d | ConvTranspose1d):
+        return [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+    return list(layer.parameters())
