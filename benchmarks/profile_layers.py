@@ -25,8 +25,8 @@ from melvoc.models.neural import NeuralVocoder
 from melvoc.nn import graph
 from melvoc.nn.cpu import conv, gemm, rows, snake, tanh, tiles, weights
 from melvoc.nn.cpu.engine import CpuEngine
+from melvoc.nn.cpu.memory import Workspace
 from melvoc.nn.cpu.plan import CostModel
-from melvoc.nn.cpu.rows import Workspace
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
 from melvoc.nn.cpu.vector import LANES

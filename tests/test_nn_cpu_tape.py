@@ -19,7 +19,7 @@ from melvoc.models.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.nn.cpu import tape, threads
 from melvoc.nn.cpu.engine import CpuEngine
-from melvoc.nn.cpu.rows import POOL, Workspace
+from melvoc.nn.cpu.memory import POOL, Workspace
 from melvoc.nn.cpu.tape import MOST_FRAMES, Outgrown
 from melvoc.nn.cpu.threads import Tasks, Team
 from melvoc.nn.graph import Machine, join

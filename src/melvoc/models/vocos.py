@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from melvoc.errors import CheckpointError
 from melvoc.nn.graph import Chain, Map, Node, Residual
 from melvoc.nn.istft import InverseSTFT
-from melvoc.nn.layers import Conv1d, FrameLinear, FrameNorm, FrameScale
+from melvoc.nn.layers import Conv1d, FrameLinear, FrameNorm, FrameScale, frame_by_frame
 
 LARGEST_MAGNITUDE = 1e2  # as published: an exponential must not run away
 
@@ -213,6 +213,10 @@ class Head(nn.Module):
 
 def spectrum(x: Tensor) -> Tensor:
     """Log-magnitudes and phases to real parts and imaginary parts, both `[B, n_fft + 2, T]`."""
+    return frame_by_frame(_spectrum, x)
+
+
+def _spectrum(x: Tensor) -> Tensor:
     log_magnitude, phase = x.chunk(2, dim=1)
     magnitude = log_magnitude.exp().clamp(max=LARGEST_MAGNITUDE)
     return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)

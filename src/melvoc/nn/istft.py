@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from melvoc.nn.graph import Engine, Machine
+from melvoc.nn.layers import frame_by_frame
 
 
 class InverseSTFT(nn.Module):
@@ -33,12 +34,16 @@ class InverseSTFT(nn.Module):
     def overlap_add(self, spectrum: Tensor) -> Tensor:
         """The sums of the windowed frames and of the squared windows: `[B, 2, (T - 1) * hop_length + n_fft]`."""
         real, imaginary = spectrum.chunk(2, dim=1)
-        frames = torch.fft.irfft(torch.complex(real, imaginary), n=self.n_fft, dim=1)
+        frames = frame_by_frame(self._frames, torch.complex(real, imaginary))
         weights = self.window[:, None].square().expand(frames.shape)
         parts = torch.stack([frames * self.window[:, None], weights], dim=1).flatten(0, 1)  # [2 B, n_fft, T]
         length = (frames.shape[-1] - 1) * self.hop_length + self.n_fft
         sums = F.fold(parts, (1, length), kernel_size=(1, self.n_fft), stride=(1, self.hop_length))
         return sums.reshape(-1, 2, length)
+
+    def _frames(self, spectrum: Tensor) -> Tensor:
+        frames: Tensor = torch.fft.irfft(spectrum, n=self.n_fft, dim=1)
+        return frames
 
     def forward(self, spectrum: Tensor) -> Tensor:
         """The whole signal."""

@@ -1,9 +1,10 @@
 """The engine for CPUs.
 
 - `compile`: kernels in machine code; `atomics`, `vector`: what they are written in; `threads`: who runs them.
-- `rows`: how signals lie in memory; `snake`, `gemm`, `transform`, `tiles`, `tanh`: the kernels; `conv`: convolutions.
-- `plan`: which way to convolve, `tune`: what that costs on a machine; `machines`, `engine`: the networks' nodes;
-  `tape`: the steps of a stream as one call.
+- `rows`: how signals lie in `memory`; `snake`, `gemm`, `transform`, `tiles`, `tanh`, `framewise`: the kernels; `conv`:
+  convolutions of them.
+- `plan`: which way to convolve, `tune`: what that costs on a machine.
+- `nodes`, `machines`, `engine`: the networks' nodes; `tape`: the steps of a stream as one call.
 """
 
 from __future__ import annotations

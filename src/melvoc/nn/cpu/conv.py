@@ -8,8 +8,9 @@ import numpy as np
 from torch import Tensor
 
 from melvoc.nn.cpu import gemm
+from melvoc.nn.cpu.memory import Workspace, zeros
 from melvoc.nn.cpu.plan import CostModel
-from melvoc.nn.cpu.rows import Workspace, constant, steps, zeros
+from melvoc.nn.cpu.rows import constant, steps
 from melvoc.nn.cpu.threads import SHARED, TEAM
 from melvoc.nn.cpu.tiles import convolve_tiles, slots_to_rows, tiles_to_slots
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform

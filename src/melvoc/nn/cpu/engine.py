@@ -25,14 +25,15 @@ from melvoc.nn.cpu.machines import (
     SnakeMachine,
     UpsamplingMachine,
 )
+from melvoc.nn.cpu.memory import Workspace, floats
 from melvoc.nn.cpu.nodes import Scaled, borders, flat, layers, needs_grad, parameters, plain
 from melvoc.nn.cpu.plan import CostModel
-from melvoc.nn.cpu.rows import Workspace, blocks_of, floats, from_rows, to_rows
+from melvoc.nn.cpu.rows import blocks_of, from_rows, to_rows
 from melvoc.nn.cpu.tanh import TanhMachine
 from melvoc.nn.cpu.tape import TapeRecorder
 from melvoc.nn.cpu.vector import LANES
 from melvoc.nn.cpu.weights import Budget
-from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Map, Mean, Node, Residual
+from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Map, Mean, Node, Residual, join
 from melvoc.nn.layers import Conv1d, ConvTranspose1d, FrameLinear, FrameNorm
 from melvoc.nn.recording import RecordingMachine
 
@@ -82,7 +83,8 @@ class CpuEngine(Engine):
             native = self._native(node)
             if native is None:
                 close()
-                machines.append(self.open(node))
+                machine = self.open(node)
+                machines.append(machine if isinstance(machine, TanhMachine) else Quiet(machine))
             else:
                 nodes.append(node)
                 known.append(native)
@@ -165,6 +167,28 @@ class CpuEngine(Engine):
                 weights = [parameter.detach() for parameter in [*parameters(layer), *more]]
                 known = self._layers[layer] = Prepared(weights, _versions(weights), prepare(layer))
             return known.result
+
+
+class Quiet(Machine):
+    """Runs a machine of torch's, a short piece in parts so small that torch does not wake its threads for it.
+
+    They would wait for more for milliseconds, on the processors that the kernels want next.
+    """
+
+    SHORT, PART = 64, 16  # samples at the rate of a mel, as of what follows a Vocos' backbone
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        if not self.PART < x.shape[-1] <= self.SHORT:
+            return self.machine(x, last)
+        parts = x.split(self.PART, dim=-1)
+        return join(*[self.machine(part, last and number == len(parts)) for number, part in enumerate(parts, 1)])
+
+    def fork(self) -> Self:
+        """Fork the machine."""
+        return type(self)(self.machine.fork())
 
 
 @dataclass(frozen=True)

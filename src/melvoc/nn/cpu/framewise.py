@@ -12,7 +12,8 @@ from torch import Tensor
 
 from melvoc.nn.cpu.atomics import take_job
 from melvoc.nn.cpu.compile import instructions, keep, kernel
-from melvoc.nn.cpu.rows import POOL, ROW_CHUNK, SCALED_SUM, Workspace, blocks_of, constant, move, steps, zeros
+from melvoc.nn.cpu.memory import POOL, Workspace, zeros
+from melvoc.nn.cpu.rows import ROW_CHUNK, SCALED_SUM, blocks_of, constant, move, steps
 from melvoc.nn.cpu.tanh import two_to_the
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.vector import FLOAT, LANES, Vec, at, load, splat, spread, store, zero_row

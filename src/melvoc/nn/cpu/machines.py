@@ -17,7 +17,8 @@ from torch import Tensor
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.cpu.conv import Convolution
 from melvoc.nn.cpu.framewise import Depthwise
-from melvoc.nn.cpu.rows import POOL, SCALED, SCALED_SUM, Workspace, blocks_of, copied, fill_window, move, steps, zeros
+from melvoc.nn.cpu.memory import POOL, Workspace, zeros
+from melvoc.nn.cpu.rows import SCALED, SCALED_SUM, blocks_of, copied, fill_window, move, steps
 from melvoc.nn.cpu.snake import CHUNK, snake
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.vector import LANES

@@ -5,26 +5,17 @@ The last two dimensions are contiguous, the others may have any step: a slice al
 
 from __future__ import annotations
 
-import math
-import threading
-import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import numpy as np
-import torch
 from llvmlite import ir
 from torch import Tensor
 
 from melvoc.nn.cpu.atomics import take_job
 from melvoc.nn.cpu.compile import instructions, kernel
+from melvoc.nn.cpu.memory import POOL, floats
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.vector import LANES, ROW_BYTES, copy_row, copy_value, load, store, zero_row, zero_value
 
 ROW_CHUNK = 2048
-LARGE = 2**17  # floats
-MOST_FREE = 8  # of a size
 
 
 def _emit_leaky(builder: ir.IRBuilder, source: ir.Value, target: ir.Value, slope: ir.Value) -> None:
@@ -245,16 +236,6 @@ def fill_window(
     )  # fmt: skip
 
 
-def floats(*shape: int) -> Tensor:
-    """A tensor with anything in it, of the kernels' type and device whatever torch's defaults are."""
-    return torch.empty(shape, dtype=torch.float32, device="cpu")
-
-
-def zeros(*shape: int) -> Tensor:
-    """The same, of zeros."""
-    return floats(*shape).zero_()
-
-
 def blocks_of(channels: int) -> int:
     """Blocks of eight that hold so many channels."""
     return -(-channels // LANES)
@@ -280,91 +261,3 @@ def from_rows(x: Tensor, channels: int) -> Tensor:
         jobs = batch * blocks * -(-count // ROW_CHUNK)
         TEAM.run(scatter, jobs, channels, blocks, count, *steps(x), result.data_ptr())
     return result
-
-
-class Lease(np.ndarray):
-    """Memory of the pool that a tensor has; when no tensor has it any longer, it goes back."""
-
-
-class Pool:
-    """Memory of large signals, used again and again.
-
-    The C library's own goes to pieces when megabytes of many sizes come and go, and grows to several times what is in
-    use; or it gives them back to the system at once, and each page is zeroed anew.
-
-    Args:
-        large: floats from which on memory is the pool's.
-        most_free: of a size that are kept for later.
-    """
-
-    def __init__(self, large: int = LARGE, most_free: int = MOST_FREE) -> None:
-        self._large, self._most_free = large, most_free
-        self._free: dict[int, list[np.ndarray[Any, Any]]] = {}
-        self._here = Instead()
-
-    def empty(self, *shape: int) -> Tensor:
-        """A tensor with anything in it."""
-        if self._here.pool is not None:
-            return self._here.pool.empty(*shape)
-        size = math.prod(shape)
-        if size < self._large:
-            return floats(*shape)
-        step = 1 << max(0, size.bit_length() - 4)
-        size_class = -(-size // step) * step  # at most an eighth more
-        free = self._free.setdefault(size_class, [])
-        try:
-            memory = free.pop()
-        except IndexError:
-            memory = np.empty(size_class, np.float32)
-        lease = memory[:size].view(Lease)
-        weakref.finalize(lease, self._give, free, memory).atexit = False
-        return torch.from_numpy(lease).view(shape)
-
-    def _give(self, free: list[np.ndarray[Any, Any]], memory: np.ndarray[Any, Any]) -> None:
-        """Without a lock: this may happen at any point of any thread."""
-        if len(free) < self._most_free:
-            free.append(memory)
-
-    @contextmanager
-    def replaced(self, pool: Pool) -> Iterator[None]:
-        """What this thread asks for meanwhile is another pool's."""
-        self._here.pool = pool
-        try:
-            yield
-        finally:
-            self._here.pool = None
-
-
-class Instead(threading.local):
-    """Another pool, in this thread."""
-
-    pool: Pool | None = None
-
-
-POOL = Pool()
-
-
-class Workspace(threading.local):
-    """Buffers that a thread uses again and again; what is in one lasts until the next `take` of its name."""
-
-    def __init__(self) -> None:
-        self.buffers: dict[str, Tensor] = {}
-
-    def take(self, name: str, *shape: int) -> Tensor:
-        """A buffer `[*shape]` with anything in it."""
-        size = 1
-        for length in shape:
-            size *= length
-        buffer = self.buffers.get(name)
-        if buffer is None or buffer.numel() < size:
-            buffer = self.buffers[name] = floats(size + size // 8)
-        return buffer[:size].view(shape)
-
-    @contextmanager
-    def replaced(self, buffers: dict[str, Tensor]) -> Iterator[None]:
-        """What this thread takes meanwhile is among other buffers."""
-        own, self.buffers = self.buffers, buffers
-        try:
-            yield
-        finally:
-            self.buffers = own

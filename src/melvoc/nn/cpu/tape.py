@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from melvoc.nn.cpu.rows import POOL, SCALED, Pool, Workspace, move
+from melvoc.nn.cpu.memory import POOL, Pool, Workspace
+from melvoc.nn.cpu.rows import SCALED, move
 from melvoc.nn.cpu.threads import TEAM, Tasks
 from melvoc.nn.cpu.weights import Budget
 from melvoc.nn.recording import Recorder, Step

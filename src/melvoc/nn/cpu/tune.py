@@ -12,8 +12,9 @@ from collections.abc import Callable
 import torch
 
 from melvoc.nn.cpu.conv import ZEROS, Convolution, slot_step
+from melvoc.nn.cpu.memory import Workspace, floats, zeros
 from melvoc.nn.cpu.plan import CostModel
-from melvoc.nn.cpu.rows import Workspace, constant, floats, steps, zeros
+from melvoc.nn.cpu.rows import constant, steps
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.tiles import slots_to_rows, tiles_to_slots
 from melvoc.nn.cpu.transform import TRANSFORMS, Fourier, Transform

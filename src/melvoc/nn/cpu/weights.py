@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from melvoc.nn.cpu import gemm
 from melvoc.nn.cpu.atomics import take_job
 from melvoc.nn.cpu.compile import kernel
-from melvoc.nn.cpu.rows import Workspace, blocks_of, constant, floats, zeros
+from melvoc.nn.cpu.memory import Workspace, floats, zeros
+from melvoc.nn.cpu.rows import blocks_of, constant
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.transform import Transform
 from melvoc.nn.cpu.vector import LANES, ROW_BYTES, copy_value, zero_value

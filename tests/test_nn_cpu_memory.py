@@ -6,7 +6,7 @@ import gc
 
 import torch
 
-from melvoc.nn.cpu.rows import LARGE, MOST_FREE, Pool
+from melvoc.nn.cpu.memory import LARGE, MOST_FREE, Pool
 
 ROWS = LARGE // 8 + 1
 
