@@ -111,9 +111,9 @@ def _json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def compiled(voc: NeuralVocoder) -> Run:
-    """`torch.compile` of the plain network."""
-    return torch.compile(copy.deepcopy(voc.network), dynamic=False)
+def compiled(peer: Run) -> Run:
+    """`torch.compile` of a peer, the published code where there is a package of it."""
+    return torch.compile(peer, dynamic=False)
 
 
 def exported(voc: NeuralVocoder, frames: int, runtime: str) -> Run:
@@ -147,7 +147,7 @@ def peers(voc: NeuralVocoder, frames: int, options: argparse.Namespace) -> dict[
     published = isinstance(voc.network, BigVGAN) and importlib.util.find_spec("bigvgan") is not None
     found["bigvgan" if published else "torch"] = package(voc) if published else plain(voc)
     if options.compile:
-        found["torch.compile"] = compiled(voc)
+        found["torch.compile"] = compiled(found["bigvgan" if published else "torch"])
     for runtime in ("onnxruntime", "openvino") if options.export else ():
         if importlib.util.find_spec(runtime):
             found[runtime] = exported(voc, frames, runtime)
