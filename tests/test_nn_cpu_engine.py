@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import sys
 import weakref
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from melvoc.models.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.models.neural import NeuralVocoder
 from melvoc.nn.alias_free import AliasFreeSnake
+from melvoc.nn.cpu import make_cpu_engine
 from melvoc.nn.cpu.engine import CpuEngine
 from melvoc.nn.cpu.weights import Weights
 from melvoc.nn.graph import Chain, Engine, Mean, Residual
@@ -332,3 +334,9 @@ def test_pieces_that_do_not_fit_the_signal_are_refused() -> None:
             machine(torch.randn(1, 16, 9), False)
             with pytest.raises(ValueError, match="in a signal of .1, 16, torch.float32"):
                 machine(other, False)
+
+
+def test_a_part_of_the_engine_that_is_missing_is_not_taken_for_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "melvoc.nn.cpu.engine", None)
+    with pytest.raises(ImportError, match="melvoc.nn.cpu.engine"):
+        make_cpu_engine()

@@ -29,6 +29,8 @@ def make_cpu_engine(memory: Literal["auto", "low"] = "auto", costs: CostModel | 
     try:
         from melvoc.nn.cpu.engine import CpuEngine
     except ImportError as error:
+        if (error.name or "").startswith("melvoc"):  # a mistake of ours, or half an installation
+            raise
         _say_once(f"numba cannot be imported ({error}); synthesis on the CPU uses plain torch, which is slower")
         return Engine()
     return CpuEngine(memory=memory, costs=costs)
