@@ -1,6 +1,7 @@
 """The engine for CPUs.
 
-- `compile`: kernels in machine code; `atomics`, `vector`: what they are written in; `threads`: who runs them.
+- `compile`: kernels in machine code; `atomics`, `vector`, `functions`: what they are written in; `threads`: who runs
+  them.
 - `rows`: how signals lie in `memory`; `snake`, `gemm`, `transform`, `tiles`, `tanh`, `framewise`: the kernels; `conv`:
   convolutions of them.
 - `plan`: which way to convolve, `tune`: what that costs on a machine.

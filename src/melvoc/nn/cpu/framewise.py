@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,19 +12,14 @@ from torch import Tensor
 from melvoc.nn.cpu.atomics import take_job
 from melvoc.nn.cpu.compile import instructions, keep, kernel
 from melvoc.nn.cpu.memory import POOL, Workspace, zeros
-from melvoc.nn.cpu.rows import ROW_CHUNK, SCALED_SUM, blocks_of, constant, move, steps
-from melvoc.nn.cpu.tanh import two_to_the
+from melvoc.nn.cpu.rows import GELU, ROW_CHUNK, SCALED_SUM, blocks_of, constant, move, steps
 from melvoc.nn.cpu.threads import TEAM
-from melvoc.nn.cpu.vector import FLOAT, LANES, Vec, at, load, splat, spread, store, zero_row
+from melvoc.nn.cpu.vector import FLOAT, LANES, Vec, at, load, spread, store, zero_row
 from melvoc.nn.graph import Machine
 from melvoc.nn.layers import Conv1d, FrameNorm
 
 DEPTHWISE_TAPS = 7  # ConvNeXt's; others go to torch
 FRAMES = 8  # a job of a normalisation
-# erf(z) = 1 - t (a1 + t (a2 + ...)) exp(-z^2), t = 1 / (1 + p z), to 1.5e-7 for z >= 0 (Abramowitz and Stegun 7.1.26)
-ERF_P = 0.3275911
-ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
-FURTHEST = 9.0  # where exp(-z^2) is nothing beside 1, and still a normal float
 
 
 def _depthwise(rows: int) -> Any:
@@ -77,29 +71,10 @@ def _emit_normed(builder: ir.IRBuilder, *addresses: ir.Value) -> None:
     store(builder, addresses[5], (source - mean) * scale * weight + bias)
 
 
-def gelu(x: Vec) -> Vec:
-    """`x (1 + erf(x / sqrt 2)) / 2`."""
-    builder = x.builder
-    positive = builder.fcmp_ordered(">", x.value, splat(0.0))
-    size = Vec(builder, builder.select(positive, x.value, (x * -1.0).value)) * math.sqrt(0.5)
-    size = size.at_most(FURTHEST)
-    t = Vec(builder, builder.fdiv(splat(1.0), (size * ERF_P + 1.0).value))
-    total = t * ERF[4] + ERF[3]
-    for coefficient in ERF[2::-1]:
-        total = total * t + coefficient
-    tail = total * t * 0.5 * two_to_the(size * size * -math.log2(math.e))
-    below = x * tail
-    return Vec(builder, builder.select(positive, (x - below).value, below.value))
-
-
-def _emit_gelu(builder: ir.IRBuilder, source: ir.Value, out: ir.Value) -> None:
-    store(builder, out, gelu(load(builder, source)))
-
-
 _eight, _single = _depthwise(8), _depthwise(1)
 _add, _add_square = instructions(2, _emit_add), instructions(3, _emit_add_square)
 _mean, _inverse_root = instructions(2, _emit_mean), instructions(3, _emit_inverse_root)
-_normed, _gelu = instructions(6, _emit_normed), instructions(2, _emit_gelu)
+_normed = instructions(6, _emit_normed)
 
 
 @kernel
@@ -180,34 +155,6 @@ def normalise(
                     x + block * source_block, mean, scale, weight + block * 32, bias + block * 32, y + block * out_block
                 )
     keep(scratch)
-
-
-@kernel
-def gelu_rows(
-    counter: int,
-    jobs: int,
-    blocks: int,
-    rows: int,
-    source: int,
-    source_batch: int,
-    source_block: int,
-    out: int,
-    out_batch: int,
-    out_block: int,
-) -> None:
-    """A job is a block of channels and up to ROW_CHUNK rows."""
-    chunk_count = (rows + ROW_CHUNK - 1) // ROW_CHUNK
-    while True:
-        job = take_job(counter)
-        if job >= jobs:
-            break
-        block = (job // chunk_count) % blocks
-        entry = job // chunk_count // blocks
-        first = (job % chunk_count) * ROW_CHUNK
-        x = source + entry * source_batch + block * source_block
-        y = out + entry * out_batch + block * out_block
-        for i in range(first, min(rows, first + ROW_CHUNK)):
-            _gelu(x + i * 32, y + i * 32)
 
 
 @dataclass(frozen=True)
@@ -291,7 +238,5 @@ class GeluMachine(Machine):
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         batch, blocks, rows, _ = x.shape
         out = POOL.empty(batch, blocks, rows, LANES)
-        if rows:
-            jobs = batch * blocks * -(-rows // ROW_CHUNK)
-            TEAM.run(gelu_rows, jobs, blocks, rows, *steps(x), *steps(out), vectors=batch * blocks * rows * 40)
+        move(GELU, x, out, work=40)
         return out

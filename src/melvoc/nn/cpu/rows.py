@@ -11,6 +11,7 @@ from torch import Tensor
 
 from melvoc.nn.cpu.atomics import take_job
 from melvoc.nn.cpu.compile import instructions, kernel
+from melvoc.nn.cpu.functions import gelu
 from melvoc.nn.cpu.memory import POOL, floats
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.vector import LANES, ROW_BYTES, copy_row, copy_value, load, store, zero_row, zero_value
@@ -30,7 +31,12 @@ def _emit_scaled_sum(builder: ir.IRBuilder, source: ir.Value, target: ir.Value, 
     store(builder, target, load(builder, target) + load(builder, source) * load(builder, scale))
 
 
+def _emit_gelu(builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> None:
+    store(builder, target, gelu(load(builder, source)))
+
+
 _leaky = instructions(3, _emit_leaky)
+_gelu = instructions(2, _emit_gelu)
 _scaled = instructions(3, _emit_scaled)
 _scaled_sum = instructions(3, _emit_scaled_sum)
 
@@ -50,7 +56,8 @@ def pass_over(
     out_block: int,
     factor: int,
 ) -> None:
-    """Each row of `out` from that of `source`: times factor (mode 0), or added to what is there, times factor (1)."""
+    """Each row of `out` from that of `source`: times factor (mode 0), added to what is there, times factor (1), or its
+    GELU (2)."""
     chunk_count = (rows + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
         job = take_job(counter)
@@ -64,6 +71,9 @@ def pass_over(
         if mode == 0:
             for i in range(start, min(rows, start + ROW_CHUNK)):
                 _scaled(x + i * 32, y + i * 32, factor)
+        elif mode == 2:
+            for i in range(start, min(rows, start + ROW_CHUNK)):
+                _gelu(x + i * 32, y + i * 32)
         else:
             for i in range(start, min(rows, start + ROW_CHUNK)):
                 _scaled_sum(x + i * 32, y + i * 32, factor)
@@ -177,7 +187,7 @@ def scatter(
                 copy_value(x + i * 32 + 4 * lane, y + i * 4)
 
 
-SCALED, SCALED_SUM = 0, 1
+SCALED, SCALED_SUM, GELU = 0, 1, 2
 
 
 class Constant:
@@ -202,15 +212,20 @@ def steps(x: Tensor, row: int = 0) -> tuple[int, int, int]:
     return x.data_ptr() + row * ROW_BYTES, 4 * x.stride(0), 4 * x.stride(1)
 
 
-def move(mode: int, source: Tensor, out: Tensor, factor: float = 1.0, *, first: int = 0, to: int = 0) -> None:
-    """Run `pass_over` for rows `first` and later of source, and `to` and later of out, as many as both have."""
+def move(
+    mode: int, source: Tensor, out: Tensor, factor: float = 1.0, *, first: int = 0, to: int = 0, work: int = 4
+) -> None:
+    """Run `pass_over` for rows `first` and later of source, and `to` and later of out, as many as both have.
+
+    A row of eight channels takes some `work` vector operations.
+    """
     batch, blocks, rows, _ = source.shape
     rows = min(rows - first, out.shape[2] - to)
     if rows > 0:
         jobs = batch * blocks * -(-rows // ROW_CHUNK)
         TEAM.run(
             pass_over, jobs, mode, blocks, rows, *steps(source, first), *steps(out, to), constant(factor).address,
-            vectors=batch * blocks * rows * 4,
+            vectors=batch * blocks * rows * work,
         )  # fmt: skip
 
 

@@ -6,8 +6,6 @@ milliseconds, on the processor that a helper of the next kernel wants.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from llvmlite import ir
@@ -15,37 +13,12 @@ from torch import Tensor
 
 from melvoc.nn.cpu.atomics import take_job
 from melvoc.nn.cpu.compile import instructions, keep, kernel
+from melvoc.nn.cpu.functions import hyperbolic_tangent
 from melvoc.nn.cpu.threads import TEAM
-from melvoc.nn.cpu.vector import LANES, VECTOR, Vec, copy_value, load, splat, store
+from melvoc.nn.cpu.vector import copy_value, load, store
 from melvoc.nn.graph import Machine, MapMachine
 
 CHUNK = 2048
-ROUNDER = 1.5 * 2.0**23  # adding it leaves a whole number in the low bits
-POWER = tuple(math.log(2.0) ** k / math.factorial(k) for k in range(8))  # 2^f for |f| <= 1 / 2, to 5e-9
-STEEP = 2.0 / math.log(2.0)
-WORDS = ir.VectorType(ir.IntType(32), LANES)
-
-
-def two_to_the(x: Vec) -> Vec:
-    """`2^x` for x between -126 and 127, to 6e-8 of itself."""
-    builder = x.builder
-    shifted = x.plus_exactly(ROUNDER)
-    rest = x - shifted.plus_exactly(-ROUNDER)
-    power = rest * POWER[7] + POWER[6]
-    for coefficient in POWER[5::-1]:
-        power = power * rest + coefficient
-    exponent = builder.shl(builder.bitcast(shifted.value, WORDS), ir.Constant(WORDS, [23] * LANES))
-    return Vec(builder, builder.bitcast(builder.add(builder.bitcast(power.value, WORDS), exponent), VECTOR))
-
-
-def hyperbolic_tangent(x: Vec) -> Vec:
-    """`1 - 2 / (1 + e^2x)`, to 1e-7 of the range [-1, 1]; NaN stays NaN."""
-    builder = x.builder
-    for limit, beyond in ((10.0, ">"), (-10.0, "<")):
-        outside = builder.fcmp_ordered(beyond, x.value, splat(limit))
-        x = Vec(builder, builder.select(outside, splat(limit), x.value))
-    share = builder.fdiv(splat(2.0), builder.fadd(two_to_the(x * STEEP).value, splat(1.0)))
-    return Vec(builder, builder.fsub(splat(1.0), share))
 
 
 def _emit(builder: ir.IRBuilder, source: ir.Value, out: ir.Value) -> None:
