@@ -29,6 +29,7 @@ from melvoc.nn.cpu.memory import Workspace
 from melvoc.nn.cpu.plan import CostModel
 from melvoc.nn.cpu.threads import TEAM
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
+from melvoc.nn.cpu.tune import Only, measure
 from melvoc.nn.cpu.vector import LANES
 from melvoc.nn.cpu.weights import Budget
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
@@ -143,8 +144,8 @@ def preparing(profile: Profile, original: Any) -> Any:
 def multiply_adds(function: Any, arguments: tuple[Any, ...]) -> float:
     """Of a kernel with products; see the kernels for the order of their arguments."""
     if function is gemm.multiply:
-        slots, count, _, panels, _, _, width = arguments[:7]
-        return float(slots * count * panels * width * LANES * arguments[10] * LANES)
+        slots, count, _, _, panels, _, _, width = arguments[:8]
+        return float(slots * count * panels * width * LANES * arguments[11] * LANES)
     if function is tiles.convolve_tiles:
         products, batch, dilation, per_phase = arguments[3:7]
         inputs, width, panels = arguments[12], arguments[16], arguments[17]
@@ -185,23 +186,6 @@ def show(profile: Profile, total: float, place: int, title: str) -> None:
     print()
 
 
-class Only(CostModel):
-    """One given way."""
-
-    way: Transform | None = None
-
-    def choose(self, taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int) -> Transform | None:
-        """That way."""
-        return self.way
-
-
-def only(way: Transform | None) -> CostModel:
-    """A model that always says so."""
-    made = Only()
-    object.__setattr__(made, "way", way)
-    return made
-
-
 def shapes_of(voc: NeuralVocoder) -> list[tuple[Conv1d | ConvTranspose1d, int, int]]:
     """A layer of each shape, its input rows in a block, and how many there are of it."""
     found: dict[Any, list[Any]] = {}
@@ -226,7 +210,7 @@ def compare(layer: Conv1d | ConvTranspose1d, count: int, rounds: int) -> dict[Tr
     budget, workspace = Budget(limited=False), Workspace()
     taps = layer.taps if isinstance(layer, ConvTranspose1d) else layer.kernel_size[0]
     ways: list[Transform | None] = [None, *(transform for transform in TRANSFORMS if transform.taps == taps)]
-    made = {way: conv.Convolution(layer, only(way), budget) for way in ways}
+    made = {way: conv.Convolution(layer, Only(way=way), budget) for way in ways}
     one = made[None]
     window = torch.randn(1, one.weights.inputs, count + one.span, LANES)
     out = torch.empty(1, one.weights.outputs, count * one.weights.rate, LANES)
@@ -279,8 +263,6 @@ def main() -> None:
     options = parser.parse_args()
     voc = build(options.model)
     if options.tune:
-        from melvoc.nn.cpu.tune import measure
-
         voc._engine = CpuEngine(costs=measure())
     costs = voc.engine().costs
     mel = 2 * torch.randn(1, voc.spec.n_mels, options.frames, generator=torch.Generator().manual_seed(0)) - 4

@@ -10,10 +10,22 @@ from melvoc.nn.cpu.compile import kernel
 def mark(counter: int, jobs: int, place: int) -> None:
     """Word number n counts how often job n was done."""
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
         add_word(place + 8 * job, 1)
+
+
+@kernel
+def sides(counter: int, jobs: int, place: int) -> None:
+    """Word number n says who did job n: 1 from the front, 2 from the back."""
+    while True:
+        job = take_job(counter, jobs)
+        if job >= jobs:
+            break
+        store_word(place + 8 * job, 1 + (counter & 1))
+        for _ in range(200):
+            breathe()
 
 
 @kernel
@@ -30,7 +42,7 @@ def meet(counter: int, jobs: int, place: int, expected: int, patience: int) -> N
 def linger(counter: int, jobs: int, place: int, breaths: int) -> None:
     """Of two jobs, the first waits a while for the second to begin; that takes its time before it sets word 1."""
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
         if job == 0:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from networks import pieces
 
 from melvoc.nn.cpu.conv import division, slot_step
+from melvoc.nn.cpu.transform import TRANSFORMS, Transform
 from melvoc.nn.graph import Chain, Node, Residual
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
@@ -34,7 +35,7 @@ def test_the_published_shapes_are_found() -> None:
     last = Shape(inputs=24, outputs=1, taps=7, dilation=1, rate=0, bias=False, slope=None)
     assert found[up] == [1]
     assert found[last] == [256, 512]
-    assert {len(shape.plans) for shape in found} == {1, 2, 3, 4}
+    assert {len(shape.plans) for shape in found} == {1, 2, 3, 4, 5}
 
 
 @pytest.mark.parametrize("shape", shapes())
@@ -114,9 +115,22 @@ def test_equal_layers_in_a_chain_do_not_share_buffers() -> None:
     assert error(run(open_native(node), pieces(x, [20, 21, 60])), exact(node)(x)) < EXACT
 
 
-@given(slots=st.integers(1, 50), rows=st.integers(1, 5000), inputs=st.integers(1, 200), panels=st.integers(1, 100))
-def test_jobs_cover_all_rows_and_panels(slots: int, rows: int, inputs: int, panels: int) -> None:
-    row_chunk, panel_chunk, jobs = division(slots, rows, inputs, panels)
+@pytest.mark.parametrize("transform", [way for way in TRANSFORMS if way.taps == 11], ids=str)
+def test_more_slots_than_a_cache_holds(transform: Transform) -> None:
+    layer = Conv1d(128, 128, 11, dilation=3).requires_grad_(False)
+    x = torch.randn(2, 128, 150 * transform.outputs + 1)
+    assert error(run(engine(transform).open(layer), [x]), exact(layer)(x)) < EXACT
+
+
+@given(
+    slots=st.integers(1, 50),
+    rows=st.integers(1, 5000),
+    inputs=st.integers(1, 200),
+    panels=st.integers(1, 100),
+    rows_first=st.integers(0, 1),
+)
+def test_jobs_cover_all_rows_and_panels(slots: int, rows: int, inputs: int, panels: int, rows_first: int) -> None:
+    row_chunk, panel_chunk, jobs = division(slots, rows, inputs, panels, rows_first)
     assert row_chunk >= 1
     assert 1 <= panel_chunk <= panels
     assert jobs == slots * -(-rows // row_chunk) * -(-panels // panel_chunk)

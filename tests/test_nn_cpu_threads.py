@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cpu_kernels import linger, mark, meet
+from cpu_kernels import linger, mark, meet, sides
 from networks import random_mel, vocoder
 
 import melvoc
@@ -97,6 +97,16 @@ def most_that_meet(team: Team, count: int, jobs: int, vectors: int, expected: in
             if most == expected and expected > 1:
                 break
     return most
+
+
+def test_two_threads_meet_in_the_middle() -> None:
+    team, words = Team(), np.zeros(40, np.int64)
+    with threads(2):
+        for _ in range(20):
+            words[:] = 0
+            team.run(sides, 40, words.ctypes.data)
+            assert set(words) <= {1, 2}
+            assert (np.diff(words) >= 0).all(), f"jobs by side: {words.tolist()}"
 
 
 @pytest.mark.parametrize(

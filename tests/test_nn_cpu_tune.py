@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from melvoc.nn.cpu.plan import CostModel
-from melvoc.nn.cpu.tune import ROWS_IN_CACHE, ROWS_STREAMED, TILES, Direct, measure
+from melvoc.nn.cpu.transform import Transform
+from melvoc.nn.cpu.tune import ROWS_IN_CACHE, ROWS_STREAMED, TILES, TRANSFORM, Only, measure
 
 RUN = 1e-3  # seconds that each run takes on the tests' clock
 
@@ -26,11 +27,12 @@ class Clock:
 
 
 def test_costs_follow_from_the_times() -> None:
-    costs = measure(Clock([RUN]), repeats=1)
+    costs = measure(Clock([RUN, RUN, 3 * RUN]), repeats=1)
     assert costs.multiply == pytest.approx(RUN / (ROWS_IN_CACHE * 96 * 96 * 7))
     pairs = 768 * 768 * 11
     assert costs.stream == pytest.approx(max(0.0, RUN - ROWS_STREAMED * pairs * costs.multiply) / (4 * pairs))
-    assert costs.element == pytest.approx(RUN / (TILES * 8 * 48 * (35 + 12)))
+    known = TILES * 128 * 128 * 49 * costs.multiply + 4 * 128 * 128 * 49 * costs.stream
+    assert costs.element == pytest.approx((3 * RUN - known) / (TILES * 8 * 32 * (49 + 17)))
 
 
 def test_the_least_of_several_runs_counts() -> None:
@@ -48,8 +50,9 @@ def test_a_product_that_outruns_its_weights_streams_for_nothing() -> None:
     assert measure(Clock(lengths), repeats=1).stream == 0.0
 
 
-def test_the_measured_products_are_direct() -> None:
-    assert Direct(element=0.0).choose(11, 1, 96, 96, 1, 9999) is None
+@pytest.mark.parametrize("way", [None, TRANSFORM])
+def test_what_is_measured_runs_one_way(way: Transform | None) -> None:
+    assert Only(way=way).choose(11, 1, 96, 96, 1, 9999) is way
 
 
 @pytest.mark.parametrize("value", [-1e-12, float("nan"), float("inf"), "fast", None, True, 1])

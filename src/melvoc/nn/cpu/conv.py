@@ -9,7 +9,7 @@ from torch import Tensor
 
 from melvoc.nn.cpu import gemm
 from melvoc.nn.cpu.memory import Workspace, zeros
-from melvoc.nn.cpu.plan import CostModel
+from melvoc.nn.cpu.plan import CostModel, cached_tiles
 from melvoc.nn.cpu.rows import constant, steps
 from melvoc.nn.cpu.threads import SHARED, TEAM
 from melvoc.nn.cpu.tiles import convolve_tiles, slots_to_rows, tiles_to_slots
@@ -19,8 +19,6 @@ from melvoc.nn.cpu.weights import Budget, Group, Weights
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
 CACHE_BYTES = 192 * 1024  # of a core's second-level cache, for the input of a product
-WEIGHT_BYTES = 1000 * 1024  # of a core's second-level cache, for the weights of convolutions in one go
-SLOT_BYTES = 256 * 1024  # and for their slots
 FEW = 10 * SHARED  # vector operations of a convolution that is better off in one run than on several threads
 ZEROS = zeros(64)
 
@@ -75,7 +73,7 @@ class Convolution:
         for group in weights.groups(None, workspace):
             row_chunk, panel_chunk, jobs = division(batch, rows, weights.inputs, group.panels)
             TEAM.run(
-                gemm.multiply, jobs, batch, rows, row_chunk, group.panels, panel_chunk, weights.phase_panels,
+                gemm.multiply, jobs, batch, rows, row_chunk, 0, group.panels, panel_chunk, weights.phase_panels,
                 weights.width, source, source_batch, offsets.address, offsets.count, group.tensor.data_ptr(), 0,
                 target, out_batch, ROW_BYTES, weights.rate * ROW_BYTES, out_block, group.first,
                 self.bias.data_ptr(), weights.width * ROW_BYTES, added, extra_batch, extra_row, extra_block, leak,
@@ -114,11 +112,12 @@ class Convolution:
             vectors=weights.inputs * tiles * 4 * products,
         )  # fmt: skip
         offsets = offsets_of(1, 0, weights.inputs, tiles * ROW_BYTES)
+        rows_first = int(tiles * (weights.inputs + outputs) > 16 * weights.inputs * outputs)  # what moves less
         nothing, ones = ZEROS.data_ptr(), constant(1.0).address
         for group in weights.groups(transform, workspace):
-            row_chunk, panel_chunk, jobs = division(products, tiles, weights.inputs, group.panels)
+            row_chunk, panel_chunk, jobs = division(products, tiles, weights.inputs, group.panels, rows_first)
             TEAM.run(
-                gemm.multiply, jobs, products, tiles, row_chunk, group.panels, panel_chunk, weights.panels,
+                gemm.multiply, jobs, products, tiles, row_chunk, rows_first, group.panels, panel_chunk, weights.panels,
                 weights.width, inputs, input_step, offsets.address, offsets.count,
                 group.tensor.data_ptr(), 4 * group.slot_step, slots, output_step, 0, ROW_BYTES, tiles * ROW_BYTES,
                 group.first, nothing, 0, nothing, 0, 0, 0, ones, vectors=work, kept=offsets,
@@ -156,14 +155,6 @@ class Convolution:
         )  # fmt: skip
 
 
-def cached_tiles(transform: Transform, inputs: int, outputs: int) -> int:
-    """How many tiles to convolve at a time so that slots and weights stay in a core's cache; 0 where they do not."""
-    weights = 256 * transform.products * inputs * outputs
-    if weights > WEIGHT_BYTES:
-        return 0
-    return max(12, SLOT_BYTES // (ROW_BYTES * transform.products * (inputs + outputs)) // 12 * 12)
-
-
 class Offsets:
     """Distances in bytes from an output's row to the chunks of its inputs, in memory."""
 
@@ -187,10 +178,12 @@ def extra_steps(extra: Tensor | None) -> tuple[int, int, int, int]:
     return *steps(extra), ROW_BYTES
 
 
-def division(slots: int, rows: int, inputs: int, panels: int) -> tuple[int, int, int]:
+def division(slots: int, rows: int, inputs: int, panels: int, rows_first: int = 0) -> tuple[int, int, int]:
     """Rows and panels a job, and jobs: rows that fit the cache; fewer panels only where there are too few jobs."""
     row_chunk = max(24, CACHE_BYTES // (inputs * ROW_BYTES) // 12 * 12)
-    if rows <= row_chunk * 5 // 4:
+    if rows_first and rows <= 2 * row_chunk:
+        row_chunk = max(24, -(-rows // 24) * 12)
+    elif rows <= row_chunk * 5 // 4:
         row_chunk = rows
     row_jobs = slots * -(-rows // row_chunk)
     panel_chunk = max(1, min(panels, panels * row_jobs // 24))

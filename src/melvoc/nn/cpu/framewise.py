@@ -95,12 +95,12 @@ def depthwise(
     """Each channel by itself; a job is a block of channels and up to ROW_CHUNK rows."""
     chunk_count = (rows + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
-        block = (job // chunk_count) % blocks
-        entry = job // chunk_count // blocks
-        i = (job % chunk_count) * ROW_CHUNK
+        block, chunk = job % blocks, job // blocks
+        entry = chunk // chunk_count
+        i = (chunk % chunk_count) * ROW_CHUNK
         end = min(rows, i + ROW_CHUNK)
         x = source + entry * source_batch + block * source_block
         y = out + entry * out_batch + block * out_block
@@ -135,7 +135,7 @@ def normalise(
     mean = scratch.ctypes.data
     scale = mean + 32
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
         first = (job % chunk_count) * FRAMES

@@ -168,6 +168,7 @@ def multiply(
     slots: int,
     rows: int,
     row_chunk: int,
+    rows_first: int,
     panels: int,
     panel_chunk: int,
     phase_panels: int,
@@ -194,20 +195,21 @@ def multiply(
 ) -> None:
     """All products of a layer: `slots` of them, each `rows` by `panels * width * 8` output channels.
 
-    A job is one slot, up to `row_chunk` rows and up to `panel_chunk` panels. Steps are named after what they step over,
-    all in bytes. The weights begin with panel number `first`; a phase has `phase_panels` of them, and outputs,
-    residual and bias of its own.
+    A job is one slot, up to `row_chunk` rows and up to `panel_chunk` panels; neighbours have the same slot, or, with
+    `rows_first`, the same rows of all slots. Steps are named after what they step over, all in bytes. The weights begin
+    with panel number `first`; a phase has `phase_panels` of them, and outputs, residual and bias of its own.
     """
     row_jobs = (rows + row_chunk - 1) // row_chunk
     panel_jobs = (panels + panel_chunk - 1) // panel_chunk
     weights_panel = chunks * width * 8 * 32
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
-        slot = job // (row_jobs * panel_jobs)
-        job -= slot * row_jobs * panel_jobs
-        first_row = (job // panel_jobs) * row_chunk
+        part = job // panel_jobs
+        slot, first_row = part // row_jobs, part % row_jobs * row_chunk
+        if rows_first != 0:
+            slot, first_row = part % slots, part // slots * row_chunk
         last_row = min(rows, first_row + row_chunk)
         first_panel = (job % panel_jobs) * panel_chunk
         for panel in range(first_panel, min(panels, first_panel + panel_chunk)):

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
 
+WEIGHT_BYTES = 1000 * 1024  # of a core's second-level cache, for the weights of convolutions in one go
+SLOT_BYTES = 256 * 1024  # and for their slots
+IN_CACHE = 0.45  # what an element of slots that stay there costs, of what one costs that goes through memory
+
 
 @dataclass(frozen=True, kw_only=True)
 class CostModel:
@@ -16,7 +20,7 @@ class CostModel:
     Attributes:
         multiply: seconds a multiply-add of a product, all threads together.
         stream: seconds a byte of weights that come from memory.
-        element: seconds an element that a transform reads or writes.
+        element: seconds an element that a transform reads or writes, where its slots do not stay in a core's cache.
 
     Raises:
         ValueError: a cost that is no number of seconds.
@@ -24,7 +28,7 @@ class CostModel:
 
     multiply: float = 1.2e-11
     stream: float = 3e-11
-    element: float = 1.4e-10
+    element: float = 3e-10
 
     def __post_init__(self) -> None:
         for name in ("multiply", "stream", "element"):
@@ -41,7 +45,8 @@ class CostModel:
         """Of one by transforms, for so many tiles in all."""
         pairs = 64 * inputs * outputs * transform.products
         moved = tiles * 8 * (inputs + outputs) * (transform.products + transform.size / 2)
-        return tiles * pairs * self.multiply + 4 * pairs * self.stream + moved * self.element
+        element = self.element * (IN_CACHE if cached_tiles(transform, inputs, outputs) else 1.0)
+        return tiles * pairs * self.multiply + 4 * pairs * self.stream + moved * element
 
     def choose(self, taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int) -> Transform | None:
         """The cheapest way to so many rows of output for each batch entry; None for the direct one."""
@@ -60,3 +65,10 @@ def _choose(
             if cost < best:
                 best, chosen = cost, transform
     return chosen
+
+
+def cached_tiles(transform: Transform, inputs: int, outputs: int) -> int:
+    """How many tiles to convolve at a time so that slots and weights stay in a core's cache; 0 where they do not."""
+    if 256 * transform.products * inputs * outputs > WEIGHT_BYTES:
+        return 0
+    return max(12, SLOT_BYTES // (32 * transform.products * (inputs + outputs)) // 12 * 12)

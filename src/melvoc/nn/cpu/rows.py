@@ -60,12 +60,12 @@ def pass_over(
     GELU (2)."""
     chunk_count = (rows + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
-        block = (job // chunk_count) % blocks
-        entry = job // chunk_count // blocks
-        start = (job % chunk_count) * ROW_CHUNK
+        block, chunk = job % blocks, job // blocks
+        entry = chunk // chunk_count
+        start = (chunk % chunk_count) * ROW_CHUNK
         x = source + entry * source_batch + block * source_block
         y = out + entry * out_batch + block * out_block
         if mode == 0:
@@ -104,12 +104,12 @@ def fill(
     """
     chunk_count = (total + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
-        block = (job // chunk_count) % blocks
-        entry = job // chunk_count // blocks
-        start = (job % chunk_count) * ROW_CHUNK
+        block, chunk = job % blocks, job // blocks
+        entry = chunk // chunk_count
+        start = (chunk % chunk_count) * ROW_CHUNK
         end = min(total, start + ROW_CHUNK)
         y = out + entry * out_batch + block * out_block
         c = context + entry * context_batch + block * context_block
@@ -142,12 +142,12 @@ def gather(
     """Rows of signals with any steps; a job is a block and up to ROW_CHUNK rows."""
     chunk_count = (rows + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
-        block = (job // chunk_count) % blocks
-        entry = job // chunk_count // blocks
-        start = (job % chunk_count) * ROW_CHUNK
+        block, chunk = job % blocks, job // blocks
+        entry = chunk // chunk_count
+        start = (chunk % chunk_count) * ROW_CHUNK
         y = out + (entry * blocks + block) * rows * 32
         for lane in range(8):
             channel = block * 8 + lane
@@ -174,12 +174,12 @@ def scatter(
     """Contiguous signals of rows; a job is a block and up to ROW_CHUNK rows."""
     chunk_count = (rows + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
-        block = (job // chunk_count) % blocks
-        entry = job // chunk_count // blocks
-        start = (job % chunk_count) * ROW_CHUNK
+        block, chunk = job % blocks, job // blocks
+        entry = chunk // chunk_count
+        start = (chunk % chunk_count) * ROW_CHUNK
         x = source + entry * source_batch + block * source_block
         for lane in range(min(8, channels - block * 8)):
             y = out + (entry * channels + block * 8 + lane) * rows * 4

@@ -105,12 +105,12 @@ def snake(
     window = (scratch.ctypes.data + 63) // 64 * 64
     active = window + (120 + 24) * 32
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
-        block = (job // chunk_count) % blocks
-        entry = job // chunk_count // blocks
-        start = (job % chunk_count) * 120
+        block, chunk = job % blocks, job // blocks
+        entry = chunk // chunk_count
+        start = (chunk % chunk_count) * 120
         count = min(120, rows - start)
         t = tail + entry * tail_batch + block * tail_block
         s = source + entry * source_batch + block * source_block - tail_rows * 32

@@ -34,7 +34,7 @@ def tanh(counter: int, jobs: int, count: int, source: int, out: int) -> None:
     scratch = np.zeros(2 * 8, np.float32)
     spare = scratch.ctypes.data
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
         end = min(count, (job + 1) * CHUNK)

@@ -4,6 +4,10 @@ Numba's parallel mode aborts in a forked child and with two callers. Here each k
 a shared counter; the caller runs it, and so do helpers, as many as `torch.set_num_threads` allows. With one thread
 there are no helpers. After a fork the child makes its own.
 
+The caller takes jobs from the front, every other helper from the back, and jobs are numbered in the order of time. So a
+signal's beginning stays with one processor from kernel to kernel and its end with another: what they wrote is in their
+own caches, which need not be one (the processors of a virtual machine may lie on different chips).
+
 A network is hundreds of kernels of some 50 microseconds, less than it takes to wake a thread. So a helper that has run
 one watches for the next in compiled code, without Python's lock, before it sleeps; the caller opens a gate, runs the
 kernel itself, closes the gate, and waits for the helpers that went through. Nothing is promised to a helper: one that
@@ -36,7 +40,8 @@ from melvoc.nn.cpu.compile import Kernel, routine
 from melvoc.nn.forks import after_fork
 
 SHARED = 10_000  # vector operations (some 3 microseconds) that a helper pays for
-PATIENCE = 4000  # breaths, some 100 microseconds
+PATIENCE = 4000  # breaths (some 100 microseconds) until a caller that waits for helpers lets others run
+WATCH = 4 * PATIENCE  # until a helper without work sleeps: longer than Python takes between two kernels
 MOST_HELPERS = 250
 LINE = 128  # bytes: what processors fetch at a time, so that nobody waits for a neighbour
 
@@ -50,9 +55,9 @@ TEAM_BYTES = ASLEEP + 8 * (MOST_HELPERS + 1)
 
 
 @routine
-def alone(task: int) -> None:
-    """Run a task."""
-    call(load_word(task + LINE), task + LINE + 16, load_word(task + LINE + 8))
+def take_part(task: int, side: int) -> None:
+    """Run a task, its jobs from the front (side 0) or from the back (1), until none is left."""
+    call(load_word(task + LINE), task + LINE + 16, load_word(task + LINE + 8), side)
 
 
 @routine
@@ -64,21 +69,21 @@ def shared(team: int, helpers: int, task: int, give_way: int, patience: int) -> 
     """
     store_word(team + TASK, task)
     store_word(team, (((load_word(team) >> 16) + 1) << 16) | (helpers << 8))
-    alone(task)
+    take_part(task, 0)
     mask_word(team, ~0xFF00)
     waited = 0
     while load_word(team) & 0xFF != 0:
         breathe()
         waited += 1
         if waited > patience and give_way != 0:
-            call(give_way, 0, 0)
+            call(give_way, 0, 0, 0)
 
 
 @routine
 def together(team: int, helpers: int, task: int, give_way: int, patience: int) -> None:
     """Run a task with so many helpers, or alone if the team has another caller; return when all are done."""
     if exchange_word(team + CALLER, 0, 1) == 0:
-        alone(task)
+        take_part(task, 0)
         return
     shared(team, helpers, task, give_way, patience)
     store_word(team + CALLER, 0)
@@ -97,7 +102,7 @@ def in_a_row(team: int, helpers: int, tasks: int, count: int, give_way: int, pat
         if mine == 1 and wanted > 0:
             shared(team, wanted, task, give_way, patience)
         else:
-            alone(task)
+            take_part(task, 0)
     if mine == 1:
         store_word(team + CALLER, 0)
 
@@ -109,7 +114,7 @@ def help_out(team: int, index: int, patience: int) -> None:
     while waited < patience or load_word(team + CALLER) == 1:
         gate = load_word(team)
         if (gate >> 8) & 0xFF > index and gate >> 16 != last and exchange_word(team, gate, gate + 1) == 1:
-            alone(load_word(team + TASK))
+            take_part(load_word(team + TASK), (index + 1) & 1)
             add_word(team, -1)
             last, waited = gate >> 16, 0
         else:
@@ -197,7 +202,7 @@ class Team:
 
     def _work(self, index: int, memory: Memory, bell: queue.SimpleQueue[None]) -> None:
         while True:
-            help_out(memory.address, index, PATIENCE)
+            help_out(memory.address, index, WATCH)
             bell.get()
 
     def _wake(self, helpers: int) -> None:
@@ -235,7 +240,7 @@ class Team:
             self._wake(helpers)
             together(self._memory.address, helpers, task, self._give_way, PATIENCE)
         else:
-            alone(task)
+            take_part(task, 0)
 
     @contextmanager
     def writing_down(self) -> Iterator[list[Launch]]:

@@ -1,13 +1,14 @@
 """Tiles of a signal into the slots of a transform, and slots into outputs.
 
 Slots lie as `[products, channels / 8, tiles, 8]`: the transforms write what the products read, and the other way
-round. Tile number `(b * dilation + phase) * per_phase + j` begins at row `phase + dilation * outputs * j` of batch
-entry b and takes every dilation-th row.
+round. Tile number `(b * per_phase + j) * dilation + phase` begins at row `phase + dilation * outputs * j` of batch
+entry b and takes every dilation-th row: neighbours in number are neighbours in time.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from llvmlite import ir
@@ -15,33 +16,48 @@ from llvmlite import ir
 from melvoc.nn.cpu.atomics import take_job
 from melvoc.nn.cpu.compile import instructions, keep, kernel, routine
 from melvoc.nn.cpu.gemm import times_panel
-from melvoc.nn.cpu.transform import TRANSFORMS, Transform
-from melvoc.nn.cpu.vector import at, copy_row, load, store, zero_row
+from melvoc.nn.cpu.transform import LARGEST, TRANSFORMS, Transform
+from melvoc.nn.cpu.vector import ROW_BYTES, at, copy_row, integer, load, store, zero_row
+
+SPARE = LARGEST * ROW_BYTES  # of rows for a tile that lies partly outside its signal; then one of zeros
 
 
-def _forward(transform: Transform) -> Any:
-    """Instructions: address of the first row, step in bytes, address of the first slot, step."""
+def _switch(builder: ir.IRBuilder, value: ir.Value, cases: Mapping[int, Callable[[], None]]) -> None:
+    """The instructions of the case that a value is."""
+    done = builder.append_basic_block("done")
+    choice = builder.switch(value, done)
+    for number, emit in cases.items():
+        case = builder.append_basic_block(f"case_{number}")
+        choice.add_case(integer(number), case)
+        builder.position_at_end(case)
+        emit()
+        builder.branch(done)
+    builder.position_at_end(done)
 
-    def emit(builder: ir.IRBuilder, source: ir.Value, step: ir.Value, out: ir.Value, out_step: ir.Value) -> None:
+
+def _emit_forward(
+    builder: ir.IRBuilder, size: ir.Value, source: ir.Value, step: ir.Value, out: ir.Value, out_step: ir.Value
+) -> None:
+
+    def emit(transform: Transform) -> None:
         tile = [load(builder, at(builder, source, i, step)) for i in range(transform.size)]
         for slot, vector in enumerate(transform.forward(tile)):
             store(builder, at(builder, out, slot, out_step), vector)
 
-    return instructions(4, emit)
+    _switch(builder, size, {transform.size: partial(emit, transform) for transform in TRANSFORMS})
 
 
-def _inverse(transform: Transform) -> Any:
-    """Instructions: first slot, step, first output row, step, bias, first row of what is added, step, leak's slope."""
+def _emit_inverse(builder: ir.IRBuilder, number: ir.Value, *arguments: ir.Value) -> None:
+    source, step, out, out_step, bias, extra, extra_step, slope = arguments
 
-    def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
-        source, step, out, out_step, bias, extra, extra_step, slope = arguments
+    def emit(transform: Transform) -> None:
         slots = [load(builder, at(builder, source, i, step)) for i in range(transform.products)]
         shift, leak = load(builder, bias), load(builder, slope)
         for row, vector in enumerate(transform.inverse(slots)):
             total = vector + shift + load(builder, at(builder, extra, row, extra_step))
             store(builder, at(builder, out, row, out_step), total.leaky(leak))
 
-    return instructions(8, emit)
+    _switch(builder, number, {index: partial(emit, transform) for index, transform in enumerate(TRANSFORMS)})
 
 
 def _emit_add_leaky(builder: ir.IRBuilder, source: ir.Value, other: ir.Value, out: ir.Value, slope: ir.Value) -> None:
@@ -49,13 +65,10 @@ def _emit_add_leaky(builder: ir.IRBuilder, source: ir.Value, other: ir.Value, ou
 
 
 _add_leaky = instructions(4, _emit_add_leaky)  # source, source, target, slope
-_forward_6, _inverse_0 = _forward(TRANSFORMS[0]), _inverse(TRANSFORMS[0])
-_forward_16, _inverse_1 = _forward(TRANSFORMS[1]), _inverse(TRANSFORMS[1])
-_forward_24, _inverse_2 = _forward(TRANSFORMS[2]), _inverse(TRANSFORMS[2])
-_forward_32, _inverse_3 = _forward(TRANSFORMS[3]), _inverse(TRANSFORMS[3])
-_inverse_4 = _inverse(TRANSFORMS[4])
-_inverse_5 = _inverse(TRANSFORMS[5])
-_forward_4, _inverse_6 = _forward(TRANSFORMS[6]), _inverse(TRANSFORMS[6])
+# The size, first row, step in bytes, first slot, step.
+_forward = instructions(5, _emit_forward)
+# The number, first slot, step, first output row, step, bias, first row of what is added, step, leak's slope.
+_inverse = instructions(9, _emit_inverse)
 
 
 @routine
@@ -75,9 +88,9 @@ def forward_tiles(
 ) -> None:
     """Transform tiles `first` to `last` of one block of channels; `slots` is where the first of them goes."""
     for tile in range(first, last):
-        phase = tile // per_phase
-        begin = phase % dilation + dilation * outputs * (tile % per_phase)
-        x = source + (phase // dilation) * source_batch + begin * 32
+        group = tile // dilation
+        begin = tile % dilation + dilation * outputs * (group % per_phase)
+        x = source + (group // per_phase) * source_batch + begin * 32
         step = dilation * 32
         if begin + dilation * (size - 1) >= rows:
             for i in range(size):
@@ -87,16 +100,7 @@ def forward_tiles(
                     zero_row(spare + i * 32)
             x, step = spare, 32
         y = slots + (tile - first) * 32
-        if size == 32:
-            _forward_32(x, step, y, slot_step)
-        elif size == 24:
-            _forward_24(x, step, y, slot_step)
-        elif size == 16:
-            _forward_16(x, step, y, slot_step)
-        elif size == 6:
-            _forward_6(x, step, y, slot_step)
-        else:
-            _forward_4(x, step, y, slot_step)
+        _forward(size, x, step, y, slot_step)
 
 
 @routine
@@ -123,37 +127,24 @@ def inverse_tiles(
 ) -> None:
     """Slots of tiles `first` to `last` of one block back to rows, plus bias and `extra`, through a leaky ReLU.
 
-    `slope` and `ones` are rows: the ReLU's slope, and 1 for none; `spare` has 33 rows to use.
+    `slope` and `ones` are rows: the ReLU's slope, and 1 for none; `spare` has room for a tile and a row of zeros.
     """
-    nothing = spare + 32 * 32
+    nothing = spare + SPARE
     for tile in range(first, last):
-        phase = tile // per_phase
-        begin = phase % dilation + dilation * outputs * (tile % per_phase)
+        group = tile // dilation
+        begin = tile % dilation + dilation * outputs * (group % per_phase)
         if begin >= rows:
             continue
         x = slots + (tile - first) * 32
-        y = out + (phase // dilation) * out_batch + begin * rate * 32
-        e = extra + (phase // dilation) * extra_batch + begin * extra_row
+        y = out + (group // per_phase) * out_batch + begin * rate * 32
+        e = extra + (group // per_phase) * extra_batch + begin * extra_row
         y_step, e_step = dilation * rate * 32, dilation * extra_row
         target, target_step, added, added_step, leak = y, y_step, e, e_step, slope
-        partial = begin + dilation * (outputs - 1) >= rows
-        if partial:
+        outside = begin + dilation * (outputs - 1) >= rows
+        if outside:
             target, target_step, added, added_step, leak = spare, 32, nothing, 0, ones
-        if number == 0:
-            _inverse_0(x, slot_step, target, target_step, bias, added, added_step, leak)
-        elif number == 1:
-            _inverse_1(x, slot_step, target, target_step, bias, added, added_step, leak)
-        elif number == 2:
-            _inverse_2(x, slot_step, target, target_step, bias, added, added_step, leak)
-        elif number == 3:
-            _inverse_3(x, slot_step, target, target_step, bias, added, added_step, leak)
-        elif number == 4:
-            _inverse_4(x, slot_step, target, target_step, bias, added, added_step, leak)
-        elif number == 5:
-            _inverse_5(x, slot_step, target, target_step, bias, added, added_step, leak)
-        else:
-            _inverse_6(x, slot_step, target, target_step, bias, added, added_step, leak)
-        if partial:
+        _inverse(number, x, slot_step, target, target_step, bias, added, added_step, leak)
+        if outside:
             for i in range((rows - begin + dilation - 1) // dilation):
                 _add_leaky(spare + i * 32, e + i * e_step, y + i * y_step, slope)
 
@@ -181,15 +172,14 @@ def tiles_to_slots(
     A job is a block and up to `tile_chunk` tiles.
     """
     tiles = batch * dilation * per_phase
-    chunk_count = (tiles + tile_chunk - 1) // tile_chunk
-    scratch = np.empty(33 * 8 + 16, np.float32)
+    scratch = np.empty((SPARE + 96) // 4, np.float32)
     spare = (scratch.ctypes.data + 63) // 64 * 64
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
-        block = job // chunk_count
-        first = (job % chunk_count) * tile_chunk
+        block = job % blocks
+        first = job // blocks * tile_chunk
         forward_tiles(
             size, outputs, dilation, per_phase, first, min(tiles, first + tile_chunk),
             source + block * source_block, source_batch, rows, slots + (block * tiles + first) * 32, slot_step, spare,
@@ -229,17 +219,16 @@ def slots_to_rows(
     An upsampling by `rate` has its output phases one after the other among the blocks.
     """
     tiles = batch * dilation * per_phase
-    chunk_count = (tiles + tile_chunk - 1) // tile_chunk
-    scratch = np.empty(33 * 8 + 16, np.float32)
+    scratch = np.empty((SPARE + 96) // 4, np.float32)
     spare = (scratch.ctypes.data + 63) // 64 * 64
-    zero_row(spare + 32 * 32)
+    zero_row(spare + SPARE)
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
-        block = job // chunk_count
+        block = job % blocks
         offset, column = block // (blocks // rate), block % (blocks // rate)
-        first = (job % chunk_count) * tile_chunk
+        first = job // blocks * tile_chunk
         inverse_tiles(
             number, outputs, rate, dilation, per_phase, first, min(tiles, first + tile_chunk),
             slots + (block * tiles + first) * 32, slot_step, out + column * out_block + offset * 32, out_batch, rows,
@@ -292,14 +281,14 @@ def convolve_tiles(
     out_blocks = panels * width
     in_step = in_blocks * tile_chunk * 32 + 64  # so that a tile's slots lie in different sets of the cache
     out_step = out_blocks * tile_chunk * 32 + 64
-    scratch = np.empty((33 * 32 + products * (in_step + out_step) + 64) // 4, np.float32)
+    scratch = np.empty((SPARE + 128 + products * (in_step + out_step)) // 4, np.float32)
     spare = (scratch.ctypes.data + 63) // 64 * 64
-    zero_row(spare + 32 * 32)
-    taken = spare + 33 * 32
+    zero_row(spare + SPARE)
+    taken = spare + SPARE + 64
     given = taken + products * in_step
     panel_bytes = in_blocks * width * 8 * 32
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
         first = job * tile_chunk

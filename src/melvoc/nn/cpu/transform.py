@@ -4,9 +4,9 @@ A tile of `size` inputs gives `outputs = size - taps + 1` outputs of a correlati
 here are linear maps into `products` slots, in which the convolution is one product a slot (a matrix over the
 channels), and back:
 
-- `Fourier`: the cyclic convolution by a real DFT. A complex product is made of three real ones (Gauss), so a size of N
-  takes 2 + 3 (N / 2 - 1) = 1.5 N - 1 products.
-- `ToomCook`: evaluation at points of the real line and at infinity, for few taps (Winograd 1980, F(4, 3)).
+- `Fourier`: a cyclic convolution by a real DFT of N, whose complex products are made of three real ones (Gauss), in
+  1.5 N - 1 products; and the values at 0 and at infinity, which make a tile of N + 2 of it for two products more.
+- `ToomCook`: evaluation at points of the real line and at infinity, for few taps (Winograd 1980, F(6, 3)).
 
 The programs are written with +, - and * only: they run on numbers, on arrays, and, to write a kernel, on `Vec`.
 """
@@ -61,30 +61,44 @@ class Transform(ABC):
 
 @dataclass(frozen=True)
 class Fourier(Transform):
-    """By a real DFT; the size is 2, 4, 8, ... or three times that."""
+    """By a real DFT of N = size - 2 and two products; N is 2, 4, 8, ... or three times that, and there are three taps
+    or more.
+
+    A tile's last two inputs do not fit the ring of N. Its places 0 and 1 belong to inputs 0 and 1, or to N and N + 1.
+    Take N and 1: then the first output alone is wrong, by its first tap times what input 0 is more than N, and the last
+    output alone, by its last tap times what input N + 1 is more than 1. (Transposed, this is the product of polynomials
+    modulo `x^N - 1`, and at 0 and infinity: its lowest and its highest coefficient.)
+    """
+
+    @property
+    def ring(self) -> int:
+        """N."""
+        return self.size - 2
 
     @property
     def products(self) -> int:
-        return self.size // 2 * 3 - 1
+        return self.ring // 2 * 3 + 1
 
     def forward(self, tile: list[Any]) -> list[Any]:
-        bins = real_dft(tile)
-        slots = [bins[0][0], bins[-1][0]]
+        bins = real_dft([tile[self.ring], *tile[1 : self.ring]])
+        slots = [tile[0] - tile[-2], tile[-1] - tile[1], bins[0][0], bins[-1][0]]
         for real, imaginary in bins[1:-1]:
             slots += [real + imaginary, real, imaginary]
         return slots
 
     def inverse(self, slots: list[Any]) -> list[Any]:
-        bins: list[Bin] = [(slots[0], None)]
-        for first, second, third in zip(slots[2::3], slots[3::3], slots[4::3], strict=True):
-            bins.append((first - third, first + second))
-        bins.append((slots[1], None))
-        return inverse_real_dft(bins, self.size)[: self.outputs]
+        low, high, first, last, *middle = slots
+        bins: list[Bin] = [(first, None)]
+        for one, two, three in zip(middle[::3], middle[1::3], middle[2::3], strict=True):
+            bins.append((one - three, one + two))
+        outputs = inverse_real_dft([*bins, (last, None)], self.ring)[: self.outputs]
+        return [outputs[0] + low, *outputs[1:-1], outputs[-1] + high]
 
     def weights(self) -> NDArray[np.float64]:
-        angles = 2 * np.pi / self.size * np.outer(np.arange(self.size // 2 + 1), np.arange(self.taps))
-        real, imaginary = np.cos(angles) / self.size, np.sin(angles) / self.size  # conjugated: a correlation
-        rows = [real[0], real[-1]]
+        angles = 2 * np.pi / self.ring * np.outer(np.arange(self.ring // 2 + 1), np.arange(self.taps))
+        real, imaginary = np.cos(angles) / self.ring, np.sin(angles) / self.ring  # conjugated: a correlation
+        ends = np.eye(self.taps)
+        rows = [ends[0], ends[-1], real[0], real[-1]]
         for c, d in zip(real[1:-1], imaginary[1:-1], strict=True):
             rows += [c, d - c, c + d]
         return np.stack(rows)
@@ -189,13 +203,16 @@ def inverse_real_dft(bins: list[Bin], size: int) -> list[Any]:
     return result
 
 
-TOOM = (0.0, 1.0, -1.0, 0.5, -2.0)
 TRANSFORMS: tuple[Transform, ...] = (
-    ToomCook(3, 6, TOOM),
-    Fourier(7, 16),
-    Fourier(7, 24),
-    Fourier(7, 32),
-    Fourier(11, 24),
-    Fourier(11, 32),
-    ToomCook(2, 4, TOOM[:3]),
+    ToomCook(3, 6, (0.0, 1.0, -1.0, 0.5, -2.0)),
+    ToomCook(3, 8, (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0)),
+    Fourier(7, 18),
+    Fourier(7, 26),
+    Fourier(7, 34),
+    Fourier(7, 50),
+    Fourier(11, 26),
+    Fourier(11, 34),
+    Fourier(11, 50),
+    ToomCook(2, 4, (0.0, 1.0, -1.0)),
 )
+LARGEST = max(transform.size for transform in TRANSFORMS)

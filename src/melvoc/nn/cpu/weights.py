@@ -56,7 +56,7 @@ def pack(
 ) -> None:
     """Reorder a layer's weights, zeros where there are none; a job is a panel. Steps in floats."""
     while True:
-        job = take_job(counter)
+        job = take_job(counter, jobs)
         if job >= jobs:
             break
         phase, channel = (first + job) // phase_panels, (first + job) % phase_panels * lanes
@@ -197,7 +197,7 @@ class Weights:
             columns = count * self._rows  # each a product of its own: slots from taps
             chunk = -(-columns // 16)
             TEAM.run(
-                gemm.multiply, -(-columns // chunk), 1, transform.products, transform.products, columns, chunk,
+                gemm.multiply, -(-columns // chunk), 1, transform.products, transform.products, 0, columns, chunk,
                 columns, self.width, matrix.data_ptr(), 0, offsets.ctypes.data, len(offsets), taps.data_ptr(), 0,
                 out.data_ptr() + 4 * done * self._rows * lanes, 0, 0, 4 * step, ROW_BYTES, 0,
                 nothing.data_ptr(), 0, nothing.data_ptr(), 0, 0, 0, constant(1.0).address,
