@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from melvoc.nn.cpu import gemm
@@ -96,7 +97,8 @@ class Convolution:
         tiles = batch * self.dilation * per_phase
         chunk = min(cached_tiles(transform, weights.inputs, outputs), max(24, tiles // 96 * 12))  # eight jobs or more
         work = products * tiles * weights.panels * weights.width * weights.inputs * LANES
-        if weights.rate == 1 and chunk and (tiles >= 2 * chunk or work < FEW):
+        few = chunk and -(-tiles // chunk) < 2 * torch.get_num_threads()
+        if weights.rate == 1 and chunk and (work < FEW or not few):
             group = next(weights.groups(transform, workspace))
             if group.panels == weights.panels:
                 self._cached(transform, group, per_phase, chunk, window, out, extra, leak)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
 
-WEIGHT_BYTES = 1000 * 1024  # of a core's second-level cache, for the weights of convolutions in one go
-SLOT_BYTES = 256 * 1024  # and for their slots
+SLOT_BYTES = 256 * 1024  # of a core's second-level cache, for slots of convolutions in one go
+LEAST_TILES = 12  # that such a convolution runs at a time, so that each weight it fetches is used so often
 IN_CACHE = 0.45  # what an element of slots that stay there costs, of what one costs that goes through memory
 
 
@@ -68,7 +68,12 @@ def _choose(
 
 
 def cached_tiles(transform: Transform, inputs: int, outputs: int) -> int:
-    """How many tiles to convolve at a time so that slots and weights stay in a core's cache; 0 where they do not."""
-    if 256 * transform.products * inputs * outputs > WEIGHT_BYTES:
+    """How many tiles to convolve at a time so that their slots stay in a core's cache.
+
+    0 where that costs more than it saves: for each so many tiles, all weights come from a larger cache, while their
+    slots do not go there and back.
+    """
+    if inputs * outputs > LEAST_TILES * (inputs + outputs):
         return 0
-    return max(12, SLOT_BYTES // (32 * transform.products * (inputs + outputs)) // 12 * 12)
+    many = SLOT_BYTES // (32 * transform.products * (inputs + outputs))
+    return max(LEAST_TILES, many // LEAST_TILES * LEAST_TILES)
