@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melvoc.nn.cpu.plan import CostModel
+from melvoc.nn.cpu.plan import WORTH, CostModel
 from melvoc.nn.cpu.transform import TRANSFORMS, Fourier, ToomCook, Transform, apply, inverse_real_dft, real_dft
 
 MORE = (Fourier(5, 14), Fourier(3, 4), Fourier(3, 10), Fourier(11, 66), ToomCook(2, 3, (0.0, 1.0)))
@@ -71,7 +71,7 @@ def test_apply_is_a_matrix_product() -> None:
     batch=st.integers(1, 4),
     rows=st.integers(1, 5000),
 )
-def test_the_plan_is_the_cheapest(taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int) -> None:
+def test_the_plan_is_about_the_cheapest(taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int) -> None:
     costs = CostModel()
     chosen = costs.choose(taps, dilation, inputs, outputs, batch, rows)
     prices = {None: costs.direct(taps, inputs, outputs, batch * rows)}
@@ -79,7 +79,15 @@ def test_the_plan_is_the_cheapest(taps: int, dilation: int, inputs: int, outputs
         if transform.taps == taps:
             tiles = batch * dilation * -(-rows // (dilation * transform.outputs))
             prices[transform] = costs.transformed(transform, inputs, outputs, tiles)
-    assert prices[chosen] == min(prices.values())
+    assert prices[chosen] <= min(prices.values()) / WORTH
+    smaller = list(prices)[: list(prices).index(chosen)]
+    assert all(prices[chosen] < prices[way] for way in smaller), prices
+
+
+def test_a_plan_prefers_small_weights() -> None:
+    for taps in {transform.taps for transform in TRANSFORMS}:
+        products = [transform.products for transform in TRANSFORMS if transform.taps == taps]
+        assert products == sorted(products)
 
 
 def test_what_a_machine_is_good_at_decides() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
 
 SLOT_BYTES = 256 * 1024  # of a core's second-level cache, for slots of convolutions in one go
+WORTH = 0.95
 LEAST_TILES = 12  # that such a convolution runs at a time, so that each weight it fetches is used so often
 IN_CACHE = 0.45  # what an element of slots that stay there costs, of what one costs that goes through memory
 
@@ -49,7 +50,10 @@ class CostModel:
         return tiles * pairs * self.multiply + 4 * pairs * self.stream + moved * element
 
     def choose(self, taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int) -> Transform | None:
-        """The cheapest way to so many rows of output for each batch entry; None for the direct one."""
+        """The cheapest way to so many rows of output for each batch entry; None for the direct one.
+
+        One with larger weights must be cheaper by WORTH than those with smaller ones.
+        """
         return _choose(self, taps, dilation, inputs, outputs, batch, rows)
 
 
@@ -62,7 +66,7 @@ def _choose(
         if transform.taps == taps:
             tiles = batch * dilation * -(-rows // (dilation * transform.outputs))
             cost = costs.transformed(transform, inputs, outputs, tiles)
-            if cost < best:
+            if cost < WORTH * best:
                 best, chosen = cost, transform
     return chosen
 

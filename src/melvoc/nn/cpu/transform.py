@@ -203,7 +203,7 @@ def inverse_real_dft(bins: list[Bin], size: int) -> list[Any]:
     return result
 
 
-TRANSFORMS: tuple[Transform, ...] = (
+TRANSFORMS: tuple[Transform, ...] = (  # for each number of taps, those with fewer products first
     ToomCook(3, 6, (0.0, 1.0, -1.0, 0.5, -2.0)),
     ToomCook(3, 8, (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0)),
     Fourier(7, 18),
