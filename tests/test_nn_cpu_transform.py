@@ -71,7 +71,9 @@ def test_apply_is_a_matrix_product() -> None:
     batch=st.integers(1, 4),
     rows=st.integers(1, 5000),
 )
-def test_the_plan_is_about_the_cheapest(taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int) -> None:
+def test_the_plan_is_about_the_cheapest(
+    taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int
+) -> None:
     costs = CostModel()
     chosen = costs.choose(taps, dilation, inputs, outputs, batch, rows)
     prices = {None: costs.direct(taps, inputs, outputs, batch * rows)}

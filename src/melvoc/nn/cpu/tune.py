@@ -24,7 +24,7 @@ REPEATS = 60
 ROWS_IN_CACHE = 3072  # of a product whose weights (250 KB) stay in a core's cache
 ROWS_STREAMED = 6  # of one that waits for its weights
 STREAMED_LAYERS = 4  # of 26 MB of weights each, in turn: more than caches hold
-TILES = 240  # of one by transforms, whose slots (6 MB) do not stay in a core's cache
+TILES = 120  # of one by transforms, whose slots (6 MB) do not stay in a core's cache
 TRANSFORM = Fourier(11, 34)
 
 
@@ -55,9 +55,9 @@ def measure(timer: Callable[[], float] = time.perf_counter, repeats: int = REPEA
         seconds = _seconds(None, 768, 11, ROWS_STREAMED, STREAMED_LAYERS, timer, repeats)
         pairs = 768 * 768 * 11
         stream = max(0.0, seconds - ROWS_STREAMED * pairs * multiply) / (4 * pairs)
-        seconds = _seconds(TRANSFORM, 128, 11, TILES * TRANSFORM.outputs, 1, timer, repeats)
-        known = CostModel(multiply=multiply, stream=stream, element=0.0).transformed(TRANSFORM, 16, 16, TILES)
-        moved = CostModel(multiply=0.0, stream=0.0, element=1.0).transformed(TRANSFORM, 16, 16, TILES)
+        seconds = _seconds(TRANSFORM, 256, 11, TILES * TRANSFORM.outputs, 1, timer, repeats)
+        known = CostModel(multiply=multiply, stream=stream, element=0.0).transformed(TRANSFORM, 32, 32, TILES)
+        moved = CostModel(multiply=0.0, stream=0.0, element=1.0).transformed(TRANSFORM, 32, 32, TILES)
         return CostModel(multiply=multiply, stream=stream, element=max(0.0, seconds - known) / moved)
 
 
