@@ -6,7 +6,7 @@ channels), and back:
 
 - `Fourier`: a cyclic convolution by a real DFT of N, whose complex products are made of three real ones (Gauss), in
   1.5 N - 1 products; and the values at 0 and at infinity, which make a tile of N + 2 of it for two products more.
-- `ToomCook`: evaluation at points of the real line and at infinity, for few taps (Winograd 1980, F(6, 3)).
+- `ToomCook`: evaluation at points of the real line and at infinity, for few taps (Winograd 1980, F(4, 3)).
 
 The programs are written with +, - and * only: they run on numbers, on arrays, and, to write a kernel, on `Vec`.
 """
@@ -205,7 +205,6 @@ def inverse_real_dft(bins: list[Bin], size: int) -> list[Any]:
 
 TRANSFORMS: tuple[Transform, ...] = (  # for each number of taps, those with fewer products first
     ToomCook(3, 6, (0.0, 1.0, -1.0, 0.5, -2.0)),
-    ToomCook(3, 8, (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0)),
     Fourier(7, 18),
     Fourier(7, 26),
     Fourier(7, 34),
