@@ -100,6 +100,9 @@ _tall_by_two = block(TALL, 2)
 _eight_by_two, _four_by_two, _two_by_two, _one_by_two = block(8, 2), block(4, 2), block(2, 2), block(1, 2)
 _four_by_three, _two_by_three, _one_by_three = block(4, 3), block(2, 3), block(1, 3)
 _eight_by_one, _four_by_one, _one_by_one = block(8, 1), block(4, 1), block(1, 1)
+if FAR_WIDER:
+    _twelve_by_four, _eight_by_four, _four_by_four = block(12, 4), block(8, 4), block(4, 4)
+    _two_by_four, _one_by_four = block(2, 4), block(1, 4)
 
 
 @routine
@@ -124,7 +127,23 @@ def times_panel(
     while row < rows:
         left = rows - row
         xr, yr, er = source + row * 32, out + row * out_row, extra + row * e_row
-        if width == 2:
+        if FAR_WIDER and width == 4:
+            if left >= 12:
+                _twelve_by_four(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
+                row += 12
+            elif left >= 8:
+                _eight_by_four(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
+                row += 8
+            elif left >= 4:
+                _four_by_four(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
+                row += 4
+            elif left >= 2:
+                _two_by_four(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
+                row += 2
+            else:
+                _one_by_four(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
+                row += 1
+        elif width == 2:
             if left >= TALL and left != 8:
                 _tall_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
                 row += TALL
@@ -229,4 +248,6 @@ def multiply(
 
 def panel_width(blocks: int) -> int:
     """Vectors of output channels that a product makes at a time, for so many blocks of eight channels."""
+    if FAR_WIDER and blocks % 4 == 0:
+        return 4
     return 2 if blocks % 2 == 0 else 3 if blocks % 3 == 0 else 1
