@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from melvoc.nn.cpu.plan import WORTH, CostModel
 from melvoc.nn.cpu.transform import TRANSFORMS, Fourier, ToomCook, Transform, apply, inverse_real_dft, real_dft
 
-MORE = (Fourier(5, 14), Fourier(3, 4), Fourier(3, 10), Fourier(11, 66), ToomCook(2, 3, (0.0, 1.0)))
+MORE = (Fourier(5, 14), Fourier(3, 4), Fourier(3, 10), Fourier(7, 18), Fourier(11, 66), ToomCook(2, 3, (0.0, 1.0)))
 
 
 def correlate(transform: Transform, tile: list[float], taps: list[float]) -> list[float]:

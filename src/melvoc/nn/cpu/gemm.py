@@ -6,7 +6,7 @@ direct convolution needs no copy of its input, a transformed one is a product a 
 product an output phase.
 
 The tile of outputs that stays in registers is `height` rows by `width` vectors: 6 x 2 or 4 x 3 fill AVX2's sixteen.
-With AVX-512 two vectors are one register of thirty-two, and a tile is twelve rows high.
+With AVX-512 two vectors are one register of thirty-two, and 12 x 4 fill them.
 Long sums are summed in parts: one running sum of n products errs by about sqrt(n / 2) roundings, parts of m by
 sqrt(m / 2 + n / 2m).
 """

@@ -203,14 +203,12 @@ def inverse_real_dft(bins: list[Bin], size: int) -> list[Any]:
     return result
 
 
-TRANSFORMS: tuple[Transform, ...] = (  # for each number of taps, those with fewer products first
+# For each number of taps, those with fewer products first. More sizes to choose from win 1.5 % at most (5 % for pieces
+# of 16 frames) and cost memory: weights stay prepared for every one that some length of input has asked for.
+TRANSFORMS: tuple[Transform, ...] = (
     ToomCook(3, 6, (0.0, 1.0, -1.0, 0.5, -2.0)),
-    Fourier(7, 18),
-    Fourier(7, 26),
     Fourier(7, 34),
-    Fourier(7, 50),
     Fourier(11, 26),
-    Fourier(11, 34),
     Fourier(11, 50),
     ToomCook(2, 4, (0.0, 1.0, -1.0)),
 )

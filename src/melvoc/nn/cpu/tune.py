@@ -24,8 +24,8 @@ REPEATS = 60
 ROWS_IN_CACHE = 3072  # of a product whose weights (250 KB) stay in a core's cache
 ROWS_STREAMED = 6  # of one that waits for its weights
 STREAMED_LAYERS = 4  # of 26 MB of weights each, in turn: more than caches hold
-TILES = 120  # of one by transforms, whose slots (6 MB) do not stay in a core's cache
-TRANSFORM = Fourier(11, 34)
+TILES = 120  # of one by transforms, whose slots (9 MB) do not stay in a core's cache
+TRANSFORM = Fourier(11, 26)
 
 
 @dataclass(frozen=True, kw_only=True)
