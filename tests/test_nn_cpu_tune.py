@@ -31,8 +31,8 @@ def test_costs_follow_from_the_times() -> None:
     assert costs.multiply == pytest.approx(RUN / (ROWS_IN_CACHE * 96 * 96 * 7))
     pairs = 768 * 768 * 11
     assert costs.stream == pytest.approx(max(0.0, RUN - ROWS_STREAMED * pairs * costs.multiply) / (4 * pairs))
-    known = TILES * 256 * 256 * 49 * costs.multiply + 4 * 256 * 256 * 49 * costs.stream
-    assert costs.element == pytest.approx((3 * RUN - known) / (TILES * 8 * 64 * (49 + 17)))
+    known = TILES * 256 * 256 * 37 * costs.multiply + 4 * 256 * 256 * 37 * costs.stream
+    assert costs.element == pytest.approx((3 * RUN - known) / (TILES * 8 * 64 * (37 + 13)))
 
 
 def test_the_least_of_several_runs_counts() -> None:

@@ -1,7 +1,8 @@
 """Python to machine code: what numba compiles, when, and where it is kept.
 
-A `routine` is called by other compiled code (or by Python). A `kernel` is run by a team of threads, which know its
-address. Both are compiled when they are first used, and kept on disk.
+A `routine` is called by other compiled code (or by Python), which gets a copy of it. A `kernel` is run by a team of
+threads, which know its address. A `part` is called by kernels by its address: it is there once, and what is large is
+not compiled again with each kernel. All are compiled when they are first used, and kept on disk.
 """
 
 from __future__ import annotations
@@ -58,19 +59,12 @@ def routine(function: Function) -> Function:
     return cast(Function, compiled)
 
 
-class Kernel:
-    """A function that does jobs until there are none, `function(counter_address, jobs, *arguments)`, all int64.
-
-    Several threads may run it at once with the same arguments: each takes the next job's number off the counter.
-
-    Attributes:
-        layout: of the task that a team runs: counter, address, number of arguments, arguments.
-    """
+class Part:
+    """A function of so many int64 arguments that other compiled code calls by its address (`calling`)."""
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.function = _stamped(function)
         self.count = function.__code__.co_argcount
-        self.layout = struct.Struct(f"q120x{2 + self.count}q")  # the counter in cache lines of its own
         self.__name__ = function.__name__
 
     @functools.cached_property
@@ -90,9 +84,39 @@ class Kernel:
         return int(self.compiled.address)
 
 
+class Kernel(Part):
+    """A function that does jobs until there are none, `function(counter_address, jobs, *arguments)`, all int64.
+
+    Several threads may run it at once with the same arguments: each takes the next job's number off the counter.
+
+    Attributes:
+        layout: of the task that a team runs: counter, address, number of arguments, arguments.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        super().__init__(function)
+        self.layout = struct.Struct(f"q120x{2 + self.count}q")  # the counter in cache lines of its own
+
+
+def part(function: Callable[..., None]) -> Part:
+    """Compile on first use, cached on disk."""
+    return Part(function)
+
+
 def kernel(function: Callable[..., None]) -> Kernel:
     """Compile on first use, cached on disk."""
     return Kernel(function)
+
+
+def calling(argument_count: int) -> Any:
+    """A function for compiled code that calls a part: its address, then its arguments, so many int64."""
+    word, nothing = ir.IntType(64), ir.IntType(8).as_pointer()  # numba's functions without result return that
+
+    def emit(builder: ir.IRBuilder, address: ir.Value, *arguments: ir.Value) -> None:
+        kind = ir.FunctionType(nothing, [word] * argument_count)
+        builder.call(builder.inttoptr(address, kind.as_pointer()), arguments)
+
+    return instructions(argument_count + 1, emit)
 
 
 def instructions(argument_count: int, emit: Callable[..., None]) -> Any:

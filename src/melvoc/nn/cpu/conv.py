@@ -13,7 +13,7 @@ from melvoc.nn.cpu.memory import Workspace, zeros
 from melvoc.nn.cpu.plan import CostModel, cached_tiles
 from melvoc.nn.cpu.rows import constant, steps
 from melvoc.nn.cpu.threads import SHARED, TEAM
-from melvoc.nn.cpu.tiles import convolve_tiles, slots_to_rows, tiles_to_slots
+from melvoc.nn.cpu.tiles import convolve_tiles, forward_tiles, inverse_tiles, slots_to_rows, tiles_to_slots
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
 from melvoc.nn.cpu.vector import LANES, ROW_BYTES
 from melvoc.nn.cpu.weights import Budget, Group, Weights
@@ -78,7 +78,7 @@ class Convolution:
                 weights.width, source, source_batch, offsets.address, offsets.count, group.tensor.data_ptr(), 0,
                 target, out_batch, ROW_BYTES, weights.rate * ROW_BYTES, out_block, group.first,
                 self.bias.data_ptr(), weights.width * ROW_BYTES, added, extra_batch, extra_row, extra_block, leak,
-                vectors=work, kept=offsets,
+                gemm.times_panel.address, vectors=work, kept=offsets,
             )  # fmt: skip
 
     def _transformed(
@@ -111,7 +111,7 @@ class Convolution:
         TEAM.run(
             tiles_to_slots, weights.inputs * tile_jobs, transform.size, transform.outputs, weights.inputs, batch,
             self.dilation, per_phase, tile_chunk, *steps(window), window.shape[2], inputs, input_step,
-            vectors=weights.inputs * tiles * 4 * products,
+            forward_tiles.address, vectors=weights.inputs * tiles * 4 * products,
         )  # fmt: skip
         offsets = offsets_of(1, 0, weights.inputs, tiles * ROW_BYTES)
         rows_first = int(tiles * (weights.inputs + outputs) > 16 * weights.inputs * outputs)  # what moves less
@@ -122,14 +122,14 @@ class Convolution:
                 gemm.multiply, jobs, products, tiles, row_chunk, rows_first, group.panels, panel_chunk, weights.panels,
                 weights.width, inputs, input_step, offsets.address, offsets.count,
                 group.tensor.data_ptr(), 4 * group.slot_step, slots, output_step, 0, ROW_BYTES, tiles * ROW_BYTES,
-                group.first, nothing, 0, nothing, 0, 0, 0, ones, vectors=work, kept=offsets,
+                group.first, nothing, 0, nothing, 0, 0, 0, ones, gemm.times_panel.address, vectors=work, kept=offsets,
             )  # fmt: skip
         added, extra_batch, extra_block, extra_row = extra_steps(extra)
         TEAM.run(
             slots_to_rows, outputs * tile_jobs, TRANSFORMS.index(transform), transform.outputs, outputs, weights.rate,
             batch, self.dilation, per_phase, tile_chunk, slots, output_step, *steps(out), rows,
             self.bias.data_ptr(), added, extra_batch, extra_block, extra_row, leak, ones,
-            vectors=outputs * tiles * 4 * products,
+            inverse_tiles.address, vectors=outputs * tiles * 4 * products,
         )  # fmt: skip
 
     def _cached(
@@ -153,7 +153,8 @@ class Convolution:
             products, out.shape[0], self.dilation, per_phase, chunk, *steps(window), window.shape[2], weights.inputs,
             offsets.address, group.tensor.data_ptr(), 4 * group.slot_step, weights.width, weights.panels,
             *steps(out), out.shape[2], self.bias.data_ptr(), added, extra_batch, extra_block, extra_row, leak,
-            ZEROS.data_ptr(), constant(1.0).address, kept=offsets,
+            ZEROS.data_ptr(), constant(1.0).address, forward_tiles.address, gemm.times_panel.address,
+            inverse_tiles.address, kept=offsets,
         )  # fmt: skip
 
 

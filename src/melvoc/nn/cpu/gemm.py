@@ -19,7 +19,7 @@ from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 
 from melvoc.nn.cpu.atomics import take_job
-from melvoc.nn.cpu.compile import instructions, kernel, routine
+from melvoc.nn.cpu.compile import calling, instructions, kernel, part
 from melvoc.nn.cpu.vector import INT, LANES, ROW_BYTES, VECTOR, WIDE, Vec, at, eights, integer, load, spread, store
 
 FAR_WIDER = bool(get_host_cpu_features().get("avx512f"))
@@ -105,7 +105,7 @@ if FAR_WIDER:
     _two_by_four, _one_by_four = block(2, 4), block(1, 4)
 
 
-@routine
+@part
 def times_panel(
     width: int,
     rows: int,
@@ -180,6 +180,9 @@ def times_panel(
             row += 1
 
 
+run_panel = calling(times_panel.count)  # the address of times_panel, its arguments
+
+
 @kernel
 def multiply(
     counter: int,
@@ -211,12 +214,14 @@ def multiply(
     extra_row: int,
     extra_block: int,
     slope: int,
+    panel_code: int,
 ) -> None:
     """All products of a layer: `slots` of them, each `rows` by `panels * width * 8` output channels.
 
     A job is one slot, up to `row_chunk` rows and up to `panel_chunk` panels; neighbours have the same slot, or, with
     `rows_first`, the same rows of all slots. Steps are named after what they step over, all in bytes. The weights begin
     with panel number `first`; a phase has `phase_panels` of them, and outputs, residual and bias of its own.
+    `panel_code` is the address of `times_panel`.
     """
     row_jobs = (rows + row_chunk - 1) // row_chunk
     panel_jobs = (panels + panel_chunk - 1) // panel_chunk
@@ -225,10 +230,10 @@ def multiply(
         job = take_job(counter, jobs)
         if job >= jobs:
             break
-        part = job // panel_jobs
-        slot, first_row = part // row_jobs, part % row_jobs * row_chunk
+        rest = job // panel_jobs
+        slot, first_row = rest // row_jobs, rest % row_jobs * row_chunk
         if rows_first != 0:
-            slot, first_row = part % slots, part // slots * row_chunk
+            slot, first_row = rest % slots, rest // slots * row_chunk
         last_row = min(rows, first_row + row_chunk)
         first_panel = (job % panel_jobs) * panel_chunk
         for panel in range(first_panel, min(panels, first_panel + panel_chunk)):
@@ -239,8 +244,8 @@ def multiply(
             b = bias + column * bias_panel
             e = extra + slot * extra_slot + column * width * extra_block
             x = source + slot * source_slot
-            times_panel(
-                width, last_row - first_row, x + first_row * 32, offsets, chunks, w,
+            run_panel(
+                panel_code, width, last_row - first_row, x + first_row * 32, offsets, chunks, w,
                 y + first_row * out_row, out_row, out_block, b, e + first_row * extra_row, extra_row, extra_block,
                 slope,
             )  # fmt: skip

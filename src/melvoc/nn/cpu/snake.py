@@ -133,11 +133,8 @@ def snake(
                 copy_row(active + (total - (low + 3)) * 64 - 32, active + pair * 64)
                 copy_row(active + (total - (low + 3)) * 64 - 32, active + pair * 64 + 32)
         y = out + entry * out_batch + block * out_block + start * 32
-        whole = count // 4 * 4
-        for i in range(0, whole, 4):
-            _down(active + i * 64 + 32, y + i * 32)
-        if whole < count:
-            _down(active + whole * 64 + 32, window)
-            for i in range(count - whole):
-                copy_row(window + i * 32, y + (whole + i) * 32)
+        for i in range(0, count, 4):
+            _down(active + i * 64 + 32, y + i * 32 if i + 4 <= count else window)
+        for i in range(count % 4):
+            copy_row(window + i * 32, y + (count // 4 * 4 + i) * 32)
     keep(scratch)

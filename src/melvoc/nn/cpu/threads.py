@@ -55,8 +55,9 @@ TEAM_BYTES = ASLEEP + 8 * (MOST_HELPERS + 1)
 
 
 @routine
-def take_part(task: int, side: int) -> None:
-    """Run a task, its jobs from the front (side 0) or from the back (1), until none is left."""
+def take_part(place: int) -> None:
+    """Run the task at a place until no job is left: from the front, or, at the place after it, from the back."""
+    task, side = place & ~1, place & 1
     call(load_word(task + LINE), task + LINE + 16, load_word(task + LINE + 8), side)
 
 
@@ -69,7 +70,7 @@ def shared(team: int, helpers: int, task: int, give_way: int, patience: int) -> 
     """
     store_word(team + TASK, task)
     store_word(team, (((load_word(team) >> 16) + 1) << 16) | (helpers << 8))
-    take_part(task, 0)
+    take_part(task)
     mask_word(team, ~0xFF00)
     waited = 0
     while load_word(team) & 0xFF != 0:
@@ -83,7 +84,7 @@ def shared(team: int, helpers: int, task: int, give_way: int, patience: int) -> 
 def together(team: int, helpers: int, task: int, give_way: int, patience: int) -> None:
     """Run a task with so many helpers, or alone if the team has another caller; return when all are done."""
     if exchange_word(team + CALLER, 0, 1) == 0:
-        take_part(task, 0)
+        take_part(task)
         return
     shared(team, helpers, task, give_way, patience)
     store_word(team + CALLER, 0)
@@ -102,7 +103,7 @@ def in_a_row(team: int, helpers: int, tasks: int, count: int, give_way: int, pat
         if mine == 1 and wanted > 0:
             shared(team, wanted, task, give_way, patience)
         else:
-            take_part(task, 0)
+            take_part(task)
     if mine == 1:
         store_word(team + CALLER, 0)
 
@@ -114,7 +115,7 @@ def help_out(team: int, index: int, patience: int) -> None:
     while waited < patience or load_word(team + CALLER) == 1:
         gate = load_word(team)
         if (gate >> 8) & 0xFF > index and gate >> 16 != last and exchange_word(team, gate, gate + 1) == 1:
-            take_part(load_word(team + TASK), (index + 1) & 1)
+            take_part(load_word(team + TASK) + ((index + 1) & 1))
             add_word(team, -1)
             last, waited = gate >> 16, 0
         else:
@@ -240,7 +241,7 @@ class Team:
             self._wake(helpers)
             together(self._memory.address, helpers, task, self._give_way, PATIENCE)
         else:
-            take_part(task, 0)
+            take_part(task)
 
     @contextmanager
     def writing_down(self) -> Iterator[list[Launch]]:

@@ -14,8 +14,8 @@ import numpy as np
 from llvmlite import ir
 
 from melvoc.nn.cpu.atomics import take_job
-from melvoc.nn.cpu.compile import instructions, keep, kernel, routine
-from melvoc.nn.cpu.gemm import times_panel
+from melvoc.nn.cpu.compile import calling, instructions, keep, kernel, part
+from melvoc.nn.cpu.gemm import run_panel
 from melvoc.nn.cpu.transform import LARGEST, TRANSFORMS, Transform
 from melvoc.nn.cpu.vector import ROW_BYTES, at, copy_row, integer, load, store, zero_row
 
@@ -71,7 +71,7 @@ _forward = instructions(5, _emit_forward)
 _inverse = instructions(9, _emit_inverse)
 
 
-@routine
+@part
 def forward_tiles(
     size: int,
     outputs: int,
@@ -103,7 +103,7 @@ def forward_tiles(
         _forward(size, x, step, y, slot_step)
 
 
-@routine
+@part
 def inverse_tiles(
     number: int,
     outputs: int,
@@ -149,6 +149,10 @@ def inverse_tiles(
                 _add_leaky(spare + i * 32, e + i * e_step, y + i * y_step, slope)
 
 
+_run_forward = calling(forward_tiles.count)
+_run_inverse = calling(inverse_tiles.count)
+
+
 @kernel
 def tiles_to_slots(
     counter: int,
@@ -166,10 +170,11 @@ def tiles_to_slots(
     rows: int,
     slots: int,
     slot_step: int,
+    forward_code: int,
 ) -> None:
     """Transform a window of `rows` rows; what a tile needs beyond it is 0.
 
-    A job is a block and up to `tile_chunk` tiles.
+    A job is a block and up to `tile_chunk` tiles. `forward_code` is the address of `forward_tiles`.
     """
     tiles = batch * dilation * per_phase
     scratch = np.empty((SPARE + 96) // 4, np.float32)
@@ -180,8 +185,8 @@ def tiles_to_slots(
             break
         block = job % blocks
         first = job // blocks * tile_chunk
-        forward_tiles(
-            size, outputs, dilation, per_phase, first, min(tiles, first + tile_chunk),
+        _run_forward(
+            forward_code, size, outputs, dilation, per_phase, first, min(tiles, first + tile_chunk),
             source + block * source_block, source_batch, rows, slots + (block * tiles + first) * 32, slot_step, spare,
         )  # fmt: skip
     keep(scratch)
@@ -212,11 +217,13 @@ def slots_to_rows(
     extra_row: int,
     slope: int,
     ones: int,
+    inverse_code: int,
 ) -> None:
     """Slots of transform `number` back to `rows` rows, plus bias and `extra` (a residual; steps 0: one row of zeros),
     through a leaky ReLU.
 
-    An upsampling by `rate` has its output phases one after the other among the blocks.
+    An upsampling by `rate` has its output phases one after the other among the blocks. `inverse_code` is the address of
+    `inverse_tiles`.
     """
     tiles = batch * dilation * per_phase
     scratch = np.empty((SPARE + 96) // 4, np.float32)
@@ -229,8 +236,8 @@ def slots_to_rows(
         block = job % blocks
         offset, column = block // (blocks // rate), block % (blocks // rate)
         first = job // blocks * tile_chunk
-        inverse_tiles(
-            number, outputs, rate, dilation, per_phase, first, min(tiles, first + tile_chunk),
+        _run_inverse(
+            inverse_code, number, outputs, rate, dilation, per_phase, first, min(tiles, first + tile_chunk),
             slots + (block * tiles + first) * 32, slot_step, out + column * out_block + offset * 32, out_batch, rows,
             bias + column * 32, extra + column * extra_block, extra_batch, extra_row,
             slope, ones, spare,
@@ -272,10 +279,14 @@ def convolve_tiles(
     slope: int,
     zeros: int,
     ones: int,
+    forward_code: int,
+    panel_code: int,
+    inverse_code: int,
 ) -> None:
     """All three steps for up to `tile_chunk` tiles a job: so few that their slots stay in a core's cache.
 
-    `offsets` are those of `in_blocks` blocks that are `tile_chunk` rows apart.
+    `offsets` are those of `in_blocks` blocks that are `tile_chunk` rows apart; the `..._code` are the addresses of
+    `forward_tiles`, `times_panel` and `inverse_tiles`.
     """
     tiles = batch * dilation * per_phase
     out_blocks = panels * width
@@ -294,22 +305,22 @@ def convolve_tiles(
         first = job * tile_chunk
         last = min(tiles, first + tile_chunk)
         for block in range(in_blocks):
-            forward_tiles(
-                size, outputs, dilation, per_phase, first, last, source + block * source_block, source_batch,
-                source_rows, taken + block * tile_chunk * 32, in_step, spare,
+            _run_forward(
+                forward_code, size, outputs, dilation, per_phase, first, last, source + block * source_block,
+                source_batch, source_rows, taken + block * tile_chunk * 32, in_step, spare,
             )  # fmt: skip
         for slot in range(products):
             for panel in range(panels):
-                times_panel(
-                    width, last - first, taken + slot * in_step, offsets, in_blocks,
+                run_panel(
+                    panel_code, width, last - first, taken + slot * in_step, offsets, in_blocks,
                     weights + slot * weights_slot + panel * panel_bytes,
                     given + slot * out_step + panel * width * tile_chunk * 32, 32, tile_chunk * 32,
                     zeros, zeros, 0, 0, ones,
                 )  # fmt: skip
         for block in range(out_blocks):
-            inverse_tiles(
-                number, outputs, 1, dilation, per_phase, first, last, given + block * tile_chunk * 32, out_step,
-                out + block * out_block, out_batch, rows, bias + block * 32, extra + block * extra_block, extra_batch,
-                extra_row, slope, ones, spare,
+            _run_inverse(
+                inverse_code, number, outputs, 1, dilation, per_phase, first, last, given + block * tile_chunk * 32,
+                out_step, out + block * out_block, out_batch, rows, bias + block * 32, extra + block * extra_block,
+                extra_batch, extra_row, slope, ones, spare,
             )  # fmt: skip
     keep(scratch)

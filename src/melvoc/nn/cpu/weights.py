@@ -200,7 +200,7 @@ class Weights:
                 gemm.multiply, -(-columns // chunk), 1, transform.products, transform.products, 0, columns, chunk,
                 columns, self.width, matrix.data_ptr(), 0, offsets.ctypes.data, len(offsets), taps.data_ptr(), 0,
                 out.data_ptr() + 4 * done * self._rows * lanes, 0, 0, 4 * step, ROW_BYTES, 0,
-                nothing.data_ptr(), 0, nothing.data_ptr(), 0, 0, 0, constant(1.0).address,
+                nothing.data_ptr(), 0, nothing.data_ptr(), 0, 0, 0, constant(1.0).address, gemm.times_panel.address,
             )  # fmt: skip
         return Group(first, panels, out, step)
 
