@@ -17,7 +17,7 @@ from torch import Tensor
 import melvoc
 from melvoc import MelSpec, MelSpectrogram, MelvocError, SpecError, audio
 from melvoc.inversion import FilterBank, to_nepers
-from melvoc.models.griffinlim import GriffinLim
+from melvoc.models.griffinlim import GriffinLim, _within_full_scale
 from melvoc.presets import PRESETS
 
 SMALL = MelSpec(sample_rate=16000, n_fft=256, hop_length=64, n_mels=24)
@@ -50,6 +50,30 @@ def test_it_is_no_worse_than_torchaudio_and_librosa(clip: str, most: float, data
     spec = MelSpec(sample_rate=44100, n_fft=2048, hop_length=512, n_mels=128, center=True, magnitude_eps=0)
     mel = MelSpectrogram(spec)(wave.mean(0)[: 5 * rate])
     assert distance(melvoc.load("griffinlim", spec=spec).mel_to_waveform(mel), mel, spec) < most
+
+
+def test_a_loud_sound_is_not_clipped(data_dir: Path) -> None:
+    """A bass near full scale: its first two seconds go beyond it by 5 %, and cut off there would be 0.38 away."""
+    wave, rate = audio.read(data_dir / "audio" / "cc0_44khz" / "bass_woodsy_c.flac")
+    spec = MelSpec.preset("griffinlim")
+    mel = MelSpectrogram(spec)(wave.mean(0)[: 2 * rate])
+    found = melvoc.load("griffinlim").mel_to_waveform(mel)
+    assert found.abs().max() == pytest.approx(1.0, abs=1e-6)
+    assert distance(found, mel, spec) < 0.1
+
+
+@settings(max_examples=50, deadline=None)
+@given(hop=st.integers(1, 9), frames=st.integers(1, 6), seed=st.integers(0, 99), loud=st.floats(0.1, 1e6))
+def test_peaks_are_made_to_fit_and_the_rest_is_left(hop: int, frames: int, seed: int, loud: float) -> None:
+    wave = torch.randn(2, frames * hop, generator=torch.Generator().manual_seed(seed)) * loud
+    wave[1] /= wave[1].abs().max()
+    fitted = _within_full_scale(wave, hop)
+    assert fitted.abs().max() <= 1 + 1e-6
+    assert torch.equal(fitted[1], wave[1])
+    assert ((fitted / wave)[0] > 0).all()
+    quiet = wave[0].view(frames, hop).abs().amax(1) <= 1
+    alone = [i for i in range(frames) if quiet[max(0, i - 1) : i + 2].all()]
+    assert torch.equal(fitted[0].view(frames, hop)[alone], wave[0].view(frames, hop)[alone])
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -28,8 +28,8 @@ class GriffinLim(Vocoder):
     Alternate between signal and spectrum (Griffin and Lim 1984) with momentum (Perraudin, Balazs and Sondergaard 2013).
     The magnitudes behind a mel are not known, so that every second round the signal's own magnitudes are corrected to
     have the mel, instead of those of a first guess being imposed throughout. It needs no weights, is the same for the
-    same seed whatever the batch, and its time is bounded: `n_iter` rounds whatever the mel. It does not stream, and no
-    gradient goes through it.
+    same seed whatever the batch, and its time is bounded: `n_iter` rounds whatever the mel. Where the sound would go
+    beyond full scale it is made quieter, not cut off. It does not stream, and no gradient goes through it.
 
     Args:
         spec: any. None: 44.1 kHz, n_fft 2048, hop 512, 128 bands.
@@ -93,7 +93,7 @@ class GriffinLim(Vocoder):
             torch.sub(found, before, alpha=self.momentum / (1.0 + self.momentum), out=spectrum)
             spectrum *= factors.copy_(_powers(spectrum, out=scale).rsqrt_().mul_(magnitude))
             before = found
-        return stft.synthesize(spectrum)[:, None].to(mel.dtype)
+        return _within_full_scale(stft.synthesize(spectrum), spec.hop_length)[:, None].to(mel.dtype)
 
     def _correct(self, magnitude: Tensor, spectrum: Tensor, target: Tensor) -> None:
         """Set the magnitudes to those of a spectrum, corrected towards having the mel."""
@@ -176,6 +176,19 @@ def _linear(mel: Tensor, spec: MelSpec) -> Tensor:
     nepers = to_nepers(mel, spec)
     linear = nepers.clamp(max=20.0 * spec.power).exp()
     return linear if spec.log == "log1p" else torch.where(nepers > math.log(spec.log_floor) + 1e-3, linear, 0.0)
+
+
+def _within_full_scale(wave: Tensor, hop_length: int) -> Tensor:
+    """`[B, frames * hop_length]` made quieter around peaks beyond +-1, which other phases than the original's lead to.
+
+    The gain is linear between the borders of frames. What a clamp cuts off is a click that fills every band.
+    """
+    frames = wave.view(wave.shape[0], -1, hop_length)
+    fits = F.pad(frames.abs().amax(-1).clamp(min=1.0).reciprocal(), (1, 1), value=1.0)
+    borders = torch.minimum(fits[:, :-1], fits[:, 1:])
+    places = torch.arange(hop_length, dtype=wave.dtype, device=wave.device) / hop_length
+    gain = torch.lerp(borders[:, :-1, None], borders[:, 1:, None], places)
+    return (frames * gain).view_as(wave)
 
 
 def _powers(spectrum: Tensor, *, out: Tensor) -> Tensor:
