@@ -241,7 +241,8 @@ def plans(voc: NeuralVocoder, costs: CostModel, rounds: int) -> None:
         taken = compare(layer, count, rounds)
         one = conv.Convolution(layer, costs, Budget(limited=False))
         outputs = one.weights.outputs * one.weights.rate
-        chosen = costs.choose(one.weights.taps, one.dilation, one.weights.inputs, outputs, 1, count)
+        rate, inputs = one.weights.rate, one.weights.inputs
+        chosen = costs.choose(one.weights.taps, one.dilation, rate, inputs, outputs, 1, count)
         loss = taken[chosen] - min(taken.values())
         lost, whole = lost + number * loss, whole + number * taken[chosen]
         every = ", ".join(f"{name_of(way)} {seconds * 1e3:.2f}" for way, seconds in taken.items())

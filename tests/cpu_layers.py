@@ -139,7 +139,9 @@ class Only(CostModel):
 
     transforms: tuple[Transform | None, ...] = ()
 
-    def choose(self, taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int) -> Transform | None:
+    def choose(
+        self, taps: int, dilation: int, rate: int, inputs: int, outputs: int, batch: int, rows: int
+    ) -> Transform | None:
         return next((way for way in self.transforms if way is not None and way.taps == taps), None)
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from networks import pieces
 
 from melvoc.nn.cpu.conv import division, slot_step
+from melvoc.nn.cpu.plan import cached_tiles
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
 from melvoc.nn.graph import Chain, Node, Residual
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
@@ -116,9 +117,12 @@ def test_equal_layers_in_a_chain_do_not_share_buffers() -> None:
 
 
 @pytest.mark.parametrize("transform", [way for way in TRANSFORMS if way.taps == 11], ids=str)
-def test_more_slots_than_a_cache_holds(transform: Transform) -> None:
-    layer = Conv1d(128, 128, 11, dilation=3).requires_grad_(False)
-    x = torch.randn(2, 128, 150 * transform.outputs + 1)
+@pytest.mark.parametrize("tiles", [2, 33, 70])
+def test_more_slots_than_a_cache_holds(transform: Transform, tiles: int) -> None:
+    """For a few tiles, for as many as a job has, and for more."""
+    layer = Conv1d(256, 256, 11, dilation=3).requires_grad_(False)
+    assert cached_tiles(transform, 1, 32, 32) == 0
+    x = torch.randn(2, 256, 3 * tiles * transform.outputs + 1)
     assert error(run(engine(transform).open(layer), [x]), exact(layer)(x)) < EXACT
 
 

@@ -66,34 +66,44 @@ def test_apply_is_a_matrix_product() -> None:
 @given(
     taps=st.sampled_from([1, 2, 3, 5, 7, 11]),
     dilation=st.integers(1, 12),
+    rate=st.sampled_from([1, 1, 4]),
     inputs=st.integers(1, 200),
     outputs=st.integers(1, 200),
     batch=st.integers(1, 4),
     rows=st.integers(1, 5000),
 )
 def test_the_plan_is_about_the_cheapest(
-    taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int
+    taps: int, dilation: int, rate: int, inputs: int, outputs: int, batch: int, rows: int
 ) -> None:
     costs = CostModel()
-    chosen = costs.choose(taps, dilation, inputs, outputs, batch, rows)
+    chosen = costs.choose(taps, dilation, rate, inputs, outputs, batch, rows)
     prices = {None: costs.direct(taps, inputs, outputs, batch * rows)}
     for transform in TRANSFORMS:
         if transform.taps == taps:
             tiles = batch * dilation * -(-rows // (dilation * transform.outputs))
-            prices[transform] = costs.transformed(transform, inputs, outputs, tiles)
+            prices[transform] = costs.transformed(transform, rate, inputs, outputs, tiles)
     assert prices[chosen] <= min(prices.values()) / WORTH
     smaller = list(prices)[: list(prices).index(chosen)]
     assert all(prices[chosen] < prices[way] for way in smaller), prices
 
 
-def test_a_plan_prefers_small_weights() -> None:
+def test_smaller_weights_come_first() -> None:
+    assert len({transform.size for transform in TRANSFORMS}) == len(TRANSFORMS)  # a kernel knows them by it
     for taps in {transform.taps for transform in TRANSFORMS}:
         products = [transform.products for transform in TRANSFORMS if transform.taps == taps]
         assert products == sorted(products)
 
 
+def test_larger_weights_must_be_worth_it() -> None:
+    costs, blocks, rows = CostModel(), 4, 480
+    small, large = Fourier(11, 26), Fourier(11, 50)
+    prices = [costs.transformed(way, 1, blocks, blocks, -(-rows // way.outputs)) for way in (small, large)]
+    assert WORTH * prices[0] < prices[1] < prices[0]
+    assert costs.choose(11, 1, 1, blocks, blocks, 1, rows) == small
+
+
 def test_what_a_machine_is_good_at_decides() -> None:
-    shape = {"taps": 11, "dilation": 1, "inputs": 48, "outputs": 48, "batch": 1, "rows": 768}
+    shape = {"taps": 11, "dilation": 1, "rate": 1, "inputs": 48, "outputs": 48, "batch": 1, "rows": 768}
     assert CostModel(element=0.0).choose(**shape) is not None
     assert CostModel(element=1.0).choose(**shape) is None
     assert CostModel(multiply=0.0, element=0.0).choose(**shape) is None  # the direct one reads fewest weights

@@ -37,9 +37,9 @@ def test_real_hifigan_checkpoints(data_dir: Path, name: str, engine: str) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "dtype"), [("auto", torch.float32), ("torch", torch.float64)])
+@pytest.mark.parametrize(("engine", "dtype", "most"), [("auto", torch.float32, 1e-4), ("torch", torch.float64, 5e-5)])
 @pytest.mark.parametrize("name", ["bigvgan_v2_44khz_128band_512x", "bigvgan_base_24khz_100band"])
-def test_live_against_the_published_package(name: str, engine: str, dtype: torch.dtype) -> None:
+def test_live_against_the_published_package(name: str, engine: str, dtype: torch.dtype, most: float) -> None:
     """Random full-size weights, the peer's in its own layout with weight norm, ours folded from them.
 
     The peer computes in float64: with these weights torch's float32 errs by 1e-4 itself, and the rounding of the peer's
@@ -63,4 +63,4 @@ def test_live_against_the_published_package(name: str, engine: str, dtype: torch
     assert float(expected.std()) > 1e-3, "a silent network proves nothing"
     voc = NeuralVocoder(ours, name=name, spec=spec, engine=engine).to(dtype=dtype)
     got = voc.mel_to_waveform(mel.to(dtype))
-    torch.testing.assert_close(got.double(), expected.clamp(-1, 1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(got.double(), expected.clamp(-1, 1), atol=most, rtol=0)

@@ -42,11 +42,11 @@ def _emit_exchange(builder: ir.IRBuilder, address: ir.Value, old: ir.Value, new:
 
 def _emit_job(builder: ir.IRBuilder, counter: ir.Value, jobs: ir.Value) -> ir.Value:
     """The word has how many jobs were taken from the front, and above bit 32 how many from the back."""
-    one, half = ir.Constant(WORD, 1), ir.Constant(WORD, 32)
+    one, above = ir.Constant(WORD, 1), ir.Constant(WORD, 32)
     back = builder.trunc(counter, ir.IntType(1))
     word = _pointer(builder, builder.and_(counter, ir.Constant(WORD, ~1)))
-    taken = builder.atomic_rmw("add", word, builder.select(back, builder.shl(one, half), one), "monotonic")
-    first, last = builder.and_(taken, ir.Constant(WORD, 0xFFFFFFFF)), builder.lshr(taken, half)
+    taken = builder.atomic_rmw("add", word, builder.select(back, builder.shl(one, above), one), "monotonic")
+    first, last = builder.and_(taken, ir.Constant(WORD, 0xFFFFFFFF)), builder.lshr(taken, above)
     job = builder.select(back, builder.sub(builder.sub(jobs, one), last), first)
     return builder.select(builder.icmp_signed("<", builder.add(first, last), jobs), job, jobs)
 
@@ -72,7 +72,7 @@ def _emit_call(builder: ir.IRBuilder, function: ir.Value, arguments: ir.Value, c
         builder.position_at_end(block)
         places = [builder.add(arguments, ir.Constant(WORD, 8 * place)) for place in range(number)]
         values = [builder.load(_pointer(builder, place), align=8) for place in places]
-        values[:1] = [builder.add(value, more) for value in values[:1]]
+        values[:1] = [builder.add(value, more) for value in values[:1]]  # if there is one
         kind = ir.FunctionType(BYTES, [WORD] * number)  # numba's functions without result return an empty pointer
         builder.call(builder.inttoptr(function, kind.as_pointer()), values)
         builder.branch(done)
@@ -86,5 +86,5 @@ mask_word = cast(Callable[[int, int], int], value(2, _emit_mask))  # address, bi
 exchange_word = cast(Callable[[int, int, int], int], value(3, _emit_exchange))  # address, old, new; 1 if it was old
 take_job = cast(Callable[[int, int], int], value(2, _emit_job))  # counter, jobs; the next one, or `jobs`: none is left
 breathe = cast(Callable[[], None], instructions(0, _emit_breath))
-call = cast(Callable[[int, int, int, int], None], instructions(4, _emit_call))  # function, arguments, how many, and
-# what is added to the first
+# function, arguments, how many, what is added to the first
+call = cast(Callable[[int, int, int, int], None], instructions(4, _emit_call))

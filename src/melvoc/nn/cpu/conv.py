@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import numpy as np
 import torch
@@ -57,7 +58,9 @@ class Convolution:
         leak = constant(1.0 if slope is None else slope).address
         weights, rows = self.weights, out.shape[2] // self.weights.rate
         outputs = weights.outputs * weights.rate
-        transform = self.costs.choose(weights.taps, self.dilation, weights.inputs, outputs, out.shape[0], rows)
+        transform = self.costs.choose(
+            weights.taps, self.dilation, weights.rate, weights.inputs, outputs, out.shape[0], rows
+        )
         if transform is None:
             self._direct(window, out, extra, workspace, leak)
         else:
@@ -95,14 +98,19 @@ class Convolution:
         outputs = weights.outputs * weights.rate
         per_phase = -(-rows // (self.dilation * transform.outputs))
         tiles = batch * self.dilation * per_phase
-        chunk = min(cached_tiles(transform, weights.inputs, outputs), max(24, tiles // 96 * 12))  # eight jobs or more
         work = products * tiles * weights.panels * weights.width * weights.inputs * LANES
-        few = chunk and -(-tiles // chunk) < 2 * torch.get_num_threads()
-        if weights.rate == 1 and chunk and (work < FEW or not few):
-            group = next(weights.groups(transform, workspace))
+        groups = weights.groups(transform, workspace)
+        threads = torch.get_num_threads()
+        chunk = cached_tiles(transform, weights.rate, weights.inputs, outputs)
+        chunk = min(
+            chunk, max(24, tiles // (48 * threads) * 12)
+        )  # four jobs a thread or more, so that all end together
+        if chunk and (work < FEW or tiles > chunk * (2 * threads - 1)):
+            group = next(groups)
             if group.panels == weights.panels:
                 self._cached(transform, group, per_phase, chunk, window, out, extra, leak)
                 return
+            groups = itertools.chain([group], groups)
         input_step, output_step = slot_step(weights.inputs * tiles), slot_step(outputs * tiles)
         inputs = workspace.take("input slots", products * input_step // 4).data_ptr()
         slots = workspace.take("output slots", products * output_step // 4).data_ptr()
@@ -116,7 +124,7 @@ class Convolution:
         offsets = offsets_of(1, 0, weights.inputs, tiles * ROW_BYTES)
         rows_first = int(tiles * (weights.inputs + outputs) > 16 * weights.inputs * outputs)  # what moves less
         nothing, ones = ZEROS.data_ptr(), constant(1.0).address
-        for group in weights.groups(transform, workspace):
+        for group in groups:
             row_chunk, panel_chunk, jobs = division(products, tiles, weights.inputs, group.panels, rows_first)
             TEAM.run(
                 gemm.multiply, jobs, products, tiles, row_chunk, rows_first, group.panels, panel_chunk, weights.panels,
@@ -146,6 +154,8 @@ class Convolution:
         """By transforms, a few tiles at a time through all steps."""
         weights, products = self.weights, transform.products
         tiles = out.shape[0] * self.dilation * per_phase
+        blocks = weights.inputs + weights.outputs
+        work = products * tiles * (weights.inputs * weights.outputs * LANES + 4 * blocks)
         offsets = offsets_of(1, 0, weights.inputs, chunk * ROW_BYTES)
         added, extra_batch, extra_block, extra_row = extra_steps(extra)
         TEAM.run(
@@ -154,7 +164,7 @@ class Convolution:
             offsets.address, group.tensor.data_ptr(), 4 * group.slot_step, weights.width, weights.panels,
             *steps(out), out.shape[2], self.bias.data_ptr(), added, extra_batch, extra_block, extra_row, leak,
             ZEROS.data_ptr(), constant(1.0).address, forward_tiles.address, gemm.times_panel.address,
-            inverse_tiles.address, kept=offsets,
+            inverse_tiles.address, vectors=work, kept=offsets,
         )  # fmt: skip
 
 

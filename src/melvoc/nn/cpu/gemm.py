@@ -40,10 +40,10 @@ def block(height: int, width: int) -> Any:
     def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
         rows, offsets, chunks, weights, out, out_row, out_block, bias, extra, extra_row, extra_block, slope = arguments
         entry = builder.block
-        part, loop = builder.append_basic_block("part"), builder.append_basic_block("chunks")
+        stretch, loop = builder.append_basic_block("part"), builder.append_basic_block("chunks")
         after, done = builder.append_basic_block("after"), builder.append_basic_block("done")
-        builder.branch(part)
-        builder.position_at_end(part)
+        builder.branch(stretch)
+        builder.position_at_end(stretch)
         first, start = builder.phi(INT), builder.phi(INT)
         first.add_incoming(integer(0), entry)
         start.add_incoming(weights, entry)
@@ -53,8 +53,8 @@ def block(height: int, width: int) -> Any:
         builder.branch(loop)
         builder.position_at_end(loop)
         chunk, panel = builder.phi(INT), builder.phi(INT)
-        chunk.add_incoming(first, part)
-        panel.add_incoming(start, part)
+        chunk.add_incoming(first, stretch)
+        panel.add_incoming(start, stretch)
         sums = [[builder.phi(kind) for _ in range(vectors)] for _ in range(height)]
         offset = builder.load(builder.inttoptr(builder.add(offsets, builder.shl(chunk, integer(3))), INT.as_pointer()))
         source = builder.add(rows, offset)
@@ -71,7 +71,7 @@ def block(height: int, width: int) -> Any:
         panel.add_incoming(next_panel, loop)
         for line, made in zip(sums, totals, strict=True):
             for phi, vector in zip(line, made, strict=True):
-                phi.add_incoming(zero, part)
+                phi.add_incoming(zero, stretch)
                 phi.add_incoming(vector.value, loop)
         builder.cbranch(builder.icmp_signed("<", following, limit), loop, after)
         builder.position_at_end(after)
@@ -82,11 +82,11 @@ def block(height: int, width: int) -> Any:
                 totals[i][v] = Vec(builder, phi) + totals[i][v]
                 phi.add_incoming(zero, entry)
                 phi.add_incoming(totals[i][v].value, after)
-        builder.cbranch(builder.icmp_signed("<", limit, chunks), part, done)
+        builder.cbranch(builder.icmp_signed("<", limit, chunks), stretch, done)
         builder.position_at_end(done)
         shifts, leak = [load(builder, at(builder, bias, v)) for v in range(width)], load(builder, slope)
         for i in range(height):
-            eight = [part for wide in totals[i] for part in eights(wide)]
+            eight = [vector for wide in totals[i] for vector in eights(wide)]
             for v, (total, shift) in enumerate(zip(eight, shifts, strict=True)):
                 there = at(builder, at(builder, extra, i, extra_row), v, extra_block)
                 here = at(builder, at(builder, out, i, out_row), v, out_block)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
 
 SLOT_BYTES = 256 * 1024  # of a core's second-level cache, for slots of convolutions in one go
-WORTH = 0.95
-LEAST_TILES = 12  # that such a convolution runs at a time, so that each weight it fetches is used so often
+LEAST_TILES = 12  # that such a convolution runs at a time, so that each weight it fetches is used so often; their slots
+# may take more than SLOT_BYTES, up to 1.3 MB at 192 channels
+WORTH = 0.95  # of the time of the way chosen so far, at most, for one with larger weights
 IN_CACHE = 0.45  # what an element of slots that stay there costs, of what one costs that goes through memory
 
 
@@ -42,42 +43,44 @@ class CostModel:
         pairs = 64 * inputs * outputs * taps
         return rows * pairs * self.multiply + 4 * pairs * self.stream
 
-    def transformed(self, transform: Transform, inputs: int, outputs: int, tiles: int) -> float:
+    def transformed(self, transform: Transform, rate: int, inputs: int, outputs: int, tiles: int) -> float:
         """Of one by transforms, for so many tiles in all."""
         pairs = 64 * inputs * outputs * transform.products
         moved = tiles * 8 * (inputs + outputs) * (transform.products + transform.size / 2)
-        element = self.element * (IN_CACHE if cached_tiles(transform, inputs, outputs) else 1.0)
+        element = self.element * (IN_CACHE if cached_tiles(transform, rate, inputs, outputs) else 1.0)
         return tiles * pairs * self.multiply + 4 * pairs * self.stream + moved * element
 
-    def choose(self, taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int) -> Transform | None:
+    def choose(
+        self, taps: int, dilation: int, rate: int, inputs: int, outputs: int, batch: int, rows: int
+    ) -> Transform | None:
         """The cheapest way to so many rows of output for each batch entry; None for the direct one.
 
-        One with larger weights must be cheaper by WORTH than those with smaller ones.
+        The outputs are those of all `rate` phases. Larger weights must be worth it: see WORTH.
         """
-        return _choose(self, taps, dilation, inputs, outputs, batch, rows)
+        return _choose(self, taps, dilation, rate, inputs, outputs, batch, rows)
 
 
 @functools.lru_cache(maxsize=4096)
 def _choose(
-    costs: CostModel, taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int
+    costs: CostModel, taps: int, dilation: int, rate: int, inputs: int, outputs: int, batch: int, rows: int
 ) -> Transform | None:
     best, chosen = costs.direct(taps, inputs, outputs, batch * rows), None
     for transform in TRANSFORMS:
         if transform.taps == taps:
             tiles = batch * dilation * -(-rows // (dilation * transform.outputs))
-            cost = costs.transformed(transform, inputs, outputs, tiles)
+            cost = costs.transformed(transform, rate, inputs, outputs, tiles)
             if cost < WORTH * best:
                 best, chosen = cost, transform
     return chosen
 
 
-def cached_tiles(transform: Transform, inputs: int, outputs: int) -> int:
+def cached_tiles(transform: Transform, rate: int, inputs: int, outputs: int) -> int:
     """How many tiles to convolve at a time so that their slots stay in a core's cache.
 
     0 where that costs more than it saves: for each so many tiles, all weights come from a larger cache, while their
-    slots do not go there and back.
+    slots do not go there and back. 0 for upsampling, too, whose outputs are several signals.
     """
-    if inputs * outputs > LEAST_TILES * (inputs + outputs):
+    if rate > 1 or inputs * outputs > LEAST_TILES * (inputs + outputs):
         return 0
     many = SLOT_BYTES // (32 * transform.products * (inputs + outputs))
     return max(LEAST_TILES, many // LEAST_TILES * LEAST_TILES)

@@ -263,7 +263,7 @@ def to_rows(x: Tensor) -> Tensor:
     jobs = batch * rows.shape[1] * -(-count // ROW_CHUNK)
     TEAM.run(
         gather, jobs, channels, rows.shape[1], count, x.data_ptr(), *(4 * step for step in x.stride()),
-        rows.data_ptr(),
+        rows.data_ptr(), vectors=batch * rows.shape[1] * count * LANES,
     )  # fmt: skip
     return rows
 
@@ -274,5 +274,6 @@ def from_rows(x: Tensor, channels: int) -> Tensor:
     result = floats(batch, channels, count)
     if count:
         jobs = batch * blocks * -(-count // ROW_CHUNK)
-        TEAM.run(scatter, jobs, channels, blocks, count, *steps(x), result.data_ptr())
+        work = batch * blocks * count * LANES
+        TEAM.run(scatter, jobs, channels, blocks, count, *steps(x), result.data_ptr(), vectors=work)
     return result

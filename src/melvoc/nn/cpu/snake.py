@@ -2,9 +2,8 @@
 
 `sin(a x)^2` has the period pi, so `a x / pi` is reduced to [-1 / 2, 1 / 2] by taking away the nearest whole number,
 with `a / pi` in two floats and fused multiply-adds: a product that is never rounded. There a polynomial of degree 9
-gives the
-sine to 1e-7. Where the product is so large (1e7) that nothing is left of its fraction, the clamp keeps the square
-between 0 and 1.
+gives the sine to 1e-7. Where the product is so large (1e7) that nothing is left of its fraction, the clamp keeps the
+square between 0 and 1.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ SINE = tuple(
 )
 CHUNK = 120  # outputs at a time, whose intermediate values fit the first-level cache
 UNROLLED = 4
-SLACK = 8  # rows that the unrolled loops read too many, at most
 
 DOWN = kaiser_sinc().tolist()
 EVEN, ODD = polyphase(kaiser_sinc()).tolist()

@@ -4,9 +4,10 @@ Numba's parallel mode aborts in a forked child and with two callers. Here each k
 a shared counter; the caller runs it, and so do helpers, as many as `torch.set_num_threads` allows. With one thread
 there are no helpers. After a fork the child makes its own.
 
-The caller takes jobs from the front, every other helper from the back, and jobs are numbered in the order of time. So a
-signal's beginning stays with one processor from kernel to kernel and its end with another: what they wrote is in their
-own caches, which need not be one (the processors of a virtual machine may lie on different chips).
+The caller takes jobs from the front, every other helper from the back, and jobs are numbered in the order of time,
+except for products that go slot by slot. So a signal's beginning stays with one processor from kernel to kernel and its
+end with another: what they wrote is in their own caches, which need not be one (the processors of a virtual machine may
+lie on different chips).
 
 A network is hundreds of kernels of some 50 microseconds, less than it takes to wake a thread. So a helper that has run
 one watches for the next in compiled code, without Python's lock, before it sleeps; the caller opens a gate, runs the

@@ -38,7 +38,9 @@ class Only(CostModel):
 
     way: Transform | None = None
 
-    def choose(self, taps: int, dilation: int, inputs: int, outputs: int, batch: int, rows: int) -> Transform | None:
+    def choose(
+        self, taps: int, dilation: int, rate: int, inputs: int, outputs: int, batch: int, rows: int
+    ) -> Transform | None:
         return self.way
 
 
@@ -56,8 +58,8 @@ def measure(timer: Callable[[], float] = time.perf_counter, repeats: int = REPEA
         pairs = 768 * 768 * 11
         stream = max(0.0, seconds - ROWS_STREAMED * pairs * multiply) / (4 * pairs)
         seconds = _seconds(TRANSFORM, 256, 11, TILES * TRANSFORM.outputs, 1, timer, repeats)
-        known = CostModel(multiply=multiply, stream=stream, element=0.0).transformed(TRANSFORM, 32, 32, TILES)
-        moved = CostModel(multiply=0.0, stream=0.0, element=1.0).transformed(TRANSFORM, 32, 32, TILES)
+        known = CostModel(multiply=multiply, stream=stream, element=0.0).transformed(TRANSFORM, 1, 32, 32, TILES)
+        moved = CostModel(multiply=0.0, stream=0.0, element=1.0).transformed(TRANSFORM, 1, 32, 32, TILES)
         return CostModel(multiply=multiply, stream=stream, element=max(0.0, seconds - known) / moved)
 
 

@@ -1,7 +1,7 @@
 """Vectors of eight floats in numba kernels: LLVM instructions, written out by small Python programs.
 
 Numba turns loops into vector code only where it recognises them. The kernels here do not hope for that: a `Vec` is a
-value of LLVM's type `<8 x float>` with Python's operators, a program over such values (`Program`) is unrolled when a
+value of LLVM's type `<8 x float>` with Python's operators, a program over such values is unrolled when a
 kernel is compiled, and LLVM maps the result to the machine at hand (one AVX register, two of NEON).
 
 Kernels take addresses as integers. Signals inside the engine are `[B, ceil(C / 8), N, 8]`: eight channels beside one

@@ -201,6 +201,7 @@ class Weights:
                 columns, self.width, matrix.data_ptr(), 0, offsets.ctypes.data, len(offsets), taps.data_ptr(), 0,
                 out.data_ptr() + 4 * done * self._rows * lanes, 0, 0, 4 * step, ROW_BYTES, 0,
                 nothing.data_ptr(), 0, nothing.data_ptr(), 0, 0, 0, constant(1.0).address, gemm.times_panel.address,
+                vectors=transform.products * columns * self.width * padded,
             )  # fmt: skip
         return Group(first, panels, out, step)
 
@@ -209,5 +210,5 @@ class Weights:
         TEAM.run(
             pack, panels, first, self.phase_panels, self.width * LANES, *self._channels, self._rows, taps,
             self._weight.data_ptr(), *self._steps, start, step, self._weight.shape[2], out.data_ptr(),
-            taps * self._rows * self.width * LANES, tap, row,
+            taps * self._rows * self.width * LANES, tap, row, vectors=panels * taps * self._rows * self.width * LANES,
         )  # fmt: skip
