@@ -33,6 +33,12 @@ def rng() -> torch.Generator:
     return torch.Generator().manual_seed(20261123)
 
 
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Torch's, in each test, whichever tests ran before."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Torch on one thread: on a busy machine each of its small parallel regions takes up to 50 ms."""

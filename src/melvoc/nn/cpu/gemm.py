@@ -13,21 +13,37 @@ sqrt(m / 2 + n / 2m).
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 
 from melvoc.nn.cpu.atomics import take_job
 from melvoc.nn.cpu.compile import calling, instructions, kernel, part
-from melvoc.nn.cpu.vector import INT, LANES, ROW_BYTES, VECTOR, WIDE, Vec, at, eights, integer, load, spread, store
+from melvoc.nn.cpu.vector import (
+    INT,
+    LANES,
+    ROW_BYTES,
+    VECTOR,
+    WIDE,
+    Vec,
+    at,
+    eights,
+    integer,
+    load,
+    spread,
+    store,
+    switch,
+)
 
 FAR_WIDER = bool(get_host_cpu_features().get("avx512f"))
 PART = 32  # chunks, of eight products each
 
 
-def block(height: int, width: int) -> Any:
-    """The product of `height` rows with `width` vectors of output channels, as instructions for a kernel.
+def block(height: int, width: int) -> Callable[..., None]:
+    """What writes the product of `height` rows with `width` vectors of output channels.
 
     Arguments, addresses and steps in bytes: the first input row, the offsets of the chunks and their number, the
     weights `[chunks, 8, width, 8]`, the output and its steps from row to row and from vector to vector, the bias
@@ -92,17 +108,31 @@ def block(height: int, width: int) -> Any:
                 here = at(builder, at(builder, out, i, out_row), v, out_block)
                 store(builder, here, (total + shift + load(builder, there)).leaky(leak))
 
-    return instructions(12, emit)
+    return emit
 
 
-TALL = 12 if FAR_WIDER else 6  # rows of the largest tile of two vectors
-_tall_by_two = block(TALL, 2)
-_eight_by_two, _four_by_two, _two_by_two, _one_by_two = block(8, 2), block(4, 2), block(2, 2), block(1, 2)
-_four_by_three, _two_by_three, _one_by_three = block(4, 3), block(2, 3), block(1, 3)
-_eight_by_one, _four_by_one, _one_by_one = block(8, 1), block(4, 1), block(1, 1)
-if FAR_WIDER:
-    _twelve_by_four, _eight_by_four, _four_by_four = block(12, 4), block(8, 4), block(4, 4)
-    _two_by_four, _one_by_four = block(2, 4), block(1, 4)
+HIGH = (12, 8, 4, 2, 1)
+# The heights of tiles, by their width.
+TILES = {1: (8, 4, 1), 2: HIGH if FAR_WIDER else (6, 4, 2, 1), 3: (4, 2, 1)} | ({4: HIGH} if FAR_WIDER else {})
+TALLEST = max(HIGH)
+
+
+def _height(width: int, rows: int) -> int:
+    """Of the next tile, where so many rows are left."""
+    fits = [height for height in TILES.get(width, ()) if height <= rows]
+    return 4 if rows == 8 and max(fits, default=0) == 6 else max(fits, default=0)  # twice four, not six and two
+
+
+HEIGHTS = np.array([[_height(width, rows) for rows in range(TALLEST + 1)] for width in range(max(TILES) + 1)], np.int64)
+
+
+def _emit_tile(builder: ir.IRBuilder, width: ir.Value, height: ir.Value, *arguments: ir.Value) -> None:
+    kinds = [(wide, high) for wide, heights in TILES.items() for high in heights]
+    number = builder.add(builder.mul(width, integer(TALLEST + 1)), height)
+    switch(builder, number, {w * (TALLEST + 1) + h: partial(block(h, w), builder, *arguments) for w, h in kinds})
+
+
+_tile = instructions(14, _emit_tile)  # width, height, then those of a block
 
 
 @part
@@ -125,59 +155,12 @@ def times_panel(
     """The product of some rows with one panel of weights, in tiles that fit the registers."""
     row = 0
     while row < rows:
-        left = rows - row
-        xr, yr, er = source + row * 32, out + row * out_row, extra + row * e_row
-        if FAR_WIDER and width == 4:
-            if left >= 12:
-                _twelve_by_four(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-                row += 12
-            elif left >= 8:
-                _eight_by_four(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-                row += 8
-            elif left >= 4:
-                _four_by_four(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-                row += 4
-            elif left >= 2:
-                _two_by_four(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-                row += 2
-            else:
-                _one_by_four(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-                row += 1
-        elif width == 2:
-            if left >= TALL and left != 8:
-                _tall_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-                row += TALL
-            elif TALL > 8 and left >= 8:
-                _eight_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-                row += 8
-            elif left >= 4:
-                _four_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-                row += 4
-            elif left >= 2:
-                _two_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-                row += 2
-            else:
-                _one_by_two(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-                row += 1
-        elif width == 3:
-            if left >= 4:
-                _four_by_three(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-                row += 4
-            elif left >= 2:
-                _two_by_three(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-                row += 2
-            else:
-                _one_by_three(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-                row += 1
-        elif left >= 8:
-            _eight_by_one(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-            row += 8
-        elif left >= 4:
-            _four_by_one(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-            row += 4
-        else:
-            _one_by_one(xr, offsets, chunks, weights, yr, out_row, out_block, bias, er, e_row, e_block, slope)
-            row += 1
+        height = HEIGHTS[width, min(rows - row, TALLEST)]
+        _tile(
+            width, height, source + row * 32, offsets, chunks, weights, out + row * out_row, out_row, out_block, bias,
+            extra + row * e_row, e_row, e_block, slope,
+        )  # fmt: skip
+        row += height
 
 
 run_panel = calling(times_panel.count)  # the address of times_panel, its arguments
@@ -253,6 +236,6 @@ def multiply(
 
 def panel_width(blocks: int) -> int:
     """Vectors of output channels that a product makes at a time, for so many blocks of eight channels."""
-    if FAR_WIDER and blocks % 4 == 0:
+    if 4 in TILES and blocks % 4 == 0:
         return 4
     return 2 if blocks % 2 == 0 else 3 if blocks % 3 == 0 else 1

@@ -7,7 +7,6 @@ entry b and takes every dilation-th row: neighbours in number are neighbours in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -17,22 +16,9 @@ from melvoc.nn.cpu.atomics import take_job
 from melvoc.nn.cpu.compile import calling, instructions, keep, kernel, part
 from melvoc.nn.cpu.gemm import run_panel
 from melvoc.nn.cpu.transform import LARGEST, TRANSFORMS, Transform
-from melvoc.nn.cpu.vector import ROW_BYTES, at, copy_row, integer, load, store, zero_row
+from melvoc.nn.cpu.vector import ROW_BYTES, at, copy_row, load, store, switch, zero_row
 
 SPARE = LARGEST * ROW_BYTES  # of rows for a tile that lies partly outside its signal; then one of zeros
-
-
-def _switch(builder: ir.IRBuilder, value: ir.Value, cases: Mapping[int, Callable[[], None]]) -> None:
-    """The instructions of the case that a value is."""
-    done = builder.append_basic_block("done")
-    choice = builder.switch(value, done)
-    for number, emit in cases.items():
-        case = builder.append_basic_block(f"case_{number}")
-        choice.add_case(integer(number), case)
-        builder.position_at_end(case)
-        emit()
-        builder.branch(done)
-    builder.position_at_end(done)
 
 
 def _emit_forward(
@@ -44,7 +30,7 @@ def _emit_forward(
         for slot, vector in enumerate(transform.forward(tile)):
             store(builder, at(builder, out, slot, out_step), vector)
 
-    _switch(builder, size, {transform.size: partial(emit, transform) for transform in TRANSFORMS})
+    switch(builder, size, {transform.size: partial(emit, transform) for transform in TRANSFORMS})
 
 
 def _emit_inverse(builder: ir.IRBuilder, number: ir.Value, *arguments: ir.Value) -> None:
@@ -57,7 +43,7 @@ def _emit_inverse(builder: ir.IRBuilder, number: ir.Value, *arguments: ir.Value)
             total = vector + shift + load(builder, at(builder, extra, row, extra_step))
             store(builder, at(builder, out, row, out_step), total.leaky(leak))
 
-    _switch(builder, number, {index: partial(emit, transform) for index, transform in enumerate(TRANSFORMS)})
+    switch(builder, number, {index: partial(emit, transform) for index, transform in enumerate(TRANSFORMS)})
 
 
 def _emit_add_leaky(builder: ir.IRBuilder, source: ir.Value, other: ir.Value, out: ir.Value, slope: ir.Value) -> None:

@@ -10,7 +10,7 @@ another, so that time, dilation and tiles need neither shuffles nor unaligned re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from llvmlite import ir
@@ -79,6 +79,19 @@ def at(builder: ir.IRBuilder, address: ir.Value, index: int, step: ir.Value | in
         return address
     offset = integer(index * step) if isinstance(step, int) else builder.mul(step, integer(index))
     return builder.add(address, offset)
+
+
+def switch(builder: ir.IRBuilder, value: ir.Value, cases: Mapping[int, Callable[[], None]]) -> None:
+    """The instructions of the case that a value is."""
+    done = builder.append_basic_block("done")
+    choice = builder.switch(value, done)
+    for number, emit in cases.items():
+        case = builder.append_basic_block(f"case_{number}")
+        choice.add_case(integer(number), case)
+        builder.position_at_end(case)
+        emit()
+        builder.branch(done)
+    builder.position_at_end(done)
 
 
 def load(builder: ir.IRBuilder, address: ir.Value, kind: ir.VectorType = VECTOR) -> Vec:
