@@ -10,6 +10,7 @@ from cpu_layers import engine, error, exact, layers_of, open_native, published_s
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import pieces
+from torch import Tensor
 
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.cpu.engine import Border
