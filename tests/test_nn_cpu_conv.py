@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from cpu_layers import Shape, engine, error, exact, open_native, published_shapes, run
@@ -124,6 +129,39 @@ def test_more_slots_than_a_cache_holds(transform: Transform, tiles: int) -> None
     assert cached_tiles(transform, 1, 32, 32) == 0
     x = torch.randn(2, 256, 3 * tiles * transform.outputs + 1)
     assert error(run(engine(transform).open(layer), [x]), exact(layer)(x)) < EXACT
+
+
+AS_WITH_AVX_512 = """
+from llvmlite import binding
+real = binding.get_host_cpu_features
+binding.get_host_cpu_features = lambda: {"avx512f": True}
+from melvoc.nn.cpu import gemm
+binding.get_host_cpu_features = real
+assert gemm.FAR_WIDER and gemm.panel_width(4) == 4
+
+import sys
+import torch
+from cpu_layers import engine, error, exact, run
+from melvoc.nn.cpu.transform import TRANSFORMS
+from melvoc.nn.layers import Conv1d
+torch.set_num_threads(1)
+for channels in (8, 16, 32):
+    for transform in (None, TRANSFORMS[0]):
+        layer = Conv1d(16, channels, 3, slope=0.1).requires_grad_(False)
+        for length in range(1, 30):
+            x = torch.randn(1, 16, length)
+            found = error(run(engine(transform).open(layer), [x]), exact(layer)(x))
+            assert found < float(sys.argv[1]), f"{channels} channels, {transform}, {length} rows: {found}"
+"""
+
+
+@pytest.mark.slow
+def test_products_are_the_same_in_the_tiles_of_avx_512(tmp_path: Path) -> None:
+    """On any machine: LLVM makes what there is of the wider vectors."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", AS_WITH_AVX_512, str(EXACT)]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 @given(
