@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--every", type=int, default=50)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--decay-steps", type=int, default=100, help="the learning rate falls by 5%% every so many")
+    parser.add_argument("--decay-steps", type=int, default=350, help="the learning rate falls by 5%% every so many")
     parser.add_argument("--mel-only-steps", type=int, default=1_000_000)
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/overfit"))
     arguments = parser.parse_args()
