@@ -100,12 +100,7 @@ class Convolution:
         tiles = batch * self.dilation * per_phase
         work = products * tiles * weights.panels * weights.width * weights.inputs * LANES
         groups = weights.groups(transform, workspace)
-        threads = torch.get_num_threads()
-        chunk = cached_tiles(transform, weights.rate, weights.inputs, outputs)
-        chunk = min(
-            chunk, max(24, tiles // (48 * threads) * 12)
-        )  # four jobs a thread or more, so that all end together
-        if chunk and (work < FEW or tiles > chunk * (2 * threads - 1)):
+        if chunk := self._tiles_in_one_run(transform, tiles, work):
             group = next(groups)
             if group.panels == weights.panels:
                 self._cached(transform, group, per_phase, chunk, window, out, extra, leak)
@@ -122,7 +117,8 @@ class Convolution:
             forward_tiles.address, vectors=weights.inputs * tiles * 4 * products,
         )  # fmt: skip
         offsets = offsets_of(1, 0, weights.inputs, tiles * ROW_BYTES)
-        rows_first = int(tiles * (weights.inputs + outputs) > 16 * weights.inputs * outputs)  # what moves less
+        # Where there are more slots than weights, the weights are what is fetched again.
+        rows_first = int(tiles * (weights.inputs + outputs) > 16 * weights.inputs * outputs)
         nothing, ones = ZEROS.data_ptr(), constant(1.0).address
         for group in groups:
             row_chunk, panel_chunk, jobs = division(products, tiles, weights.inputs, group.panels, rows_first)
@@ -139,6 +135,13 @@ class Convolution:
             self.bias.data_ptr(), added, extra_batch, extra_block, extra_row, leak, ones,
             inverse_tiles.address, vectors=outputs * tiles * 4 * products,
         )  # fmt: skip
+
+    def _tiles_in_one_run(self, transform: Transform, tiles: int, work: int) -> int:
+        """How many a job takes through all steps; 0 where the steps are better run one after the other."""
+        weights, threads = self.weights, torch.get_num_threads()
+        most = max(24, tiles // (48 * threads) * 12)  # four jobs a thread or more, so that all end together
+        chunk = min(most, cached_tiles(transform, weights.rate, weights.inputs, weights.outputs))
+        return chunk if work < FEW or tiles > chunk * (2 * threads - 1) else 0
 
     def _cached(
         self,
@@ -192,7 +195,10 @@ def extra_steps(extra: Tensor | None) -> tuple[int, int, int, int]:
 
 
 def division(slots: int, rows: int, inputs: int, panels: int, rows_first: int = 0) -> tuple[int, int, int]:
-    """Rows and panels a job, and jobs: rows that fit the cache; fewer panels only where there are too few jobs."""
+    """Rows and panels a job, and jobs: rows that fit the cache; fewer panels only where there are too few jobs.
+
+    With `rows_first` all rows are at least two jobs, as the two ends of a signal belong to two processors.
+    """
     row_chunk = max(24, CACHE_BYTES // (inputs * ROW_BYTES) // 12 * 12)
     if rows_first and rows <= 2 * row_chunk:
         row_chunk = max(24, -(-rows // 24) * 12)

@@ -56,7 +56,7 @@ def block(height: int, width: int) -> Callable[..., None]:
     def emit(builder: ir.IRBuilder, *arguments: ir.Value) -> None:
         rows, offsets, chunks, weights, out, out_row, out_block, bias, extra, extra_row, extra_block, slope = arguments
         entry = builder.block
-        stretch, loop = builder.append_basic_block("part"), builder.append_basic_block("chunks")
+        stretch, loop = builder.append_basic_block("stretch"), builder.append_basic_block("chunks")
         after, done = builder.append_basic_block("after"), builder.append_basic_block("done")
         builder.branch(stretch)
         builder.position_at_end(stretch)
@@ -119,8 +119,8 @@ TALLEST = max(HIGH)
 
 def _height(width: int, rows: int) -> int:
     """Of the next tile, where so many rows are left."""
-    fits = [height for height in TILES.get(width, ()) if height <= rows]
-    return 4 if rows == 8 and max(fits, default=0) == 6 else max(fits, default=0)  # twice four, not six and two
+    highest = max((height for height in TILES.get(width, ()) if height <= rows), default=0)
+    return 4 if (rows, highest) == (8, 6) else highest  # twice four, not six and two
 
 
 HEIGHTS = np.array([[_height(width, rows) for rows in range(TALLEST + 1)] for width in range(max(TILES) + 1)], np.int64)
