@@ -133,7 +133,7 @@ def _introduce(trainer: Trainer) -> None:
         f"training on {len(trainer.files)} files, {trainer.seconds_of_sound:.1f} s; held out: {len(trainer.held_out)}"
     )
     if trainer.resumed_from is not None:
-        print(f"resumed at step {trainer.resumed_from}")
+        print(f"resumed at step {trainer.resumed_from}, on the way to {trainer.config.steps}")
 
 
 @contextmanager
