@@ -10,7 +10,6 @@ from cpu_layers import engine, error, exact, layers_of, open_native, published_s
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import pieces
-from torch import Tensor
 
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.cpu.engine import Border
@@ -32,16 +31,6 @@ def snake(channels: int, kind: str = "snakebeta", logscale: bool = True) -> Alia
         for parameter in layer.parameters():
             parameter.normal_(0, 0.7) if logscale else parameter.uniform_(0.1, 3.0)
     return layer.requires_grad_(False)
-
-
-def check_snake(layer: AliasFreeSnake, parts: list[Tensor]) -> None:
-    """The error beside the largest value that there may be."""
-    x = torch.cat(parts, 2)
-    result, expected = run(open_native(layer), parts), exact(layer)(x)
-    frequency, factor = layer.act.coefficients()
-    slope = 1 + (frequency * factor).max()  # at most, of the snake: x is rounded before it
-    largest = slope * x.abs().max() + factor.max()
-    assert (result - expected).abs().max() < SNAKE * largest
 
 
 @pytest.mark.parametrize("channels", sorted(published_snakes()))
@@ -72,17 +61,24 @@ def test_a_snake_in_any_pieces(
     torch.manual_seed(length)
     layer = snake(channels, kind, logscale)
     x = torch.randn(batch, channels, length)
-    check_snake(layer, pieces(x, cuts))
+    result, expected = run(open_native(layer), pieces(x, cuts)), exact(layer)(x)
+    frequency, factor = layer.act.coefficients()
+    slope = 1 + (frequency * factor).max()  # at most, of the snake: x is rounded before it
+    largest = slope * x.abs().max() + factor.max()
+    assert (result - expected).abs().max() < SNAKE * largest
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 1.0, 60.0, 1e4, 1e6])
 def test_a_snake_of_small_and_large_signals(size: float) -> None:
-    check_snake(snake(8), [size * torch.randn(1, 8, 500)])
+    layer = snake(8)
+    x = size * torch.randn(1, 8, 500)
+    assert error(run(open_native(layer), [x]), exact(layer)(x)) < SNAKE
 
 
 def test_a_snake_of_a_huge_signal_stays_what_it_is_to_rounding() -> None:
-    # no fraction is left of a x / pi: the square is anything from 0 to 1
-    check_snake(snake(8), [1e12 * torch.randn(1, 8, 500)])
+    layer = snake(8)
+    x = 1e12 * torch.randn(1, 8, 500)  # no fraction is left of a x / pi: the square is anything from 0 to 1
+    assert error(run(open_native(layer), [x]), exact(layer)(x)) < SNAKE
 
 
 def conv(channels: int, taps: int, dilation: int = 1, slope: float | None = None, bias: bool = True) -> Conv1d:
@@ -133,7 +129,7 @@ for _node in NODES.values():
     length=st.integers(1, 120),
     cuts=st.lists(st.integers(0, 120), max_size=6),
     batch=st.integers(1, 3),
-    transforms=st.sampled_from([(), TRANSFORMS, TRANSFORMS[::-1], TRANSFORMS[1:3]]),
+    transforms=st.sampled_from([(), TRANSFORMS, TRANSFORMS[::-1], TRANSFORMS[2:5:2]]),
 )
 def test_nodes_in_any_pieces(
     name: str, length: int, cuts: list[int], batch: int, transforms: tuple[Transform, ...]

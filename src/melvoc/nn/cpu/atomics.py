@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from llvmlite import ir
 
 from melvoc.nn.cpu.compile import instructions, value
 
 WORD = ir.IntType(64)
-BYTES = ir.IntType(8).as_pointer()
+BYTES = ir.IntType(8).as_pointer()  # numba's functions without result return an empty one
 MOST_ARGUMENTS = 40  # of what is called by its address
 
 
@@ -73,10 +73,20 @@ def _emit_call(builder: ir.IRBuilder, function: ir.Value, arguments: ir.Value, c
         places = [builder.add(arguments, ir.Constant(WORD, 8 * place)) for place in range(number)]
         values = [builder.load(_pointer(builder, place), align=8) for place in places]
         values[:1] = [builder.add(value, more) for value in values[:1]]  # if there is one
-        kind = ir.FunctionType(BYTES, [WORD] * number)  # numba's functions without result return an empty pointer
+        kind = ir.FunctionType(BYTES, [WORD] * number)
         builder.call(builder.inttoptr(function, kind.as_pointer()), values)
         builder.branch(done)
     builder.position_at_end(done)
+
+
+def calling(argument_count: int) -> Any:
+    """A function for compiled code that calls a part: its address, then its arguments, so many."""
+
+    def emit(builder: ir.IRBuilder, address: ir.Value, *arguments: ir.Value) -> None:
+        kind = ir.FunctionType(BYTES, [WORD] * argument_count)
+        builder.call(builder.inttoptr(address, kind.as_pointer()), arguments)
+
+    return instructions(argument_count + 1, emit)
 
 
 load_word = cast(Callable[[int], int], value(1, _emit_load))  # address

@@ -60,7 +60,7 @@ def routine(function: Function) -> Function:
 
 
 class Part:
-    """A function of so many int64 arguments that other compiled code calls by its address (`calling`)."""
+    """A function of so many int64 arguments that other compiled code calls by its address (`atomics.calling`)."""
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.function = _stamped(function)
@@ -106,17 +106,6 @@ def part(function: Callable[..., None]) -> Part:
 def kernel(function: Callable[..., None]) -> Kernel:
     """Compile on first use, cached on disk."""
     return Kernel(function)
-
-
-def calling(argument_count: int) -> Any:
-    """A function for compiled code that calls a part: its address, then its arguments, so many int64."""
-    word, nothing = ir.IntType(64), ir.IntType(8).as_pointer()  # numba's functions without result return that
-
-    def emit(builder: ir.IRBuilder, address: ir.Value, *arguments: ir.Value) -> None:
-        kind = ir.FunctionType(nothing, [word] * argument_count)
-        builder.call(builder.inttoptr(address, kind.as_pointer()), arguments)
-
-    return instructions(argument_count + 1, emit)
 
 
 def instructions(argument_count: int, emit: Callable[..., None]) -> Any:

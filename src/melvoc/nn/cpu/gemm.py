@@ -20,8 +20,8 @@ import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 
-from melvoc.nn.cpu.atomics import take_job
-from melvoc.nn.cpu.compile import calling, instructions, kernel, part
+from melvoc.nn.cpu.atomics import calling, take_job
+from melvoc.nn.cpu.compile import instructions, kernel, part
 from melvoc.nn.cpu.vector import (
     INT,
     LANES,

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from melvoc.nn.cpu.transform import TRANSFORMS, Transform
 
 SLOT_BYTES = 256 * 1024  # of a core's second-level cache, for slots of convolutions in one go
-LEAST_TILES = 12  # that such a convolution runs at a time, so that each weight it fetches is used so often; their slots
-# may take more than SLOT_BYTES, up to 1.3 MB at 192 channels
+# Such a convolution runs so many tiles at a time or more, so that each weight it fetches is used so often. Their slots
+# may take more than SLOT_BYTES, up to 1.3 MB at 192 channels.
+LEAST_TILES = 12
 WORTH = 0.95  # of the time of the way chosen so far, at most, for one with larger weights
 IN_CACHE = 0.45  # what an element of slots that stay there costs, of what one costs that goes through memory
 

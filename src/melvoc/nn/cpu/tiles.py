@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 from llvmlite import ir
 
-from melvoc.nn.cpu.atomics import take_job
-from melvoc.nn.cpu.compile import calling, instructions, keep, kernel, part
+from melvoc.nn.cpu.atomics import calling, take_job
+from melvoc.nn.cpu.compile import instructions, keep, kernel, part
 from melvoc.nn.cpu.gemm import run_panel
 from melvoc.nn.cpu.transform import LARGEST, TRANSFORMS, Transform
 from melvoc.nn.cpu.vector import ROW_BYTES, at, copy_row, load, store, switch, zero_row
