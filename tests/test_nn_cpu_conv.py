@@ -122,12 +122,12 @@ def test_equal_layers_in_a_chain_do_not_share_buffers() -> None:
 
 
 @pytest.mark.parametrize("transform", [way for way in TRANSFORMS if way.taps == 11], ids=str)
-@pytest.mark.parametrize("tiles", [2, 33, 70])
-def test_more_slots_than_a_cache_holds(transform: Transform, tiles: int) -> None:
-    """For a few tiles, for as many as a job has, and for more."""
-    layer = Conv1d(256, 256, 11, dilation=3).requires_grad_(False)
-    assert cached_tiles(transform, 1, 32, 32) == 0
-    x = torch.randn(2, 256, 3 * tiles * transform.outputs + 1)
+@pytest.mark.parametrize(("channels", "tiles"), [(128, 50), (256, 2), (256, 33), (256, 70)])
+def test_more_slots_than_a_cache_holds(transform: Transform, channels: int, tiles: int) -> None:
+    """In many runs that stay there; step by step for a few tiles, for as many as a job has, and for more."""
+    layer = Conv1d(channels, channels, 11, dilation=3).requires_grad_(False)
+    assert (cached_tiles(transform, 1, channels // 8, channels // 8) == 0) == (channels == 256)
+    x = torch.randn(2, channels, 3 * tiles * transform.outputs + 1)
     assert error(run(engine(transform).open(layer), [x]), exact(layer)(x)) < EXACT
 
 

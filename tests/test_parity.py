@@ -37,13 +37,21 @@ def test_real_hifigan_checkpoints(data_dir: Path, name: str, engine: str) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("engine", "dtype", "most"), [("auto", torch.float32, 1e-4), ("torch", torch.float64, 5e-5)])
-@pytest.mark.parametrize("name", ["bigvgan_v2_44khz_128band_512x", "bigvgan_base_24khz_100band"])
+@pytest.mark.parametrize(
+    ("name", "engine", "dtype", "most"),
+    [
+        ("bigvgan_v2_44khz_128band_512x", "auto", torch.float32, 1e-4),
+        ("bigvgan_v2_44khz_128band_512x", "torch", torch.float64, 5e-5),
+        ("bigvgan_base_24khz_100band", "auto", torch.float32, 1e-4),
+        ("bigvgan_base_24khz_100band", "torch", torch.float32, 1e-4),
+        ("bigvgan_base_24khz_100band", "torch", torch.float64, 5e-5),
+    ],
+)
 def test_live_against_the_published_package(name: str, engine: str, dtype: torch.dtype, most: float) -> None:
     """Random full-size weights, the peer's in its own layout with weight norm, ours folded from them.
 
-    The peer computes in float64: with these weights torch's float32 errs by 1e-4 itself, and the rounding of the peer's
-    filters alone makes 3e-5.
+    The peer computes in float64: in the 512x network with these weights torch's float32 errs by 1.2e-4 itself, and the
+    rounding of the peer's filters alone makes 3e-5.
     """
     peer_module = pytest.importorskip(
         "bigvgan", reason="needs the peer: pip install --no-deps bigvgan==2.4.1 matplotlib"
