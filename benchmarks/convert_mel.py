@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from melvoc import MelSpec, MelSpectrogram, audio, convert_mel
-from melvoc.inversion import to_nepers
+from melvoc.spectrogram.conversion import to_nepers
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 44100

@@ -37,8 +37,8 @@ import torch
 from torch import Tensor, nn
 
 import melvoc
-from melvoc.models.bigvgan import BigVGAN
-from melvoc.models.neural import NeuralVocoder
+from melvoc.architectures.bigvgan import BigVGAN
+from melvoc.neural import NeuralVocoder
 
 Run = Callable[[Tensor], Tensor]
 REAL = {
@@ -59,13 +59,13 @@ def weights_folder() -> Path:
 def build(name: str) -> NeuralVocoder:
     """A published shape with random weights, or a real checkpoint."""
     if name in REAL:
-        from melvoc.convert import convert
         from melvoc.models import build as assemble
+        from melvoc.storage.conversion import convert
 
         path = weights_folder() / REAL[name]
         return assemble(convert(path, config=path.parent / "config.json"))
     from melvoc.models import architecture
-    from melvoc.published import PUBLISHED
+    from melvoc.storage.pins import PUBLISHED
 
     row = PUBLISHED[name]
     make_config, make_network = architecture(row.architecture, "benchmarks/cpu.py")
@@ -214,8 +214,8 @@ def _peak(name: str, way: str, frames: int, memory: str) -> float:
 
 def _load(path: str) -> tuple[float, float, float]:
     """Seconds to load, MB that the process grows by, and MB after one synthesis."""
-    import melvoc.files
-    import melvoc.nn.cpu.engine
+    import melvoc.nn.engines.cpu.engine
+    import melvoc.storage.vocoder_file
 
     warm = torch.zeros(1)
     del warm

@@ -37,15 +37,15 @@ from torch import Tensor, nn
 
 import melvoc
 from melvoc import DownloadError, audio
-from melvoc.models.bigvgan import BigVGAN, BigVGANConfig
-from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
+from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
+from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
+from melvoc.audio.resampling import resample
 from melvoc.nn.alias_free import AliasFreeSnake
-from melvoc.nn.cuda import make_cuda_engine
-from melvoc.nn.cuda.launch import load_kernels
+from melvoc.nn.engines.cuda import make_cuda_engine
+from melvoc.nn.engines.cuda.launch import load_kernels
 from melvoc.nn.graph import Engine, Machine, Node
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 from melvoc.nn.precision import HALF, float32_parameters
-from melvoc.resample import resample
 
 PARTS = ("check", "activation", "speed", "latency", "distance")
 BLOCK = 2048  # frames, as melvoc cuts long input on CUDA

@@ -21,17 +21,17 @@ import torch
 from cpu import REAL, build
 from torch import Tensor
 
-from melvoc.models.neural import NeuralVocoder
+from melvoc.neural import NeuralVocoder
 from melvoc.nn import graph
-from melvoc.nn.cpu import conv, gemm, rows, snake, tanh, tiles, weights
-from melvoc.nn.cpu.engine import CpuEngine
-from melvoc.nn.cpu.memory import Workspace
-from melvoc.nn.cpu.plan import CostModel
-from melvoc.nn.cpu.threads import TEAM
-from melvoc.nn.cpu.transform import TRANSFORMS, Transform
-from melvoc.nn.cpu.tune import Only, measure
-from melvoc.nn.cpu.vector import LANES
-from melvoc.nn.cpu.weights import Budget
+from melvoc.nn.engines.cpu import conv, gemm, rows, snake, tanh, tiles, weights
+from melvoc.nn.engines.cpu.engine import CpuEngine
+from melvoc.nn.engines.cpu.memory import Workspace
+from melvoc.nn.engines.cpu.plan import CostModel
+from melvoc.nn.engines.cpu.threads import TEAM
+from melvoc.nn.engines.cpu.transform import TRANSFORMS, Transform
+from melvoc.nn.engines.cpu.tune import Only, measure
+from melvoc.nn.engines.cpu.vector import LANES
+from melvoc.nn.engines.cpu.weights import Budget
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
 MODEL = "bigvgan_v2_44khz_128band_512x"

@@ -26,7 +26,7 @@ import torch
 from cpu import REAL, build, frame_rate, random_mel, spread, weights_folder
 from torch import Tensor
 
-from melvoc.models.neural import NeuralVocoder
+from melvoc.neural import NeuralVocoder
 
 WAYS = ("whole", "blocks", "stream")
 MODELS = ("bigvgan_v2_44khz_128band_512x", "hifigan_universal_v1", "hifigan_ljspeech_v2", "vocos_mel_24khz")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from melvoc.nn.cpu.atomics import add_word, breathe, load_word, store_word, take_job
-from melvoc.nn.cpu.compile import kernel
+from melvoc.nn.engines.cpu.atomics import add_word, breathe, load_word, store_word, take_job
+from melvoc.nn.engines.cpu.compile import kernel
 
 
 @kernel

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.models import architecture
-from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.nn.alias_free import AliasFreeSnake
-from melvoc.nn.cpu.engine import Border, CpuEngine
-from melvoc.nn.cpu.plan import CostModel
-from melvoc.nn.cpu.transform import TRANSFORMS, Transform
+from melvoc.nn.engines.cpu.engine import Border, CpuEngine
+from melvoc.nn.engines.cpu.plan import CostModel
+from melvoc.nn.engines.cpu.transform import TRANSFORMS, Transform
 from melvoc.nn.graph import Chain, ChainMachine, Machine, Mean, Node, Residual, join
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
-from melvoc.published import PUBLISHED
+from melvoc.storage.pins import PUBLISHED
 
 HIFIGAN = {  # config_v1.json, config_v2.json and config_v3.json of jik876/hifi-gan
     "V1": HiFiGANConfig(),

@@ -15,8 +15,8 @@ import sys
 import torch
 
 import melvoc
-import melvoc.hub
-from melvoc.published import PUBLISHED
+import melvoc.storage.hub
+from melvoc.storage.pins import PUBLISHED
 
 
 def pins() -> dict[str, object]:
@@ -41,7 +41,7 @@ def load(name: str, **options: object) -> dict[str, object]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    melvoc.hub.PUBLISHED = pins()
+    melvoc.storage.hub.PUBLISHED = pins()
     for line in sys.stdin:
         answer = load(**json.loads(line))
         answer["client"] = str(getattr(sys.modules.get("huggingface_hub"), "__version__", None))

@@ -16,8 +16,8 @@ from unittest import mock
 
 import pytest
 
-import melvoc.nn.cuda.launch as launch
-from melvoc.nn.cuda.launch import Kernels
+import melvoc.nn.engines.cuda.launch as launch
+from melvoc.nn.engines.cuda.launch import Kernels
 
 pytest.importorskip("triton", reason="needs Triton, whose interpreter runs the kernels here")
 

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from melvoc.models.bigvgan import BigVGAN, BigVGANConfig
-from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
-from melvoc.models.neural import NeuralVocoder
-from melvoc.models.vocos import Vocos, VocosConfig
-from melvoc.spec import MelSpec
+from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
+from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
+from melvoc.architectures.vocos import Vocos, VocosConfig
+from melvoc.neural import NeuralVocoder
+from melvoc.spectrogram.spec import MelSpec
 from melvoc.vocoder import Vocoder
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -20,7 +20,7 @@ from networks import VOCODERS, random_mel
 import melvoc
 from melvoc.audio import AudioReader, AudioWriter, to_pcm16
 from melvoc.cli import main
-from melvoc.mel_file import read_mel
+from melvoc.spectrogram.file import read_mel
 
 ROOT = Path(__file__).resolve().parents[1]
 GUITAR = ROOT / "docs" / "audio" / "guitar_harmonics.flac"

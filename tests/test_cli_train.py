@@ -17,7 +17,7 @@ import melvoc
 from melvoc import MelSpectrogram, audio
 from melvoc.cli import build_parser, main
 from melvoc.cli.train import configuration
-from melvoc.mel_file import write_mel
+from melvoc.spectrogram.file import write_mel
 
 TINY = ["--preset", "slim", "--segment", "1024", "--batch-size", "1", "--device", "cpu"]
 

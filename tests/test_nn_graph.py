@@ -11,8 +11,8 @@ from torch import Tensor
 
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.graph import Chain, Engine, Map, Mean, Node, Residual, join
-from melvoc.nn.istft import InverseSTFT
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
+from melvoc.nn.stft import InverseSTFT
 
 CHANNELS = 6
 

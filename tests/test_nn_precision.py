@@ -10,8 +10,8 @@ import torch
 from networks import VOCODERS, pieces, random_mel, vocoder
 
 import melvoc
-from melvoc.nn.cuda.engine import FusedEngine
-from melvoc.nn.cuda.launch import Kernels
+from melvoc.nn.engines.cuda.engine import FusedEngine
+from melvoc.nn.engines.cuda.launch import Kernels
 from melvoc.nn.graph import join
 from melvoc.nn.precision import HALF, automatic_dtype, float32_parameters
 

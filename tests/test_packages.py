@@ -97,7 +97,7 @@ def test_melvocs_wheel(wheels: dict[str, Path]) -> None:
     with zipfile.ZipFile(wheels["melvoc"]) as wheel:
         names = wheel.namelist()
         entry_points = next(name for name in names if name.endswith("entry_points.txt"))
-        assert wheel.read(entry_points).decode().count("melvoc.hub:load_published") == 10
+        assert wheel.read(entry_points).decode().count("melvoc.storage.hub:load_published") == 10
     assert "melvoc/py.typed" in names
     for licence in ("LICENSE", "NOTICE"):
         assert any(name.endswith(f".dist-info/licenses/{licence}") for name in names), licence

@@ -10,11 +10,11 @@ import torch
 from networks import randomised
 from safetensors.torch import load_file
 
-from melvoc.convert import convert
+from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.models import build
-from melvoc.models.bigvgan import BigVGAN, BigVGANConfig
-from melvoc.models.neural import NeuralVocoder
-from melvoc.spec import MelSpec
+from melvoc.neural import NeuralVocoder
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage.conversion import convert
 
 REAL = {
     "universal_v1": ("hifigan_universal_v1", "generator_universal.pth.tar"),

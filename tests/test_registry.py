@@ -17,9 +17,9 @@ from torch import Tensor
 import melvoc
 from melvoc import registry
 from melvoc.errors import CheckpointError, MelvocError, PluginError, UnknownVocoderError
-from melvoc.published import PUBLISHED
 from melvoc.registry import GROUP, build_table, list_vocoders, resolve
-from melvoc.spec import MelSpec
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage.pins import PUBLISHED
 from melvoc.vocoder import Vocoder
 
 SPEC = MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)

@@ -12,10 +12,10 @@ from networks import GOLDEN, TINY, VOCODERS, pieces, random_mel, randomised, voc
 from torch.utils.flop_counter import FlopCounterMode
 
 import melvoc
-from melvoc.models.bigvgan import BigVGAN, BigVGANConfig
-from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
-from melvoc.models.neural import NeuralVocoder
-from melvoc.models.vocos import Vocos, VocosConfig
+from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
+from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
+from melvoc.architectures.vocos import Vocos, VocosConfig
+from melvoc.neural import NeuralVocoder
 from melvoc.nn.graph import Engine
 from melvoc.vocoder import Vocoder
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from training import SPEC, noise, write_sounds
 
 from melvoc import MelSpec, MelSpectrogram, MelvocError, SpecError, audio
-from melvoc.mel_file import write_mel
+from melvoc.spectrogram.file import write_mel
 from melvoc.train.augment import augment
 from melvoc.train.data import Segments, fingerprint, split
 from melvoc.train.sounds import Skipped, Sound, clipped_share, find_sounds, gather, read_sounds, spec_of_mels

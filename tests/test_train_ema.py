@@ -8,7 +8,7 @@ from networks import randomised
 from training import GENERATOR
 
 from melvoc import CheckpointError
-from melvoc.models.hifigan import HiFiGAN
+from melvoc.architectures.hifigan import HiFiGAN
 from melvoc.train.ema import Average, TrainableGenerator
 
 

@@ -14,9 +14,9 @@ from training import GENERATOR, SPEC, noise, one_thread, tiny_config, write_soun
 
 import melvoc
 from melvoc import CheckpointError, MelSpec, MelSpectrogram, MelvocError, audio
-from melvoc.mel_file import write_mel
-from melvoc.models.hifigan import HiFiGAN
-from melvoc.models.neural import NeuralVocoder
+from melvoc.architectures.hifigan import HiFiGAN
+from melvoc.neural import NeuralVocoder
+from melvoc.spectrogram.file import write_mel
 from melvoc.train import Discriminators, DivergedError, LossWeights, Trainer, TrainReport
 from melvoc.train.folder import load_checkpoint
 from melvoc.train.state import learning_rate, ramp

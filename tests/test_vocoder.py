@@ -13,7 +13,7 @@ from networks import GOLDEN, VOCODERS, golden_network, random_mel
 from torch import Tensor, nn
 
 import melvoc
-from melvoc.models.neural import NeuralVocoder
+from melvoc.neural import NeuralVocoder
 from melvoc.nn.graph import Chain, Map, Node
 from melvoc.nn.layers import ConvTranspose1d
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from melvoc import MelSpec, audio
-from melvoc.models.hifigan import HiFiGANConfig
+from melvoc.architectures.hifigan import HiFiGANConfig
 from melvoc.train import TrainConfig
 
 SPEC = MelSpec(sample_rate=16000, n_fft=256, hop_length=64, n_mels=20)

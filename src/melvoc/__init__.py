@@ -2,9 +2,9 @@
 
 - `load`, `list_vocoders`, `info`: vocoders by name, path or repository (`melvoc.registry`).
 - `Vocoder`: what each of them is, and what a plugin subclasses (`melvoc.vocoder`, `melvoc.streaming`).
-- `MelSpec`, `MelSpectrogram`, `convert_mel`: what a mel is (`melvoc.spec`, `melvoc.mel`, `melvoc.inversion`).
-- `save`, `to_bytes`, `from_bytes`, `pack`, `unpack`: vocoders to and from files (`melvoc.files`).
-- `melvoc.audio`, `melvoc.resample`: sound files and sample rates.
+- `MelSpec`, `MelSpectrogram`, `convert_mel`: what a mel is (`melvoc.spectrogram`).
+- `save`, `to_bytes`, `from_bytes`, `pack`, `unpack`: vocoders to and from files (`melvoc.storage`).
+- `melvoc.audio`: sound files and sample rates.
 - `melvoc.train`: a small generator for your own sounds.
 """
 
@@ -22,11 +22,11 @@ from melvoc.errors import (
     SpecError,
     UnknownVocoderError,
 )
-from melvoc.files import from_bytes, pack, save, to_bytes, unpack
-from melvoc.inversion import convert_mel
-from melvoc.mel import MelSpectrogram
 from melvoc.registry import VocoderInfo, info, list_vocoders, load
-from melvoc.spec import MelSpec
+from melvoc.spectrogram.conversion import convert_mel
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.transform import MelSpectrogram
+from melvoc.storage.vocoder_file import from_bytes, pack, save, to_bytes, unpack
 from melvoc.streaming import VocoderStream
 from melvoc.vocoder import Vocoder
 

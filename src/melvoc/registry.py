@@ -20,8 +20,8 @@ import torch
 
 from melvoc.errors import CheckpointError, MelvocError, PluginError, UnknownVocoderError
 from melvoc.models import floating, pick_device
-from melvoc.published import PUBLISHED
-from melvoc.spec import MelSpec
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage.pins import PUBLISHED
 from melvoc.vocoder import Vocoder
 
 GROUP = "melvoc.vocoders"
@@ -166,11 +166,11 @@ def load(
         floating(dtype)
     name, place = os.fsdecode(name_or_path), pick_device(device)
     if name.startswith("hf://"):
-        from melvoc.hub import load_repository
+        from melvoc.storage.hub import load_repository
 
         return call(load_repository, name, place, dtype, options)
     if _is_path(name_or_path):
-        from melvoc.files import load_file
+        from melvoc.storage.vocoder_file import load_file
 
         for unneeded in ("cache_dir", "local_files_only"):  # a file is there: nothing is fetched or cached
             options.pop(unneeded, None)
@@ -259,7 +259,7 @@ def _is_path(name_or_path: str | os.PathLike[str]) -> bool:
 
 
 def _info_of_file(path: str) -> VocoderInfo:
-    from melvoc.checkpoint import read_header
+    from melvoc.storage.container import read_header
 
     checkpoint, parameters = read_header(path)
     return VocoderInfo(

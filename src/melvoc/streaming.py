@@ -13,11 +13,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from melvoc.audio.resampling import Resampler
 from melvoc.errors import MelvocError, SpecError
-from melvoc.mel_check import check_piece, rows_of
 from melvoc.nn.graph import Machine
-from melvoc.resample import Resampler
-from melvoc.spec import MelSpec
+from melvoc.spectrogram.check import check_piece, rows_of
+from melvoc.spectrogram.spec import MelSpec
 
 
 class VocoderStream:

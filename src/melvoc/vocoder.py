@@ -13,12 +13,12 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
+from melvoc.audio.resampling import resample
 from melvoc.errors import MelMismatchError, MelvocError, PluginError, SpecError
-from melvoc.mel import MelSpectrogram
-from melvoc.mel_check import check_mel, rows_of
 from melvoc.nn.graph import Engine, Node
-from melvoc.resample import resample
-from melvoc.spec import MelSpec
+from melvoc.spectrogram.check import check_mel, rows_of
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.transform import MelSpectrogram
 from melvoc.streaming import VocoderStream
 
 SERIAL = 32_000  # values that torch copies on a CPU without waking its threads, which then wait beside an engine's

@@ -14,7 +14,7 @@ from torch import Tensor
 import melvoc
 from melvoc.audio import AudioReader
 from melvoc.errors import MelvocError
-from melvoc.spec import MelSpec
+from melvoc.spectrogram.spec import MelSpec
 from melvoc.vocoder import Vocoder
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}

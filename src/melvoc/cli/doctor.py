@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from melvoc import __version__
-from melvoc.cache import cache_folder
 from melvoc.errors import MelvocError
 from melvoc.models import pick_device
 from melvoc.registry import installed
-from melvoc.tuning import costs_file, save_costs, tuned_costs
+from melvoc.storage.cache import cache_folder
+from melvoc.storage.costs import costs_file, save_costs, tuned_costs
 
 PACKAGES = (
     "torch",
@@ -73,7 +73,7 @@ def _state(name: str) -> str:
 
 def _tune() -> None:
     try:
-        from melvoc.nn.cpu.tune import measure
+        from melvoc.nn.engines.cpu.tune import measure
     except ImportError as error:
         raise MelvocError(
             f"numba cannot be imported ({error}), so there is nothing to measure; install numba"

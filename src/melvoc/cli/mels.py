@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from melvoc.audio import AudioReader
+from melvoc.audio.resampling import Resampler
 from melvoc.cli.common import add_fetching, default_spec, finite_blocks, load, read_spec
 from melvoc.errors import MelvocError
-from melvoc.mel import MelSpectrogram
-from melvoc.mel_file import write_mel
-from melvoc.resample import Resampler
-from melvoc.spec import MelSpec
+from melvoc.spectrogram.file import write_mel
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.transform import MelSpectrogram
 
 
 def add_parser(commands: Any) -> None:

@@ -70,8 +70,8 @@ def run_download(arguments: argparse.Namespace) -> int:
 
 def run_convert(arguments: argparse.Namespace) -> int:
     """Convert and say what came out."""
-    from melvoc.checkpoint import write
-    from melvoc.convert import convert
+    from melvoc.storage.container import write
+    from melvoc.storage.conversion import convert
 
     if Path(arguments.output).suffix != ".safetensors":
         raise MelvocError(f"--output {arguments.output}: a melvoc file ends in .safetensors")

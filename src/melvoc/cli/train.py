@@ -119,8 +119,8 @@ def configuration(arguments: argparse.Namespace) -> Any:
 
 
 def _read_generator(path: str) -> Any:
-    from melvoc.convert import read_config
-    from melvoc.models.hifigan import HiFiGANConfig
+    from melvoc.architectures.hifigan import HiFiGANConfig
+    from melvoc.storage.conversion import read_config
 
     values = read_config(path)
     return HiFiGANConfig.from_published(values) if "num_mels" in values else HiFiGANConfig.from_dict(values)

@@ -15,11 +15,11 @@ from torch.nn import functional as F
 
 import melvoc
 from melvoc.audio import AudioReader, AudioWriter, to_pcm16
+from melvoc.audio.resampling import Resampler
 from melvoc.cli.common import DTYPES, add_loading, default_spec, finite_blocks, load, read_spec
 from melvoc.errors import MelvocError, SpecError
-from melvoc.mel import MelSpectrogram
-from melvoc.mel_file import read_mel
-from melvoc.resample import Resampler
+from melvoc.spectrogram.file import read_mel
+from melvoc.spectrogram.transform import MelSpectrogram
 from melvoc.vocoder import Vocoder
 
 BETTER = (

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from melvoc.checkpoint import Checkpoint, check_finite
 from melvoc.errors import CheckpointError, MelvocError, SpecError
 from melvoc.nn.precision import HALF, automatic_dtype
+from melvoc.storage.container import Checkpoint, check_finite
 from melvoc.vocoder import Vocoder
 
 if TYPE_CHECKING:
-    from melvoc.models.neural import NeuralVocoder
+    from melvoc.neural import NeuralVocoder
 
 # architecture: module, configuration, network
 ARCHITECTURES = {
-    "bigvgan": ("melvoc.models.bigvgan", "BigVGANConfig", "BigVGAN"),
-    "hifigan": ("melvoc.models.hifigan", "HiFiGANConfig", "HiFiGAN"),
-    "vocos": ("melvoc.models.vocos", "VocosConfig", "Vocos"),
+    "bigvgan": ("melvoc.architectures.bigvgan", "BigVGANConfig", "BigVGAN"),
+    "hifigan": ("melvoc.architectures.hifigan", "HiFiGANConfig", "HiFiGAN"),
+    "vocos": ("melvoc.architectures.vocos", "VocosConfig", "Vocos"),
 }
 
 
@@ -81,7 +81,7 @@ def build(
     Raises:
         CheckpointError: a tensor is missing, unknown, of another shape or type, or has NaN.
     """
-    from melvoc.models.neural import NeuralVocoder
+    from melvoc.neural import NeuralVocoder
 
     network = empty_network(checkpoint)
     place = pick_device(device)
@@ -154,8 +154,8 @@ def describe(vocoder: Vocoder) -> Checkpoint:
     Raises:
         CheckpointError: a vocoder that is not melvoc's own.
     """
-    from melvoc.models.griffinlim import GriffinLim
-    from melvoc.models.neural import NeuralVocoder
+    from melvoc.griffinlim import GriffinLim
+    from melvoc.neural import NeuralVocoder
 
     # Exactly these classes: a subclass may compute something else, which a file would not say.
     if type(vocoder) is GriffinLim:

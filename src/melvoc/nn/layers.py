@@ -22,7 +22,7 @@ def frame_by_frame(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A function of single frames, of a short piece on a CPU one after the other.
 
     For 2048 values of an exponential, or for two Fourier transforms, torch wakes its threads, which then wait for more
-    for milliseconds, on the processors that the kernels of `melvoc.nn.cpu` want.
+    for milliseconds, on the processors that the kernels of `melvoc.nn.engines.cpu` want.
 
     Args:
         function: `[B, C, T]` to `[B, C', T]`.

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from melvoc.architectures.hifigan import HiFiGANConfig
 from melvoc.errors import CheckpointError, MelvocError, SpecError
-from melvoc.models.hifigan import HiFiGANConfig
-from melvoc.spec import MelSpec
+from melvoc.spectrogram.spec import MelSpec
 from melvoc.train.rates import upsampling
 
 INITIAL_CHANNELS = 128  # HiFi-GAN V2's

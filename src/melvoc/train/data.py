@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from melvoc.errors import SpecError
-from melvoc.spec import MelSpec
+from melvoc.spectrogram.spec import MelSpec
 from melvoc.train.augment import augment
 from melvoc.train.losses import padded_mel
 from melvoc.train.sounds import Sound

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
+from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.errors import CheckpointError
-from melvoc.models.hifigan import HiFiGAN, HiFiGANConfig
 
 
 class TrainableGenerator(nn.Module):

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from melvoc.atomic import replacing
 from melvoc.errors import CheckpointError, MelvocError
+from melvoc.storage.atomic import replacing
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d+)\.pt")

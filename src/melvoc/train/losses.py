@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from melvoc.errors import MelvocError
-from melvoc.mel import constants, magnitudes, to_log
-from melvoc.spec import MelSpec
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.transform import constants, magnitudes, to_log
 from melvoc.train.discriminators import Judgement
 
 _RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # n_fft, hop and window, as in Parallel WaveGAN

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from melvoc import audio
+from melvoc.audio.resampling import resample
 from melvoc.errors import MelvocError
-from melvoc.mel_file import read_mel
-from melvoc.resample import resample
-from melvoc.spec import MelSpec
+from melvoc.spectrogram.file import read_mel
+from melvoc.spectrogram.spec import MelSpec
 
 ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 SILENCE = 1e-3  # -60 dB: a file that never gets above it is silence

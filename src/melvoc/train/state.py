@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from melvoc.architectures.hifigan import HiFiGANConfig
 from melvoc.errors import MelvocError
-from melvoc.models.hifigan import HiFiGANConfig
-from melvoc.spec import MelSpec
+from melvoc.spectrogram.spec import MelSpec
 from melvoc.train.config import TrainConfig
 from melvoc.train.data import Batch
 from melvoc.train.discriminators import Discriminators

@@ -16,8 +16,8 @@ from melvoc.errors import CheckpointError, MelvocError
 from melvoc.train.config import TrainConfig, check_fit
 from melvoc.train.data import Segments, fingerprint, split
 from melvoc.train.distributed import join
-from melvoc.train.export import vocoder_of, write_discriminators, write_generator
 from melvoc.train.folder import RunFolder
+from melvoc.train.results import vocoder_of, write_discriminators, write_generator
 from melvoc.train.sounds import Skipped, find_sounds, gather, read_sounds, spec_of_mels
 from melvoc.train.state import DivergedError, Stepper, TrainState, learning_rate, ramp
 from melvoc.train.validate import validate

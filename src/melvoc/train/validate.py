@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from melvoc.models.hifigan import HiFiGAN
-from melvoc.spec import MelSpec
+from melvoc.architectures.hifigan import HiFiGAN
+from melvoc.spectrogram.spec import MelSpec
 from melvoc.train.losses import log_mel, loss_spec, stft_distance
 from melvoc.train.sounds import Sound
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from melvoc import checkpoint as checkpoints
-from melvoc.convert import convert, read_tensors
+from melvoc.architectures.hifigan import HiFiGANConfig
 from melvoc.errors import CheckpointError
-from melvoc.models.hifigan import HiFiGANConfig
-from melvoc.spec import MelSpec
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage import container as checkpoints
+from melvoc.storage.conversion import convert, read_tensors
 from melvoc.train.folder import FORMAT
 
 

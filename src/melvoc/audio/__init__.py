@@ -1,0 +1,11 @@
+"""Sound: files and sample rates.
+
+- `files`: reading and writing, whole or in blocks; channels as rows of a batch.
+- `resampling`: the one resampling filter, whole or in pieces.
+"""
+
+from __future__ import annotations
+
+from melvoc.audio.files import AudioReader, AudioWriter, fold_channels, read, to_pcm16, unfold_channels, write
+
+__all__ = ["AudioReader", "AudioWriter", "fold_channels", "read", "to_pcm16", "unfold_channels", "write"]

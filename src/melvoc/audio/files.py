@@ -1,0 +1,225 @@
+"""Sound files: the only file-format code. soundfile reads and writes; this adds shapes, errors and whole-or-nothing.
+
+Waves are `[C, N]` float32 tensors in [-1, 1]. Files are written under a temporary name and moved when they are
+complete.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from melvoc.errors import MelvocError, SpecError
+from melvoc.storage.atomic import replacing
+
+BLOCK = 1 << 16  # samples a block of a file that is read or copied bit by bit
+WRITABLE = {".wav": "WAV", ".flac": "FLAC"}
+
+
+def to_pcm16(wave: Tensor) -> Tensor:
+    """Floats as 16-bit PCM: times 32768, rounded to the nearest, clipped to [-32768, 32767]; it never wraps.
+
+    A file of 16-bit samples, read and written again, keeps every bit.
+
+    Args:
+        wave: any shape, floating-point.
+
+    Returns:
+        The same shape, int16.
+
+    Raises:
+        SpecError: integers, NaN or Inf.
+    """
+    if not wave.is_floating_point():
+        raise SpecError(
+            f"the wave is {wave.dtype}, but PCM is made of floats in [-1, 1]; divide integers by their range"
+        )
+    if not bool(torch.isfinite(wave).all()):
+        raise SpecError("the wave has NaN or Inf in it, which no PCM can hold; look where it comes from")
+    return (wave.float() * 32768.0).round().clamp(-32768, 32767).to(torch.int16)
+
+
+def fold_channels(wave: Tensor) -> Tensor:
+    """Channels as rows of a batch: `[B, C, N]` to `[B * C, 1, N]`, each to be vocoded by itself.
+
+    Raises:
+        SpecError: another shape.
+    """
+    if wave.dim() != 3:
+        raise SpecError(f"the wave has shape {list(wave.shape)}, but fold_channels takes [B, C, N]")
+    return wave.reshape(-1, 1, wave.shape[-1])
+
+
+def unfold_channels(wave: Tensor, channels: int) -> Tensor:
+    """The inverse of `fold_channels`: `[B * C, 1, N]` to `[B, C, N]`.
+
+    Raises:
+        SpecError: another shape, or rows that are no multiple of the channels.
+    """
+    if wave.dim() != 3 or wave.shape[1] != 1 or channels < 1 or wave.shape[0] % channels:
+        raise SpecError(
+            f"the wave has shape {list(wave.shape)}, but with {channels} channels it is [B * {channels}, 1, N]"
+        )
+    return wave.reshape(-1, channels, wave.shape[-1])
+
+
+def read(path: str | os.PathLike[str]) -> tuple[Tensor, int]:
+    """A whole sound file (WAV, FLAC, OGG, MP3 and what else libsndfile reads).
+
+    Returns:
+        `[C, N]` float32, and the sample rate in Hz.
+
+    Raises:
+        MelvocError: no such file, no sound in it, or a damaged one.
+    """
+    with AudioReader(path) as reader:
+        blocks = list(reader.blocks())
+        if not blocks:
+            raise MelvocError(f"{os.fspath(path)}: has no samples; give a file with sound in it")
+        return torch.cat(blocks, dim=-1), reader.sample_rate
+
+
+def write(path: str | os.PathLike[str], wave: Tensor, sample_rate: int) -> None:
+    """A whole sound file, 16-bit WAV or FLAC by the name's ending.
+
+    Args:
+        path: ends in .wav or .flac.
+        wave: `[N]` or `[C, N]` in [-1, 1]; what is beyond is clipped.
+        sample_rate: in Hz.
+
+    Raises:
+        SpecError: another shape, or NaN or Inf.
+        MelvocError: another ending, or a file that cannot be written.
+    """
+    wave = wave[None] if wave.dim() == 1 else wave
+    with AudioWriter(path, sample_rate=sample_rate, channels=wave.shape[0]) as writer:
+        writer.write(wave)
+
+
+class AudioReader:
+    """A sound file in blocks, for files larger than memory. Use it with `with`.
+
+    Args:
+        path: of the file.
+
+    Attributes:
+        sample_rate: in Hz.
+        channels: C.
+        samples: N, as the file's header says.
+
+    Raises:
+        MelvocError: no such file, or none that can be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        import soundfile
+
+        self.path = os.fspath(path)
+        if not Path(self.path).is_file():
+            what = "a folder" if Path(self.path).is_dir() else "no such file"
+            raise MelvocError(f"{self.path}: {what}; give the path of a sound file")
+        try:
+            self._file: Any = soundfile.SoundFile(self.path)
+        except (soundfile.SoundFileError, OSError) as error:
+            raise MelvocError(f"{self.path}: cannot be read as sound ({error}); use WAV, FLAC, OGG or MP3") from error
+        self.sample_rate, self.channels, self.samples = self._file.samplerate, self._file.channels, self._file.frames
+
+    def blocks(self, samples: int = BLOCK) -> Iterator[Tensor]:
+        """The samples in order, `[C, n]` with n at most `samples`.
+
+        Raises:
+            MelvocError: the file is damaged.
+        """
+        import soundfile
+
+        try:
+            for block in self._file.blocks(blocksize=samples, dtype="float32", always_2d=True):
+                yield torch.from_numpy(block.T.copy())
+        except (soundfile.SoundFileError, OSError) as error:
+            raise MelvocError(f"{self.path}: damaged ({error}); repair or leave it out") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+class AudioWriter:
+    """A sound file that grows block by block. Use it with `with`: left without an error, the file gets its name.
+
+    Left by an error or Ctrl-C, nothing is left behind.
+
+    Args:
+        path: ends in .wav or .flac.
+        sample_rate: in Hz.
+        channels: C.
+
+    Raises:
+        MelvocError: another ending, or a folder that cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, sample_rate: int, channels: int) -> None:
+        import soundfile
+
+        self.path, self.channels = Path(path), channels
+        kind = WRITABLE.get(self.path.suffix.lower())
+        if kind is None:
+            raise MelvocError(
+                f"{self.path}: cannot write {self.path.suffix or 'a file without an ending'}; use .wav or .flac"
+            )
+        with ExitStack() as stack:
+            try:
+                temporary = stack.enter_context(replacing(self.path))
+            except OSError as error:
+                raise MelvocError(f"{self.path}: cannot be written ({error.strerror}); is the folder there?") from error
+            try:
+                self._file: Any = soundfile.SoundFile(
+                    temporary, "w", samplerate=sample_rate, channels=channels, format=kind, subtype="PCM_16"
+                )
+            except (soundfile.SoundFileError, TypeError, ValueError) as error:
+                raise MelvocError(
+                    f"{self.path}: {kind} cannot hold {channels} channels at {sample_rate} Hz ({error})"
+                ) from error
+            stack.push(self._close)
+            self._stack = stack.pop_all()
+
+    def _close(self, *raised: object) -> None:
+        self._file.close()
+
+    def write(self, wave: Tensor) -> None:
+        """Append `[C, n]`, clipped to [-1, 1].
+
+        Raises:
+            SpecError: another shape, or NaN or Inf.
+            MelvocError: the disk is full, say.
+        """
+        import soundfile
+
+        if wave.dim() != 2 or wave.shape[0] != self.channels:
+            raise SpecError(
+                f"{self.path}: the wave has shape {list(wave.shape)}, but this file takes [C, n] with {self.channels} "
+                "channels; unfold_channels makes channels of a batch"
+            )
+
+        try:
+            self._file.write(to_pcm16(wave).T.contiguous().cpu().numpy())
+        except (soundfile.SoundFileError, OSError) as error:
+            raise MelvocError(f"{self.path}: cannot be written ({error}); is there room on the disk?") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)

@@ -1,0 +1,204 @@
+"""Griffin-Lim: sound from any mel without a trained model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from melvoc.errors import MelvocError
+from melvoc.spectrogram.conversion import filter_bank, to_nepers
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.transform import constants
+from melvoc.vocoder import Vocoder
+
+_FIRST_STEPS = 5  # of the inversion that Griffin-Lim starts from, and goes on correcting
+_TINY = 1e-30
+_PHASES = 1 << 12  # as many to draw from, which is cheaper than as many sines
+
+
+class GriffinLim(Vocoder):
+    """Phases by fast Griffin-Lim, magnitudes that are kept in agreement with the mel.
+
+    Alternate between signal and spectrum (Griffin and Lim 1984) with momentum (Perraudin, Balazs and Sondergaard 2013).
+    The magnitudes behind a mel are not known, so that every second round the signal's own magnitudes are corrected to
+    have the mel, instead of those of a first guess being imposed throughout. It needs no weights, is the same for the
+    same seed whatever the batch, and its time is bounded: `n_iter` rounds whatever the mel. Where the sound would go
+    beyond full scale it is made quieter, not cut off. It does not stream, and no gradient goes through it.
+
+    Args:
+        spec: any. None: 44.1 kHz, n_fft 2048, hop 512, 128 bands.
+        n_iter: rounds, at least 1.
+        momentum: from 0 (plain Griffin-Lim) to less than 1; a round goes on by momentum / (1 + momentum) of the last.
+        seed: of the first phases, from 0.
+        name: what it is called in messages.
+
+    Raises:
+        MelvocError: an option of a wrong type or out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: MelSpec | None = None,
+        n_iter: int = 32,
+        momentum: float = 0.99,
+        seed: int = 0,
+        name: str = "griffinlim",
+    ) -> None:
+        super().__init__(name=name, spec=MelSpec.preset("griffinlim") if spec is None else spec)
+        self.n_iter = _whole("n_iter", n_iter, 1)
+        self.seed = _whole("seed", seed, 0)
+        if isinstance(momentum, bool) or not isinstance(momentum, (int, float)) or not 0 <= momentum < 1:
+            raise MelvocError(f"momentum={momentum!r}, but it is a number from 0 to less than 1; 0.99 is usual")
+        self.momentum = float(momentum)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What makes this vocoder again, as JSON values: all there is to save."""
+        return {"spec": self.spec.to_dict(), "n_iter": self.n_iter, "momentum": self.momentum, "seed": self.seed}
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, name: str = "griffinlim") -> Self:
+        """The vocoder of `options`.
+
+        Raises:
+            MelvocError: an option that is unknown, missing or bad.
+        """
+        if set(options) != {"spec", "n_iter", "momentum", "seed"}:
+            raise MelvocError(f"options={dict(options)!r}, but Griffin-Lim takes spec, n_iter, momentum, seed")
+        return cls(**{**options, "spec": MelSpec.from_dict(options["spec"])}, name=name)
+
+    @torch.no_grad()
+    def forward(self, mel: Tensor) -> Tensor:
+        """`[B, n_mels, T]` to `[B, 1, T * hop_length]`."""
+        spec = self.spec
+        work = mel if mel.dtype in (torch.float32, torch.float64) else mel.float()
+        batch, _, frames = mel.shape
+        target = _linear(work, spec).transpose(1, 2).reshape(batch * frames, spec.n_mels)
+        stft = _STFT(spec, batch, frames, work)
+        bank = filter_bank(spec, work.device, work.dtype)
+        magnitude = bank.invert(target, steps=_FIRST_STEPS).pow_(1.0 / spec.power).view(batch, frames, -1)
+        spectrum = magnitude * self._first_phases(frames, work)
+        before, factors, scale = torch.zeros_like(spectrum), torch.empty_like(spectrum), torch.empty_like(magnitude)
+        for left in range(self.n_iter, 0, -1):  # in place where it can be: fresh memory costs as much as the arithmetic
+            found = stft.analyse(stft.synthesize(spectrum))
+            if left % 2:
+                self._correct(magnitude, found, target, factors)
+            torch.sub(found, before, alpha=self.momentum / (1.0 + self.momentum), out=spectrum)
+            spectrum *= factors.copy_(_powers(spectrum, factors, out=scale).rsqrt_().mul_(magnitude))
+            before = found
+        return _within_full_scale(stft.synthesize(spectrum), spec.hop_length)[:, None].to(mel.dtype)
+
+    def _correct(self, magnitude: Tensor, spectrum: Tensor, target: Tensor, scratch: Tensor) -> None:
+        """Set the magnitudes to those of a spectrum, corrected towards having the mel."""
+        bank = filter_bank(self.spec, target.device, target.dtype)
+        seen = _powers(spectrum, scratch, out=magnitude).view(target.shape[0], -1)
+        if self.spec.power == 1.0:
+            seen.sqrt_()
+        seen *= bank.correct(seen, target)
+        if self.spec.power == 2.0:
+            seen.sqrt_()
+
+    def _first_phases(self, frames: int, like: Tensor) -> Tensor:
+        """`[frames, n_bins]` of modulus 1: the same for every row of a batch, on every device and in every type."""
+        generator = torch.Generator().manual_seed(self.seed)
+        turns = torch.randint(_PHASES, (frames, self.spec.n_bins), generator=generator, dtype=torch.int32, device="cpu")
+        angles = torch.arange(_PHASES, dtype=torch.float64, device="cpu") * (2 * math.pi / _PHASES)
+        circle = torch.polar(torch.ones_like(angles), angles)
+        return circle.to(like.device, torch.complex(like[:0], like[:0]).dtype)[turns.to(like.device)]
+
+
+class _STFT:
+    """Analysis and synthesis of exactly `frames * hop_length` samples, with the spec's own window and padding."""
+
+    def __init__(self, spec: MelSpec, batch: int, frames: int, like: Tensor) -> None:
+        self._spec, self._frames = spec, frames
+        self._window, _ = constants(spec, like.device, like.dtype)
+        self._samples = spec.samples(frames)
+        span = (frames - 1) * spec.hop_length + spec.n_fft
+        self._after = span - spec.pad - self._samples  # samples that the last frame reaches beyond the end
+        fits = max(spec.pad, self._after) < self._samples
+        self._mode = spec.pad_mode if fits else "constant"  # too short to be mirrored
+        self._overlaps = -(-spec.n_fft // spec.hop_length)
+        self._pieces = like.new_empty(batch, frames, spec.n_fft)
+        self._sum = like.new_empty(batch, frames + self._overlaps - 1, spec.hop_length)
+        taps = F.pad(self._window, (0, self._overlaps * spec.hop_length - spec.n_fft))
+        self._taps = taps.view(self._overlaps, spec.hop_length)
+        envelope = self._overlap_add(self._window.expand(batch, frames, -1))[:1]
+        self._gain = envelope.clamp(min=1e-3 * float(envelope.max())).reciprocal()
+
+    def analyse(self, wave: Tensor) -> Tensor:
+        """`[B, frames * hop_length]` to `[B, frames, n_bins]`."""
+        padded = F.pad(wave[:, None], (self._spec.pad, max(0, self._after)), mode=self._mode)[:, 0]
+        pieces = padded.unfold(-1, self._spec.n_fft, self._spec.hop_length)[:, : self._frames]
+        spectrum: Tensor = torch.fft.rfft(torch.mul(pieces, self._window, out=self._pieces))
+        return spectrum
+
+    def synthesize(self, spectrum: Tensor) -> Tensor:
+        """`[B, frames, n_bins]` to the `[B, frames * hop_length]` of the nearest spectrum (Griffin and Lim 1984)."""
+        return self._overlap_add(torch.fft.irfft(spectrum, self._spec.n_fft)) * self._gain
+
+    def _overlap_add(self, pieces: Tensor) -> Tensor:
+        """`[B, frames, n_fft]`, to be windowed, hop_length apart, to the signal without its padding: a view."""
+        hop, total = self._spec.hop_length, self._sum.zero_()
+        if pieces.shape[-1] % hop:
+            pieces = F.pad(pieces, (0, self._overlaps * hop - pieces.shape[-1]))
+        parts = pieces.reshape(*pieces.shape[:2], self._overlaps, hop)
+        for shift in range(self._overlaps):
+            total[:, shift : shift + self._frames].addcmul_(parts[:, :, shift], self._taps[shift])
+        wave = total.view(total.shape[0], -1)[:, self._spec.pad :][:, : self._samples]
+        return F.pad(wave, (0, self._samples - wave.shape[1]))
+
+
+def load_griffinlim(
+    name: str,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+    spec: MelSpec | None = None,
+    n_iter: int = 32,
+    momentum: float = 0.99,
+    seed: int = 0,
+) -> GriffinLim:
+    """The factory of the entry point `griffinlim`; the options are `GriffinLim`'s."""
+    vocoder = GriffinLim(spec=spec, n_iter=n_iter, momentum=momentum, seed=seed, name=name)
+    return vocoder.to(device=device, dtype=dtype)
+
+
+def _linear(mel: Tensor, spec: MelSpec) -> Tensor:
+    """A log-mel in its own unit: 0 at the floor, and bounded far above full scale, whatever the decoder said."""
+    nepers = to_nepers(mel, spec)
+    linear = nepers.clamp(max=20.0 * spec.power).exp()
+    return linear if spec.log == "log1p" else torch.where(nepers > math.log(spec.log_floor) + 1e-3, linear, 0.0)
+
+
+def _within_full_scale(wave: Tensor, hop_length: int) -> Tensor:
+    """`[B, frames * hop_length]` made quieter around peaks beyond +-1, which other phases than the original's lead to.
+
+    The gain is linear between the borders of frames. What a clamp cuts off is a click that fills every band.
+    """
+    frames = wave.view(wave.shape[0], -1, hop_length)
+    fits = F.pad(frames.abs().amax(-1).clamp(min=1.0).reciprocal(), (1, 1), value=1.0)
+    borders = torch.minimum(fits[:, :-1], fits[:, 1:])
+    places = torch.arange(hop_length, dtype=wave.dtype, device=wave.device) / hop_length
+    gain = torch.lerp(borders[:, :-1, None], borders[:, 1:, None], places)
+    return (frames * gain).view_as(wave)
+
+
+def _powers(spectrum: Tensor, scratch: Tensor, *, out: Tensor) -> Tensor:
+    """Squared magnitudes, never quite 0; several times as fast as abs. `scratch` is another spectrum, lost."""
+    parts, squares = torch.view_as_real(spectrum), torch.view_as_real(scratch)
+    torch.mul(parts, parts, out=squares)  # all of it in one piece: steps of two are several times slower
+    return torch.add(squares[..., 0], squares[..., 1], out=out).add_(_TINY)
+
+
+def _whole(name: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) < 2**63:
+        raise MelvocError(f"{name}={value!r}, but it is a whole number from {least} up")
+    return int(value)

@@ -1,0 +1,1 @@
+"""Engines: the same networks with other arithmetic."""

@@ -1,0 +1,145 @@
+"""Python to machine code: what numba compiles, when, and where it is kept.
+
+A `routine` is called by other compiled code (or by Python), which gets a copy of it. A `kernel` is run by a team of
+threads, which know its address. A `part` is called by kernels by its address: it is there once, and what is large is
+not compiled again with each kernel. All are compiled when they are first used, and kept on disk.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from llvmlite import ir
+from numba import cfunc, njit, types
+from numba.core.compiler_lock import global_compiler_lock
+from numba.extending import intrinsic
+
+_logger = logging.getLogger(__name__)
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@functools.cache
+def _stamp() -> str:
+    """Of the sources that kernels are made of. Numba itself looks only at the file that a kernel stands in."""
+    here = Path(__file__).parent
+    try:
+        sources = [path.read_bytes() for path in [*sorted(here.glob("*.py")), here.parents[1] / "alias_free.py"]]
+    except OSError:  # in an archive
+        sources = []
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:12]
+
+
+@functools.cache
+def _say_once_that_nothing_is_cached() -> None:
+    _logger.warning(
+        "numba finds no folder where it may keep compiled kernels: each process compiles them anew, for some seconds; "
+        "name a writable folder in NUMBA_CACHE_DIR"
+    )
+
+
+def _stamped(function: Function) -> Function:
+    function.__qualname__ += f"_{_stamp()}"  # part of the cached file's name
+    return function
+
+
+def routine(function: Function) -> Function:
+    """A function for compiled code, of int64 arguments. From Python it runs without Python's lock."""
+    compiled = njit(nogil=True, error_model="numpy")(_stamped(function))
+    try:
+        compiled.enable_caching()
+    except RuntimeError:
+        _say_once_that_nothing_is_cached()
+    return cast(Function, compiled)
+
+
+class Part:
+    """A function of so many int64 arguments that other compiled code calls by its address (`atomics.calling`)."""
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.function = _stamped(function)
+        self.count = function.__code__.co_argcount
+        self.__name__ = function.__name__
+
+    @functools.cached_property
+    def compiled(self) -> Any:
+        """What numba made of it."""
+        signature = types.void(*[types.int64] * self.count)
+        with global_compiler_lock:  # numba takes it to compile, but not to load what it has cached
+            try:
+                return cfunc(signature, cache=True, error_model="numpy")(self.function)
+            except RuntimeError:
+                _say_once_that_nothing_is_cached()
+                return cfunc(signature, error_model="numpy")(self.function)
+
+    @functools.cached_property
+    def address(self) -> int:
+        """Where its machine code is."""
+        return int(self.compiled.address)
+
+
+class Kernel(Part):
+    """A function that does jobs until there are none, `function(counter_address, jobs, *arguments)`, all int64.
+
+    Several threads may run it at once with the same arguments: each takes the next job's number off the counter.
+
+    Attributes:
+        layout: of the task that a team runs: counter, address, number of arguments, arguments.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        super().__init__(function)
+        self.layout = struct.Struct(f"q120x{2 + self.count}q")  # the counter in cache lines of its own
+
+
+def part(function: Callable[..., None]) -> Part:
+    """Compile on first use, cached on disk."""
+    return Part(function)
+
+
+def kernel(function: Callable[..., None]) -> Kernel:
+    """Compile on first use, cached on disk."""
+    return Kernel(function)
+
+
+def instructions(argument_count: int, emit: Callable[..., None]) -> Any:
+    """A function for compiled code of so many int64 arguments, whose LLVM code `emit(builder, *arguments)` writes."""
+    return _intrinsic(argument_count, emit, types.void)
+
+
+def value(argument_count: int, emit: Callable[..., ir.Value]) -> Any:
+    """As `instructions`, but `emit` returns an int64."""
+    return _intrinsic(argument_count, emit, types.int64)
+
+
+def _intrinsic(argument_count: int, emit: Callable[..., Any], result: Any) -> Any:
+
+    def typer(_context: object, *arguments: object) -> Any:
+        def codegen(context: Any, builder: ir.IRBuilder, _signature: object, values: Sequence[ir.Value]) -> Any:
+            made = emit(builder, *values)
+            return context.get_dummy_value() if result is types.void else made
+
+        return result(*[types.int64] * argument_count), codegen
+
+    names = ", ".join(f"a{i}" for i in range(argument_count))
+    scope: dict[str, Any] = {"typer": typer}
+    exec(f"def typed(context, {names}): return typer(context, {names})", scope)  # numba wants each argument by name
+    return intrinsic(scope["typed"])
+
+
+def _keep(_context: object, array: Any) -> Any:
+
+    def codegen(context: Any, _builder: object, _signature: object, _values: object) -> Any:
+        return context.get_dummy_value()
+
+    return types.void(array), codegen
+
+
+# An array is alive until here, `keep(array)`. Numba frees one after its last use by name, whoever has its address.
+keep = cast(Callable[[Any], None], intrinsic(_keep))

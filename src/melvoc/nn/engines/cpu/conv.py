@@ -1,0 +1,209 @@
+"""Convolutions over windows of rows: direct, or by transforms. A transposed one is one to more channels, spread out."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from melvoc.nn.engines.cpu import gemm
+from melvoc.nn.engines.cpu.memory import Workspace, zeros
+from melvoc.nn.engines.cpu.plan import CostModel, cached_tiles
+from melvoc.nn.engines.cpu.rows import constant, steps
+from melvoc.nn.engines.cpu.threads import SHARED, TEAM
+from melvoc.nn.engines.cpu.tiles import convolve_tiles, forward_tiles, inverse_tiles, slots_to_rows, tiles_to_slots
+from melvoc.nn.engines.cpu.transform import TRANSFORMS, Transform
+from melvoc.nn.engines.cpu.vector import LANES, ROW_BYTES
+from melvoc.nn.engines.cpu.weights import Budget, Group, Weights
+from melvoc.nn.layers import Conv1d, ConvTranspose1d
+
+CACHE_BYTES = 192 * 1024  # of a core's second-level cache, for the input of a product
+FEW = 10 * SHARED  # vector operations of a convolution that is better off in one run than on several threads
+ZEROS = zeros(64)
+
+
+class Convolution:
+    """A layer and what is prepared from its weights, shared by all streams of a model.
+
+    Args:
+        layer: a `Conv1d` or `ConvTranspose1d`.
+        costs: of the machine.
+        budget: of the model's prepared weights.
+    """
+
+    def __init__(self, layer: Conv1d | ConvTranspose1d, costs: CostModel, budget: Budget) -> None:
+        self.costs, self.slope = costs, layer.slope
+        self.weights = Weights(layer, budget)
+        self.dilation = layer.dilation[0]
+        self.span = (self.weights.taps - 1) * self.dilation  # rows that a window has more than its outputs
+        self.bias = zeros(self.weights.outputs * LANES)
+        if layer.bias is not None:
+            self.bias[: layer.out_channels] = layer.bias.detach()
+
+    def run(
+        self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace, *, slope: float | None = None
+    ) -> None:
+        """Convolve.
+
+        Args:
+            window: rows `[B, blocks, N + span, 8]`.
+            out: `[B, blocks, N * rate, 8]`, N at least 1; it is written.
+            extra: what is added, at least as many rows; None for nothing.
+            workspace: of the calling thread.
+            slope: of a leaky ReLU of the result; None for none.
+        """
+        leak = constant(1.0 if slope is None else slope).address
+        weights, rows = self.weights, out.shape[2] // self.weights.rate
+        outputs = weights.outputs * weights.rate
+        transform = self.costs.choose(
+            weights.taps, self.dilation, weights.rate, weights.inputs, outputs, out.shape[0], rows
+        )
+        if transform is None:
+            self._direct(window, out, extra, workspace, leak)
+        else:
+            self._transformed(transform, window, out, extra, workspace, leak)
+
+    def _direct(self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace, leak: int) -> None:
+        weights = self.weights
+        source, source_batch, source_block = steps(window)
+        target, out_batch, out_block = steps(out)
+        added, extra_batch, extra_block, extra_row = extra_steps(extra)
+        offsets = offsets_of(weights.taps, self.dilation * ROW_BYTES, weights.inputs, source_block)
+        batch, rows = out.shape[0], out.shape[2] // weights.rate
+        work = batch * rows * weights.panels * weights.width * offsets.count * LANES
+        for group in weights.groups(None, workspace):
+            row_chunk, panel_chunk, jobs = division(batch, rows, weights.inputs, group.panels)
+            TEAM.run(
+                gemm.multiply, jobs, batch, rows, row_chunk, 0, group.panels, panel_chunk, weights.phase_panels,
+                weights.width, source, source_batch, offsets.address, offsets.count, group.tensor.data_ptr(), 0,
+                target, out_batch, ROW_BYTES, weights.rate * ROW_BYTES, out_block, group.first,
+                self.bias.data_ptr(), weights.width * ROW_BYTES, added, extra_batch, extra_row, extra_block, leak,
+                gemm.times_panel.address, vectors=work, kept=offsets,
+            )  # fmt: skip
+
+    def _transformed(
+        self,
+        transform: Transform,
+        window: Tensor,
+        out: Tensor,
+        extra: Tensor | None,
+        workspace: Workspace,
+        leak: int,
+    ) -> None:
+        weights, products = self.weights, transform.products
+        batch, rows = out.shape[0], out.shape[2] // weights.rate
+        outputs = weights.outputs * weights.rate
+        per_phase = -(-rows // (self.dilation * transform.outputs))
+        tiles = batch * self.dilation * per_phase
+        work = products * tiles * weights.panels * weights.width * weights.inputs * LANES
+        groups = weights.groups(transform, workspace)
+        if chunk := self._tiles_in_one_run(transform, tiles, work):
+            group = next(groups)
+            if group.panels == weights.panels:
+                self._cached(transform, group, per_phase, chunk, window, out, extra, leak)
+                return
+            groups = itertools.chain([group], groups)
+        input_step, output_step = slot_step(weights.inputs * tiles), slot_step(outputs * tiles)
+        inputs = workspace.take("input slots", products * input_step // 4).data_ptr()
+        slots = workspace.take("output slots", products * output_step // 4).data_ptr()
+        tile_chunk = max(4, -(-tiles // 4))
+        tile_jobs = -(-tiles // tile_chunk)
+        TEAM.run(
+            tiles_to_slots, weights.inputs * tile_jobs, transform.size, transform.outputs, weights.inputs, batch,
+            self.dilation, per_phase, tile_chunk, *steps(window), window.shape[2], inputs, input_step,
+            forward_tiles.address, vectors=weights.inputs * tiles * 4 * products,
+        )  # fmt: skip
+        offsets = offsets_of(1, 0, weights.inputs, tiles * ROW_BYTES)
+        # Where there are more slots than weights, the weights are what is fetched again.
+        rows_first = int(tiles * (weights.inputs + outputs) > 16 * weights.inputs * outputs)
+        nothing, ones = ZEROS.data_ptr(), constant(1.0).address
+        for group in groups:
+            row_chunk, panel_chunk, jobs = division(products, tiles, weights.inputs, group.panels, rows_first)
+            TEAM.run(
+                gemm.multiply, jobs, products, tiles, row_chunk, rows_first, group.panels, panel_chunk, weights.panels,
+                weights.width, inputs, input_step, offsets.address, offsets.count,
+                group.tensor.data_ptr(), 4 * group.slot_step, slots, output_step, 0, ROW_BYTES, tiles * ROW_BYTES,
+                group.first, nothing, 0, nothing, 0, 0, 0, ones, gemm.times_panel.address, vectors=work, kept=offsets,
+            )  # fmt: skip
+        added, extra_batch, extra_block, extra_row = extra_steps(extra)
+        TEAM.run(
+            slots_to_rows, outputs * tile_jobs, TRANSFORMS.index(transform), transform.outputs, outputs, weights.rate,
+            batch, self.dilation, per_phase, tile_chunk, slots, output_step, *steps(out), rows,
+            self.bias.data_ptr(), added, extra_batch, extra_block, extra_row, leak, ones,
+            inverse_tiles.address, vectors=outputs * tiles * 4 * products,
+        )  # fmt: skip
+
+    def _tiles_in_one_run(self, transform: Transform, tiles: int, work: int) -> int:
+        """How many a job takes through all steps; 0 where the steps are better run one after the other."""
+        weights, threads = self.weights, torch.get_num_threads()
+        most = max(24, tiles // (48 * threads) * 12)  # four jobs a thread or more, so that all end together
+        chunk = min(most, cached_tiles(transform, weights.rate, weights.inputs, weights.outputs))
+        return chunk if work < FEW or tiles > chunk * (2 * threads - 1) else 0
+
+    def _cached(
+        self,
+        transform: Transform,
+        group: Group,
+        per_phase: int,
+        chunk: int,
+        window: Tensor,
+        out: Tensor,
+        extra: Tensor | None,
+        leak: int,
+    ) -> None:
+        """By transforms, a few tiles at a time through all steps."""
+        weights, products = self.weights, transform.products
+        tiles = out.shape[0] * self.dilation * per_phase
+        blocks = weights.inputs + weights.outputs
+        work = products * tiles * (weights.inputs * weights.outputs * LANES + 4 * blocks)
+        offsets = offsets_of(1, 0, weights.inputs, chunk * ROW_BYTES)
+        added, extra_batch, extra_block, extra_row = extra_steps(extra)
+        TEAM.run(
+            convolve_tiles, -(-tiles // chunk), TRANSFORMS.index(transform), transform.size, transform.outputs,
+            products, out.shape[0], self.dilation, per_phase, chunk, *steps(window), window.shape[2], weights.inputs,
+            offsets.address, group.tensor.data_ptr(), 4 * group.slot_step, weights.width, weights.panels,
+            *steps(out), out.shape[2], self.bias.data_ptr(), added, extra_batch, extra_block, extra_row, leak,
+            ZEROS.data_ptr(), constant(1.0).address, forward_tiles.address, gemm.times_panel.address,
+            inverse_tiles.address, vectors=work, kept=offsets,
+        )  # fmt: skip
+
+
+class Offsets:
+    """Distances in bytes from an output's row to the chunks of its inputs, in memory."""
+
+    def __init__(self, taps: int, tap_step: int, blocks: int, block_step: int) -> None:
+        self._values = np.add.outer(np.arange(taps, dtype=np.int64) * tap_step, np.arange(blocks) * block_step).ravel()
+        self.address, self.count = int(self._values.ctypes.data), len(self._values)
+
+
+offsets_of = functools.lru_cache(maxsize=4096)(Offsets)
+
+
+def slot_step(rows: int) -> int:
+    """Bytes from slot to slot: so that the slots of one tile lie in different sets of a cache (pages of 4096 bytes)."""
+    return -(-rows * ROW_BYTES // 4096) * 4096 + 64
+
+
+def extra_steps(extra: Tensor | None) -> tuple[int, int, int, int]:
+    """Address, and bytes to the next batch entry, block and row; all steps 0 for nothing."""
+    if extra is None:
+        return ZEROS.data_ptr(), 0, 0, 0
+    return *steps(extra), ROW_BYTES
+
+
+def division(slots: int, rows: int, inputs: int, panels: int, rows_first: int = 0) -> tuple[int, int, int]:
+    """Rows and panels a job, and jobs: rows that fit the cache; fewer panels only where there are too few jobs.
+
+    With `rows_first` all rows are at least two jobs, as the two ends of a signal belong to two processors.
+    """
+    row_chunk = max(24, CACHE_BYTES // (inputs * ROW_BYTES) // 12 * 12)
+    if rows_first and rows <= 2 * row_chunk:
+        row_chunk = max(24, -(-rows // 24) * 12)
+    elif rows <= row_chunk * 5 // 4:
+        row_chunk = rows
+    row_jobs = slots * -(-rows // row_chunk)
+    panel_chunk = max(1, min(panels, panels * row_jobs // 24))
+    return row_chunk, panel_chunk, row_jobs * -(-panels // panel_chunk)

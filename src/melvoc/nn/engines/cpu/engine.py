@@ -1,0 +1,273 @@
+"""The engine that opens the nodes it knows as machines over rows, and leaves the others to plain torch."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from melvoc.nn.alias_free import AliasFreeSnake
+from melvoc.nn.engines.cpu.conv import Convolution
+from melvoc.nn.engines.cpu.framewise import Depthwise, GeluMachine, NormCoefficients, NormMachine
+from melvoc.nn.engines.cpu.machines import (
+    Coefficients,
+    MeanRows,
+    ResidualRows,
+    ResidualSections,
+    Section,
+    SnakeMachine,
+    UpsamplingMachine,
+)
+from melvoc.nn.engines.cpu.memory import Workspace, floats
+from melvoc.nn.engines.cpu.nodes import Scaled, borders, flat, layers, needs_grad, parameters, plain
+from melvoc.nn.engines.cpu.plan import CostModel
+from melvoc.nn.engines.cpu.rows import blocks_of, from_rows, to_rows
+from melvoc.nn.engines.cpu.tanh import TanhMachine
+from melvoc.nn.engines.cpu.tape import TapeRecorder
+from melvoc.nn.engines.cpu.vector import LANES
+from melvoc.nn.engines.cpu.weights import Budget
+from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Map, Mean, Node, Residual, join
+from melvoc.nn.layers import Conv1d, ConvTranspose1d, FrameLinear, FrameNorm
+from melvoc.nn.recording import RecordingMachine
+
+
+class CpuEngine(Engine):
+    """Opens convolutions, snakes and their residuals and means with kernels of their own. See the package.
+
+    Args:
+        memory: "auto", or "low" to prepare large weights anew for each block instead of keeping them.
+        costs: of this machine; None for typical ones.
+    """
+
+    def __init__(self, *, memory: Literal["auto", "low"] = "auto", costs: CostModel | None = None) -> None:
+        self.memory = memory
+        self.costs = CostModel() if costs is None else costs
+        self.workspace = Workspace()
+        self.budget = Budget(memory == "low")
+        self.recorder = TapeRecorder(self.workspace, self.budget)
+        self._lock = threading.Lock()
+        self._layers: weakref.WeakKeyDictionary[nn.Module, Prepared] = weakref.WeakKeyDictionary()
+
+    def open(self, node: Node) -> Machine:
+        """A machine over `[B, C, n]`."""
+        if isinstance(node, Chain):
+            return self._open_chain(node)
+        if isinstance(node, Map) and node.function is torch.tanh:
+            return TanhMachine()
+        native = self._native(node) if layers(node) else None
+        return super().open(node) if native is None else Border(native, node, self)
+
+    def _open_chain(self, chain: Chain) -> Machine:
+        """Runs of nodes that the engine knows become one machine each."""
+        machines: list[Machine] = []
+        nodes: list[Node] = []
+        known: list[Machine] = []
+
+        def close() -> None:
+            if nodes and layers(Chain(tuple(nodes))):
+                machine = RecordingMachine(ChainMachine(_sections(known)), self.recorder)
+                machines.append(Border(machine, Chain(tuple(nodes)), self))
+            else:
+                machines.extend(super(CpuEngine, self).open(node) for node in nodes)
+            nodes.clear()
+            known.clear()
+
+        for node in flat(chain):
+            native = self._native(node)
+            if native is None:
+                close()
+                machine = self.open(node)
+                machines.append(machine if isinstance(machine, TanhMachine) else Quiet(machine))
+            else:
+                nodes.append(node)
+                known.append(native)
+        close()
+        return ChainMachine(machines)
+
+    def _native(self, node: Node) -> Machine | None:
+        """A machine over rows, or None."""
+        if isinstance(node, Residual):
+            inner = self._native(Chain((node.inner,)))
+            sections = inner.machines if isinstance(inner, ChainMachine) else []
+            same = [section for section in sections if isinstance(section, Section)]
+            if same and len(same) == len(sections) and all(isinstance(part.convolution, Convolution) for part in same):
+                return ResidualSections(same)
+            return None if inner is None else ResidualRows(inner)
+        if isinstance(node, Mean):
+            branches = self._natives(node.branches)
+            return None if branches is None else MeanRows(branches)
+        if isinstance(node, Chain):
+            parts = self._natives(flat(node))
+            return None if parts is None else ChainMachine(_sections(parts))
+        if isinstance(node, Map):
+            return self._native_map(node.function)
+        if isinstance(node, AliasFreeSnake) and plain(node):
+            return SnakeMachine(self._prepared(node, Coefficients))
+        if isinstance(node, Conv1d) and node.groups == 1 and plain(node):
+            return Section(self._prepared(node, self._convolution), None, self.workspace)
+        if isinstance(node, Conv1d) and Depthwise.takes(node) and plain(node):
+            return Section(self._prepared(node, Depthwise), None, self.workspace)
+        if isinstance(node, ConvTranspose1d) and node.groups == 1 and plain(node):
+            return UpsamplingMachine(node, self._prepared(node, self._convolution), self.workspace)
+        return None
+
+    def _native_map(self, function: object) -> Machine | None:
+        """What is done with single frames."""
+        if function is F.gelu:
+            return GeluMachine()
+        if isinstance(function, FrameNorm) and len(function.weight) % LANES == 0 and plain(function):
+            return NormMachine(self._prepared(function, NormCoefficients))
+        if isinstance(function, FrameLinear) and plain(function):
+            return Section(self._prepared(function, self._linear), None, self.workspace)
+        if isinstance(function, Scaled) and plain(function.linear):
+            factors = function.scale.factors.detach()
+            made = self._prepared(function.linear, lambda linear: self._linear(linear, factors), factors)
+            return Section(made, None, self.workspace)
+        return None
+
+    def _linear(self, layer: FrameLinear, factors: Tensor | None = None) -> Convolution:
+        """As a convolution of one tap, its outputs times factors."""
+        weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
+        if factors is not None:
+            weight, bias = weight * factors[:, None], None if bias is None else bias * factors
+        with torch.device("meta"):
+            single = Conv1d(layer.in_features, layer.out_features, 1)
+        single.weight = nn.Parameter(weight[:, :, None], requires_grad=False)
+        single.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        return Convolution(single, self.costs, self.budget)
+
+    def _natives(self, nodes: Iterable[Node]) -> list[Machine] | None:
+        """A machine for each, or None if one has none."""
+        machines = []
+        for node in nodes:
+            machine = self._native(node)
+            if machine is None:
+                return None
+            machines.append(machine)
+        return machines
+
+    def _convolution(self, layer: Conv1d | ConvTranspose1d) -> Convolution:
+        return Convolution(layer, self.costs, self.budget)
+
+    def _prepared(self, layer: Any, prepare: Callable[[Any], Any], *more: Tensor) -> Any:
+        """What belongs to a layer's present weights, and to `more`, made when it is first opened.
+
+        Changes that torch does not count are not seen: `parameter.data.mul_(2)`, or those of inference tensors.
+        """
+        with self._lock:
+            known = self._layers.get(layer)
+            if known is None or known.versions != _versions([*parameters(layer), *more]):
+                weights = [parameter.detach() for parameter in [*parameters(layer), *more]]
+                known = self._layers[layer] = Prepared(weights, _versions(weights), prepare(layer))
+            return known.result
+
+
+class Quiet(Machine):
+    """Runs a machine of torch's, a short piece in parts so small that torch does not wake its threads for it.
+
+    They would wait for more for milliseconds, on the processors that the kernels want next.
+    """
+
+    SHORT, PART = 64, 16  # samples at the rate of a mel, as of what follows a Vocos' backbone
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        if not self.PART < x.shape[-1] <= self.SHORT:
+            return self.machine(x, last)
+        parts = x.split(self.PART, dim=-1)
+        return join(*[self.machine(part, last and number == len(parts)) for number, part in enumerate(parts, 1)])
+
+    def fork(self) -> Self:
+        """Fork the machine."""
+        return type(self)(self.machine.fork())
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was made of a layer's weights.
+
+    Attributes:
+        parameters: those weights; while they are held here, no others can come to lie at their address.
+        versions: address of each, and how often it has been written.
+        result: what was made.
+    """
+
+    parameters: list[Tensor]
+    versions: list[tuple[int, int]]
+    result: Any
+
+
+def _versions(parameters: list[Tensor]) -> list[tuple[int, int]]:
+    return [(tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version) for tensor in parameters]
+
+
+class Border(Machine):
+    """Between `[B, C, n]` and rows. Input that the kernels do not take (another type, autograd) goes to plain torch."""
+
+    def __init__(self, machine: Machine, node: Node, engine: CpuEngine) -> None:
+        self.machine, self.node = machine, node
+        self.taken, self.channels = borders(node)
+        self.kind: object = None  # of the pieces: batch, channels, type and device
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        kind = (x.shape[0], x.shape[1], x.dtype, x.device)
+        if self.kind is None and x.shape[-1]:
+            self._begin(x)
+            self.kind = kind
+        if self.kind is None:
+            return x
+        if kind != self.kind and x.shape[-1]:
+            raise ValueError(f"a piece of (batch, channels, type, device) {kind} in a signal of {self.kind}")
+        if isinstance(self.machine, Unbordered):
+            return self.machine(x, last)
+        with torch.inference_mode():
+            rows = to_rows(x) if x.shape[-1] else floats(x.shape[0], blocks_of(self.taken), 0, 8)
+            return from_rows(self.machine(rows, last), self.channels)
+
+    def _begin(self, x: Tensor) -> None:
+        if x.shape[1] != self.taken:
+            raise ValueError(f"the signal has {x.shape[1]} channels, but the layer takes {self.taken}")
+        grad = torch.is_grad_enabled() and needs_grad(x, self.node)
+        if x.dtype != torch.float32 or x.device.type != "cpu" or grad:
+            self.machine = Unbordered(self.node.open(Engine()), self.channels)
+
+    def fork(self) -> Self:
+        """Fork what is inside."""
+        twin = copy.copy(self)
+        twin.machine = self.machine.fork()
+        return twin
+
+
+class Unbordered(Machine):
+    """A plain machine in a border's place."""
+
+    def __init__(self, machine: Machine, channels: int) -> None:
+        self.machine, self.channels = machine, channels
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        return self.machine(x, last)
+
+    def fork(self) -> Self:
+        """Fork what is inside."""
+        return type(self)(self.machine.fork(), self.channels)
+
+
+def _sections(machines: list[Machine]) -> list[Machine]:
+    """The same, where a snake just before a convolution runs inside its section."""
+    joined: list[Machine] = []
+    for machine in machines:
+        before = joined[-1] if joined else None
+        if isinstance(machine, Section) and isinstance(before, SnakeMachine) and machine.convolution.slope is None:
+            machine.activation = before
+            joined.pop()
+        joined.append(machine)
+    return joined

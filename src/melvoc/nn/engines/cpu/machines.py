@@ -1,0 +1,277 @@
+"""Machines over rows: what the engine opens for the nodes of a network.
+
+They take and give `[B, blocks, n, 8]` (`rows`), and are otherwise machines as in `melvoc.nn.graph`: tensors that they
+keep are replaced, never written.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from melvoc.nn.alias_free import AliasFreeSnake
+from melvoc.nn.engines.cpu.conv import Convolution
+from melvoc.nn.engines.cpu.framewise import Depthwise
+from melvoc.nn.engines.cpu.memory import POOL, Workspace, zeros
+from melvoc.nn.engines.cpu.rows import SCALED, SCALED_SUM, blocks_of, copied, fill_window, move, steps
+from melvoc.nn.engines.cpu.snake import CHUNK, snake
+from melvoc.nn.engines.cpu.threads import TEAM
+from melvoc.nn.engines.cpu.vector import LANES
+from melvoc.nn.graph import Machine
+from melvoc.nn.layers import ConvTranspose1d
+
+SNAKE_REACH = 6
+
+
+class Coefficients:
+    """A snake's coefficients as the kernel wants them: a block's `a / pi` in two floats, and the factors."""
+
+    def __init__(self, layer: AliasFreeSnake) -> None:
+        with torch.inference_mode():
+            frequency, factor = copy.deepcopy(layer.act).double().coefficients()
+            blocks = blocks_of(len(frequency))
+            turns = frequency / math.pi
+            rows = zeros(3, blocks * LANES)
+            rows[0, : len(turns)] = turns.float()
+            rows[1, : len(turns)] = (turns - turns.float().double()).float()
+            rows[2, : len(turns)] = factor
+            self.rows = rows.view(3, blocks, LANES).transpose(0, 1).contiguous()
+
+
+def joined(first: Tensor | None, x: Tensor) -> Tensor:
+    """One signal after the other, without copying where there is only one."""
+    if first is None or first.shape[2] == 0:
+        return x
+    result = POOL.empty(x.shape[0], x.shape[1], first.shape[2] + x.shape[2], LANES)
+    move(SCALED, first, result)
+    move(SCALED, x, result, to=first.shape[2])
+    return result
+
+
+class SnakeMachine(Machine):
+    """Runs an `AliasFreeSnake`; `write` puts the result where the caller wants it."""
+
+    def __init__(self, coefficients: Coefficients) -> None:
+        self.coefficients = coefficients
+        self.tail: Tensor | None = None
+        self.begins = True  # the tail begins with the signal
+        self.given = 0  # outputs since the tail's beginning
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        out = POOL.empty(x.shape[0], x.shape[1], self.ready(x.shape[2], last), LANES)
+        self.write(x, last, out)
+        return out
+
+    def ready(self, count: int, last: bool) -> int:
+        """How many outputs follow from so many more inputs."""
+        total = (0 if self.tail is None else self.tail.shape[2]) + count
+        return max(0, total - (0 if last else SNAKE_REACH) - self.given)
+
+    def write(self, x: Tensor, last: bool, out: Tensor) -> None:
+        """Take the inputs and write the outputs that are ready."""
+        batch, blocks, rows, _ = out.shape
+        tail = x[:, :, :0] if self.tail is None else self.tail
+        if rows:
+            TEAM.run(
+                snake, batch * blocks * -(-rows // CHUNK), blocks, *steps(tail), tail.shape[2], *steps(x), x.shape[2],
+                self.given, int(self.begins), int(last), self.coefficients.rows.data_ptr(),
+                *steps(out), rows, vectors=batch * blocks * rows * 60,
+            )  # fmt: skip
+        self.given += rows
+        gone = max(0, self.given - SNAKE_REACH)
+        self.given -= gone
+        self.begins = self.begins and not gone
+        if gone >= tail.shape[2]:
+            self.tail = copied(x, gone - tail.shape[2])
+        else:
+            self.tail = copied(joined(tail[:, :, gone:], x))
+
+
+class Section(Machine):
+    """A convolution after an optional snake or leaky ReLU, plus an optional residual."""
+
+    def __init__(
+        self, convolution: Convolution | Depthwise, activation: SnakeMachine | None, workspace: Workspace
+    ) -> None:
+        self.convolution, self.activation, self.workspace = convolution, activation, workspace
+        self.context: Tensor | None = None
+        self.buffer = "window"
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        return self.convolved(self.window(x, last), last)
+
+    def window(self, x: Tensor, last: bool) -> Tensor:
+        """What came before, the activated input, and zeros at the ends."""
+        if not self.convolution.span and self.activation is None and self.convolution.slope is None:
+            return x
+        new = x.shape[2] if self.activation is None else self.activation.ready(x.shape[2], last)
+        if self.activation is None:
+            return self._window(x.shape[0], new, last, x, self.convolution.slope)
+        window = self._window(x.shape[0], new, last, None, None)
+        start = self._before()
+        self.activation.write(x, last, window[:, :, start : start + new])
+        return window
+
+    def room(self, batch: int, new: int, last: bool) -> tuple[Tensor, Tensor]:
+        """A window and the place in it of so much activated input, which the caller writes."""
+        window, start = self._window(batch, new, last, None, None), self._before()
+        return window, window[:, :, start : start + new]
+
+    def ready(self, window: Tensor) -> int:
+        """How many outputs follow from a window."""
+        return max(0, window.shape[2] - self.convolution.span)
+
+    def convolved(
+        self,
+        window: Tensor,
+        last: bool,
+        extra: Tensor | None = None,
+        out: Tensor | None = None,
+        slope: float | None = None,
+    ) -> Tensor:
+        """The outputs that follow from a window, plus `extra`, through a leaky ReLU; `out` is where to."""
+        count = self.ready(window)
+        if out is None:
+            out = POOL.empty(window.shape[0], self.convolution.weights.outputs, count, LANES)
+        if count:
+            self.convolution.run(window, out, extra, self.workspace, slope=slope)
+        if not last and self.convolution.span:
+            self.context = copied(window, count)
+        return out
+
+    def _before(self) -> int:
+        return self.convolution.span // 2 if self.context is None else self.context.shape[2]
+
+    def _window(self, batch: int, new: int, last: bool, x: Tensor | None, slope: float | None) -> Tensor:
+        """`new` activated inputs between what came before and zeros at the end; without x they are left as they are."""
+        start, weights = self._before(), self.convolution.weights
+        size = start + new + (self.convolution.span // 2 if last else 0)
+        window = self.workspace.take(self.buffer, batch, weights.inputs, size, LANES)
+        fill_window(window, self.context, start, x, new, slope)
+        return window
+
+    def fork(self) -> Self:
+        """The activation has a state of its own."""
+        twin = copy.copy(self)
+        twin.activation = None if self.activation is None else self.activation.fork()
+        return twin
+
+
+class ResidualSections(Machine):
+    """`x + sections(x)`; the skipped signal waits in a queue."""
+
+    def __init__(self, sections: list[Section]) -> None:
+        self.sections = sections
+        self.queue: Tensor | None = None
+        for number, section in enumerate(sections):
+            section.buffer = f"window {number % 2}"  # one is read while the next is written
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        skipped = joined(self.queue, x)
+        window = self.sections[0].window(x, last)
+        for section, following in itertools.pairwise(self.sections):
+            if following.activation is None:  # it gets its input activated, where it wants it
+                ahead, body = following.room(x.shape[0], section.ready(window), last)
+                section.convolved(window, last, out=body, slope=following.convolution.slope)
+                window = ahead
+            else:
+                window = following.window(section.convolved(window, last), last)
+        y = self.sections[-1].convolved(window, last, skipped)
+        if not last:
+            self.queue = copied(skipped, y.shape[2])
+        return y
+
+    def fork(self) -> Self:
+        """Fork the sections."""
+        twin = copy.copy(self)
+        twin.sections = [section.fork() for section in self.sections]
+        return twin
+
+
+class ResidualRows(Machine):
+    """`x + machine(x)`, the machine's output its own; the skipped signal waits in a queue."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.queue: Tensor | None = None
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        skipped = joined(self.queue, x)
+        y = self.machine(x, last)
+        move(SCALED_SUM, skipped, y)
+        if not last:
+            self.queue = copied(skipped, y.shape[2])
+        return y
+
+    def fork(self) -> Self:
+        """Fork the machine."""
+        twin = copy.copy(self)
+        twin.machine = self.machine.fork()
+        return twin
+
+
+class MeanRows(Machine):
+    """The mean of branches; those that are ahead wait."""
+
+    def __init__(self, machines: list[Machine]) -> None:
+        self.machines = machines
+        self.queues: list[Tensor | None] = [None] * len(machines)
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        parts = [
+            [part for part in (queue, machine(x, last)) if part is not None and part.shape[2]]
+            for queue, machine in zip(self.queues, self.machines, strict=True)
+        ]
+        count = min(sum(part.shape[2] for part in branch) for branch in parts)
+        blocks = max((part.shape[1] for branch in parts for part in branch), default=x.shape[1])
+        total = POOL.empty(x.shape[0], blocks, count, LANES)
+        for number, branch in enumerate(parts):
+            done, rest = 0, None
+            for part in branch:
+                used = min(part.shape[2], count - done)
+                move(SCALED_SUM if number else SCALED, part, total, 1.0 / len(parts), to=done)
+                done += used
+                if used < part.shape[2]:
+                    rest = joined(rest, part[:, :, used:])
+            self.queues[number] = None if last or rest is None else copied(rest)
+        return total
+
+    def fork(self) -> Self:
+        """Fork each branch."""
+        twin = copy.copy(self)
+        twin.machines, twin.queues = [machine.fork() for machine in self.machines], list(self.queues)
+        return twin
+
+
+class UpsamplingMachine(Machine):
+    """Runs a `ConvTranspose1d`: drops `crop` samples at the start and gives exactly `rate` an input in all."""
+
+    def __init__(self, layer: ConvTranspose1d, convolution: Convolution, workspace: Workspace) -> None:
+        self.layer, self.convolution, self.workspace = layer, convolution, workspace
+        self.context: Tensor | None = None
+        self.drop = layer.crop
+        self.owed = 0
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        layer, taps, rate = self.layer, self.layer.taps, self.layer.rate
+        batch, blocks, rows, _ = x.shape
+        start = taps - 1 if self.context is None else self.context.shape[2]
+        window = self.workspace.take("window", batch, blocks, start + rows + (layer.tail if last else 0), LANES)
+        fill_window(window, self.context, start, x, rows, layer.slope)
+        count = max(0, window.shape[2] - taps + 1)
+        out = POOL.empty(batch, self.convolution.weights.outputs, count * rate, LANES)
+        if count:
+            self.convolution.run(window, out, None, self.workspace)
+        if not last:
+            self.context = copied(window, count)
+        self.owed += rows * rate
+        dropped = min(self.drop, out.shape[2])
+        self.drop -= dropped
+        out = out[:, :, dropped : dropped + self.owed]
+        self.owed -= out.shape[2]
+        return out

@@ -1,0 +1,63 @@
+"""The tanh that a network ends with.
+
+Torch's own runs on a thread of torch's for as little as a few thousand samples, and that thread goes on waiting for
+milliseconds, on the processor that a helper of the next kernel wants.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from llvmlite import ir
+from torch import Tensor
+
+from melvoc.nn.engines.cpu.atomics import take_job
+from melvoc.nn.engines.cpu.compile import instructions, keep, kernel
+from melvoc.nn.engines.cpu.functions import hyperbolic_tangent
+from melvoc.nn.engines.cpu.threads import TEAM
+from melvoc.nn.engines.cpu.vector import copy_value, load, store
+from melvoc.nn.graph import Machine, MapMachine
+
+CHUNK = 2048
+
+
+def _emit(builder: ir.IRBuilder, source: ir.Value, out: ir.Value) -> None:
+    store(builder, out, hyperbolic_tangent(load(builder, source)))
+
+
+_tanh = instructions(2, _emit)  # eight values: source, target
+
+
+@kernel
+def tanh(counter: int, jobs: int, count: int, source: int, out: int) -> None:
+    """Of `count` floats; a job is up to CHUNK."""
+    scratch = np.zeros(2 * 8, np.float32)
+    spare = scratch.ctypes.data
+    while True:
+        job = take_job(counter, jobs)
+        if job >= jobs:
+            break
+        end = min(count, (job + 1) * CHUNK)
+        for i in range(job * CHUNK, end // 8 * 8, 8):
+            _tanh(source + 4 * i, out + 4 * i)
+        if end % 8 != 0:  # at the very end
+            start = end // 8 * 8
+            for i in range(start, end):
+                copy_value(source + 4 * i, spare + 4 * (i - start))
+            _tanh(spare, spare + 32)
+            for i in range(start, end):
+                copy_value(spare + 32 + 4 * (i - start), out + 4 * i)
+    keep(scratch)
+
+
+class TanhMachine(Machine):
+    """Runs a `Map` of `torch.tanh`. What the kernel does not take (another type, autograd) goes to torch."""
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        if x.dtype != torch.float32 or x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
+            return MapMachine(torch.tanh)(x, last)
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        if x.numel():
+            TEAM.run(tanh, -(-x.numel() // CHUNK), x.numel(), x.data_ptr(), out.data_ptr(), vectors=2 * x.numel())
+        return out

@@ -1,0 +1,276 @@
+"""Kernels on several threads, without a runtime of their own.
+
+Numba's parallel mode aborts in a forked child and with two callers. Here each kernel is serial and takes its jobs from
+a shared counter; the caller runs it, and so do helpers, as many as `torch.set_num_threads` allows. With one thread
+there are no helpers. After a fork the child makes its own.
+
+The caller takes jobs from the front, every other helper from the back, and jobs are numbered in the order of time,
+except for products that go slot by slot. So a signal's beginning stays with one processor from kernel to kernel and its
+end with another: what they wrote is in their own caches, which need not be one (the processors of a virtual machine may
+lie on different chips).
+
+A network is hundreds of kernels of some 50 microseconds, less than it takes to wake a thread. So a helper that has run
+one watches for the next in compiled code, without Python's lock, before it sleeps; the caller opens a gate, runs the
+kernel itself, closes the gate, and waits for the helpers that went through. Nothing is promised to a helper: one that
+comes late finds the gate closed. A second caller finds the team busy and runs alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from melvoc.nn.engines.cpu.atomics import (
+    add_word,
+    breathe,
+    call,
+    exchange_word,
+    load_word,
+    mask_word,
+    store_word,
+)
+from melvoc.nn.engines.cpu.compile import Kernel, routine
+from melvoc.nn.forks import after_fork
+
+SHARED = 10_000  # vector operations (some 3 microseconds) that a helper pays for
+PATIENCE = 4000  # breaths (some 100 microseconds) until a caller that waits for helpers lets others run
+WATCH = 4 * PATIENCE  # until a helper without work sleeps: longer than Python takes between two kernels
+MOST_HELPERS = 250
+LINE = 128  # bytes: what processors fetch at a time, so that nobody waits for a neighbour
+
+# A task in memory: the counter, then on lines of their own the kernel's address, the number of arguments, arguments;
+# at the end, where it is part of a tape, how many helpers it may have.
+TASK_BYTES = 4 * LINE
+HELPERS = TASK_BYTES - 8
+# A team in memory: the gate, whether there is a caller, its task, and for each helper whether it sleeps.
+CALLER, TASK, ASLEEP = LINE, LINE + 8, 2 * LINE
+TEAM_BYTES = ASLEEP + 8 * (MOST_HELPERS + 1)
+
+
+@routine
+def take_part(place: int) -> None:
+    """Run the task at a place until no job is left: from the front, or, at the place after it, from the back."""
+    task, side = place & ~1, place & 1
+    call(load_word(task + LINE), task + LINE + 16, load_word(task + LINE + 8), side)
+
+
+@routine
+def shared(team: int, helpers: int, task: int, give_way: int, patience: int) -> None:
+    """Run a task with so many helpers; return when all are done. The team's caller is the one who calls this.
+
+    The gate is one word: the number of the run above bit 16, how many helpers may come from bit 8 on (0: closed), and
+    how many are there. `give_way` is the address of the system's function for that, called when the wait is long.
+    """
+    store_word(team + TASK, task)
+    store_word(team, (((load_word(team) >> 16) + 1) << 16) | (helpers << 8))
+    take_part(task)
+    mask_word(team, ~0xFF00)
+    waited = 0
+    while load_word(team) & 0xFF != 0:
+        breathe()
+        waited += 1
+        if waited > patience and give_way != 0:
+            call(give_way, 0, 0, 0)
+
+
+@routine
+def together(team: int, helpers: int, task: int, give_way: int, patience: int) -> None:
+    """Run a task with so many helpers, or alone if the team has another caller; return when all are done."""
+    if exchange_word(team + CALLER, 0, 1) == 0:
+        take_part(task)
+        return
+    shared(team, helpers, task, give_way, patience)
+    store_word(team + CALLER, 0)
+
+
+@routine
+def in_a_row(team: int, helpers: int, tasks: int, count: int, give_way: int, patience: int) -> None:
+    """Run tasks that lie one behind the other, each with the helpers that it may have, up to so many."""
+    mine = 0
+    if helpers > 0:
+        mine = exchange_word(team + CALLER, 0, 1)
+    for number in range(count):
+        task = tasks + number * TASK_BYTES
+        store_word(task, 0)
+        wanted = min(helpers, load_word(task + HELPERS))
+        if mine == 1 and wanted > 0:
+            shared(team, wanted, task, give_way, patience)
+        else:
+            take_part(task)
+    if mine == 1:
+        store_word(team + CALLER, 0)
+
+
+@routine
+def help_out(team: int, index: int, patience: int) -> None:
+    """Take part in every run, until there has been no caller for a while."""
+    last, waited = 0, 0
+    while waited < patience or load_word(team + CALLER) == 1:
+        gate = load_word(team)
+        if (gate >> 8) & 0xFF > index and gate >> 16 != last and exchange_word(team, gate, gate + 1) == 1:
+            take_part(load_word(team + TASK) + ((index + 1) & 1))
+            add_word(team, -1)
+            last, waited = gate >> 16, 0
+        else:
+            breathe()
+            waited += 1
+    store_word(team + ASLEEP + 8 * index, 1)
+
+
+class Memory:
+    """Words that compiled code knows by their address, all 0."""
+
+    def __init__(self, size: int) -> None:
+        self._bytes = np.zeros(size + LINE, np.uint8)
+        start = -self._bytes.ctypes.data % LINE
+        self.view = self._bytes[start : start + size].data
+        self.address = int(self._bytes.ctypes.data) + start
+
+
+class Tasks:
+    """Tasks in memory, one behind the other."""
+
+    def __init__(self, count: int) -> None:
+        self._memory = Memory(count * TASK_BYTES)
+        self._helpers = self._memory.view.cast("q")
+        self.address, self.count = self._memory.address, count
+
+    def set(self, number: int, kernel: Kernel, arguments: tuple[int, ...], helpers: int = 0) -> int:
+        """Make task `number` one with these jobs and other arguments, the counter at 0; gives its address."""
+        place = number * TASK_BYTES
+        address = self.address + place
+        kernel.layout.pack_into(self._memory.view, place, 0, kernel.address, kernel.count, address, *arguments)
+        self._helpers[(place + HELPERS) // 8] = helpers
+        return address
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel that was run.
+
+    Attributes:
+        kernel: which.
+        arguments: its jobs, and its other arguments.
+        helpers: how many it may have.
+        kept: what must be there when it runs again.
+    """
+
+    kernel: Kernel
+    arguments: tuple[int, ...]
+    helpers: int
+    kept: object
+
+
+class Caller(threading.local):
+    """What belongs to a thread that runs kernels: the present one, and where all are written down, if they are."""
+
+    def __init__(self) -> None:
+        self.task = Tasks(1)
+        self.tape: list[Launch] | None = None
+        self.spoilt = False
+
+
+def _give_way() -> int:
+    """The address of the function with which a thread gives its processor to another."""
+    if sys.platform == "win32":
+        function = ctypes.windll.kernel32.SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+class Team:
+    """Helper threads, made when they are first needed and again in a forked child."""
+
+    def __init__(self) -> None:
+        self._caller = Caller()
+        self._give_way = _give_way()
+        self._forget()
+        after_fork(self._forget)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._memory = Memory(TEAM_BYTES)
+        self._asleep = self._memory.view[ASLEEP:].cast("q")
+        self._bells: list[queue.SimpleQueue[None]] = []
+
+    def _work(self, index: int, memory: Memory, bell: queue.SimpleQueue[None]) -> None:
+        while True:
+            help_out(memory.address, index, WATCH)
+            bell.get()
+
+    def _wake(self, helpers: int) -> None:
+        """Helpers that sleep, or are not there yet. They come as soon as they can, which may be after the run."""
+        for index in range(min(helpers, len(self._bells))):
+            if self._asleep[index]:
+                self._asleep[index] = 0
+                self._bells[index].put(None)
+        if len(self._bells) < helpers:
+            with self._lock, suppress(RuntimeError):  # no more threads in this system: those that there are do it
+                help_out(self._memory.address, MOST_HELPERS, 0)  # compiled before they all want it
+                while len(self._bells) < helpers:
+                    bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+                    given = (len(self._bells), self._memory, bell)
+                    threading.Thread(target=self._work, args=given, name="melvoc-cpu", daemon=True).start()
+                    self._bells.append(bell)
+
+    def run(self, kernel: Kernel, jobs: int, *arguments: int, vectors: int = 2 * SHARED, kept: object = None) -> None:
+        """Run all jobs of a kernel and return when they are done.
+
+        Args:
+            kernel: takes its jobs' counter, their number, and the arguments.
+            jobs: how many there are.
+            *arguments: the kernel's.
+            vectors: about how many vector operations they are in all; too few are not worth a helper.
+            kept: what an argument is the address of, where nothing else keeps it for ever.
+        """
+        caller = self._caller
+        task = caller.task.set(0, kernel, (jobs, *arguments))
+        most = min(jobs, vectors // SHARED, MOST_HELPERS + 1) - 1
+        if caller.tape is not None:
+            caller.tape.append(Launch(kernel, (jobs, *arguments), most, kept))
+        helpers = min(torch.get_num_threads() - 1, most)
+        if helpers > 0:
+            self._wake(helpers)
+            together(self._memory.address, helpers, task, self._give_way, PATIENCE)
+        else:
+            take_part(task)
+
+    @contextmanager
+    def writing_down(self) -> Iterator[list[Launch]]:
+        """A list of what this thread runs meanwhile.
+
+        Raises:
+            RuntimeError: it did something that a list of kernels does not tell.
+        """
+        caller = self._caller
+        tape: list[Launch] = []
+        caller.tape, caller.spoilt = tape, False
+        try:
+            yield tape
+        finally:
+            caller.tape = None
+        if caller.spoilt:
+            raise RuntimeError("weights were prepared meanwhile")
+
+    def spoil(self) -> None:
+        """What this thread does now is not to be written down."""
+        self._caller.spoilt = True
+
+    def run_again(self, tasks: Tasks) -> None:
+        """Run tasks one after the other: without Python in between, so that helpers stay awake."""
+        helpers = min(torch.get_num_threads() - 1, MOST_HELPERS)
+        if helpers > 0:
+            self._wake(helpers)
+        in_a_row(self._memory.address, helpers, tasks.address, tasks.count, self._give_way, PATIENCE)
+
+
+TEAM = Team()

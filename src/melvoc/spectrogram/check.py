@@ -1,0 +1,194 @@
+"""Whether a mel can be one of a spec's: what can be checked without knowing where it comes from."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+
+import torch
+from torch import Tensor
+
+from melvoc.errors import SpecError
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.transform import constants
+
+_BELOW, _ABOVE = 4.0, 3.0  # nepers that a decoder may fall below the floor, or rise above full scale
+_OUTLIERS, _FURTHER = 1e-5, 2.0  # the share of values that may lie so many nepers further: random tails, no other scale
+_TAIL, _TAIL_NEPERS = 2000, 2.5  # among so many values one more, where others come so near to the limit: a tail as well
+_MEDIAN_ABOVE = 2.0  # nepers above full-scale white noise that no sound's median reaches
+
+
+def batch_mel(mel: Tensor, spec: MelSpec, *, empty: bool = False) -> Tensor:
+    """A mel of any accepted shape as a batch; shape and type are checked, values are not.
+
+    Args:
+        mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]`, floating point.
+        spec: whose `n_mels` it must have.
+        empty: whether T may be 0.
+
+    Returns:
+        `[B, n_mels, T]`.
+
+    Raises:
+        SpecError: no tensor, another shape or type, or no frames.
+    """
+    if not isinstance(mel, Tensor):
+        raise SpecError(f"the mel is a {type(mel).__name__}, but it is a torch.Tensor; torch.as_tensor makes one")
+    if not mel.is_floating_point():
+        raise SpecError(f"the mel is {mel.dtype}, but a log-mel is floating point; pass mel.float()")
+    shape = list(mel.shape)
+    if mel.dim() == 4 and mel.shape[1] == 1:
+        mel = mel[:, 0]
+    elif mel.dim() == 2:
+        mel = mel[None]
+    if mel.dim() != 3:
+        raise SpecError(f"the mel is {shape}, but it is [n_mels, T], [B, n_mels, T] or [B, 1, n_mels, T]; reshape it")
+    if mel.shape[1] != spec.n_mels:
+        hint = "it looks transposed: pass mel.transpose(-1, -2)" if mel.shape[2] == spec.n_mels else "check its spec"
+        raise SpecError(f"the mel is {shape}, {mel.shape[1]} bands, but this spec has n_mels={spec.n_mels}; {hint}")
+    if not (mel.shape[2] or empty):
+        raise SpecError(f"the mel is {shape}, without a frame; give at least one")
+    return mel
+
+
+def rows_of(mel: Tensor, spec: MelSpec, *, empty: bool = False) -> Tensor:
+    """`batch_mel`, of at least one mel.
+
+    Raises:
+        SpecError: as `batch_mel`, or a batch of none.
+    """
+    mel = batch_mel(mel, spec, empty=empty)
+    if not mel.shape[0]:
+        raise SpecError(f"the mel is {list(mel.shape)}, a batch of none; give at least one mel")
+    return mel
+
+
+def check_mel(mel: Tensor, spec: MelSpec, *, known: bool = False) -> Tensor:
+    """Check a mel for what can be checked.
+
+    Without a spec of its own (`known=False`), its range must be possible: nothing more than 4 nepers below the floor or
+    3 above full scale (the largest filter's sum times the window's). A mel without a negative value where the log is
+    ln or log10 is warned about as a probable log1p mel, and refused where its median is impossible as well.
+
+    Args:
+        mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]`.
+        spec: what it should be a mel of.
+        known: the caller named the mel's spec, so that shape and finiteness are all there is to check.
+
+    Returns:
+        `[B, n_mels, T]`.
+
+    Raises:
+        SpecError: it cannot be a mel of this spec; the message says what it looks like.
+    """
+    mel = batch_mel(mel, spec)
+    low, high = _finite_range(mel)
+    if known or not mel.numel():
+        return mel
+    _check_range(mel, low, high, spec, outliers=_OUTLIERS)
+    if low >= 0.0 and spec.log in ("ln", "log10"):
+        median = float(mel.detach().float().median())
+        most = _levels(spec)[2]
+        if median > most:
+            raise SpecError(
+                f"this mel has no negative value and a median of {median:.3g}, but where log={spec.log!r} not even "
+                f"full-scale noise has one above {most:.3g}; it looks like {_looks_like(mel, low, high, spec)}. "
+                "Name its spec (spec=...), or convert it with melvoc.convert_mel"
+            )
+        warnings.warn(
+            f"this mel has no negative value (from {low:.3g} to {high:.3g}), which is rare where log={spec.log!r}: it "
+            "looks like a log1p mel. If it is right, name its spec (spec=...) and nothing is said",
+            stacklevel=4,  # through `Vocoder.mel_to_waveform` and its no_grad
+        )
+    return mel
+
+
+def check_piece(mel: Tensor, spec: MelSpec) -> None:
+    """The checks for a piece of a stream, of any length: finiteness, and a range that is 2 nepers wider on both sides.
+
+    A piece is too little to tell a decoder's random tails from another scale, and an error would end the stream.
+
+    Raises:
+        SpecError: as `check_mel`.
+    """
+    if mel.numel():
+        low, high = _finite_range(mel)
+        _check_range(mel, low, high, spec, outliers=1.0)
+
+
+def _finite_range(mel: Tensor) -> tuple[float, float]:
+    if not mel.numel():
+        return 0.0, 0.0
+    low, high = torch.stack(torch.aminmax(mel.detach())).tolist()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        bad = ~torch.isfinite(mel)
+        first = bad.nonzero()[0].tolist()
+        raise SpecError(
+            f"the mel has {int(bad.sum())} NaN or Inf among its {mel.numel()} values, the first at {first}; a log of 0 "
+            "gives -Inf: take log(max(mel, floor))"
+        )
+    return low, high
+
+
+def _check_range(mel: Tensor, low: float, high: float, spec: MelSpec, *, outliers: float) -> None:
+    """Refuse what lies beyond the levels, but for a share of outliers not much further.
+
+    A random normal mel of mean -4 and deviation 2 has one value in two million beyond BigVGAN's full scale + 3 nepers.
+    """
+    least, most, _ = _levels(spec)
+    if low >= least and high <= most:
+        return
+    least_of_all, most_of_all, _ = _levels(spec, further=_FURTHER)
+    if low >= least_of_all and high <= most_of_all:
+        below, above = mel < least, mel > most
+        allowed = outliers * mel.numel() + _in_a_tail(mel, below, above, spec)
+        if int((below | above).sum()) <= allowed:
+            return
+    beyond = f"goes down to {low:.4g}" if low < least else f"goes up to {high:.4g}"
+    raise SpecError(
+        f"this mel {beyond}, but one with log={spec.log!r}, log_floor={spec.log_floor:g} and power={spec.power:g} "
+        f"stays within {least:.4g} and {most:.4g}; it looks like {_looks_like(mel, low, high, spec)}. Make it with "
+        "melvoc.MelSpectrogram of this spec, or convert it with melvoc.convert_mel"
+    )
+
+
+def _in_a_tail(mel: Tensor, below: Tensor, above: Tensor, spec: MelSpec) -> int:
+    """1 where what is beyond a limit may be the end of a random tail, as the rest comes near to that limit; else 0."""
+    rest = mel[~(below | above)]
+    if mel.numel() < _TAIL or not rest.numel():
+        return 0
+    near_least, near_most, _ = _levels(spec, further=-_TAIL_NEPERS)
+    reaches_down = not below.any() or rest.min() <= near_least
+    reaches_up = not above.any() or rest.max() >= near_most
+    return int(reaches_down and reaches_up)
+
+
+@functools.lru_cache(maxsize=64)
+def _levels(spec: MelSpec, *, further: float = 0.0) -> tuple[float, float, float]:
+    """The least and the largest possible value, tolerance included, and the largest possible median."""
+    below, above = _BELOW + further, _ABOVE + further
+    window, filters = constants(spec, torch.device("cpu"), torch.float32)
+    row = float(filters.double().sum(1).max())
+    full = math.log(row) + spec.power * (math.log(float(window.double().sum())) + above)
+    noise = math.log(row) + spec.power * (0.5 * math.log(float(window.double().square().sum())) + _MEDIAN_ABOVE)
+    if spec.log == "log1p":  # linear near 0, so that nothing is nepers below: 4 of its units are as good
+        return -below, math.log1p(math.exp(full)), math.log1p(math.exp(noise))
+    unit = {"ln": 1.0, "log10": 1.0 / math.log(10.0), "db": 20.0 / spec.power / math.log(10.0)}[spec.log]
+    return unit * (math.log(spec.log_floor) - spec.power * below), unit * full, unit * noise
+
+
+def _looks_like(mel: Tensor, low: float, high: float, spec: MelSpec) -> str:
+    """A guess at what a mel is that cannot be one of the spec's."""
+    if low >= 0.0:
+        values = mel.detach().float()
+        if high > 30.0 or float(values.median()) < 0.05 * high:
+            return "a linear mel (no logarithm was taken), or one of audio that was not scaled to [-1, 1]"
+        return "a log1p mel"
+    if spec.log == "log1p":
+        return "a dB mel" if low < -25.0 else "a mel in ln, log10 or dB (log1p is never negative)"
+    if low < -25.0 and spec.log != "db":
+        return "a dB mel"
+    if high > 0.0 and low > -1.5 * high:
+        return "a normalised mel or one that was scaled (undo that), or one of audio that was not scaled to [-1, 1]"
+    return "a mel of another logarithm, or one with another log_floor"

@@ -1,0 +1,177 @@
+"""From a mel back to spectra, and from one spec's mel to another's.
+
+A mel has fewer bands than the spectrum has bins, so that what comes back is one of many non-negative spectra with
+that mel: the one that a smooth start leads to.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from melvoc.errors import SpecError
+from melvoc.spectrogram.check import check_mel
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.transform import constants
+
+_STEPS = 60  # of the inversion in convert_mel: what more of them gain is far below the error of the estimate itself
+_GROUP = 16  # bands that share one dense matrix product
+_TINY = 1e-30
+_FIXED = ("sample_rate", "hop_length", "center", "pad_mode")
+_SPECTRAL = ("power", "n_fft", "win_length", "n_mels", "f_min", "f_max", "mel_scale", "norm")
+
+
+class FilterBank:
+    """The filter bank as a few small dense matrices, since most of it is zero.
+
+    Args:
+        spec: whose filters.
+        device: where to compute.
+        dtype: in what to compute.
+    """
+
+    def __init__(self, spec: MelSpec, device: torch.device, dtype: torch.dtype) -> None:
+        _, filters = constants(spec, device, dtype)
+        self.shape = (spec.n_mels, spec.n_bins)
+        columns = filters.sum(0)
+        self.row_sums = filters.sum(1)
+        shares = filters / torch.where(columns > 0, columns, 1.0)
+        used = constants(spec, torch.device("cpu"), torch.float32)[1] > 0
+        self._groups: list[tuple[slice, slice, Tensor, Tensor]] = []
+        for first in range(0, spec.n_mels, _GROUP):
+            bands = slice(first, first + _GROUP)
+            inside = used[bands].any(0).nonzero()
+            bins = slice(int(inside[0]), int(inside[-1]) + 1)
+            self._groups.append((bands, bins, filters[bands, bins].T.contiguous(), shares[bands, bins].contiguous()))
+
+    def apply(self, spectra: Tensor) -> Tensor:
+        """The mels of spectra: `[N, n_bins]` to `[N, n_mels]`."""
+        return torch.cat([spectra[:, bins] @ filters for _, bins, filters, _ in self._groups], 1)
+
+    def spread(self, bands: Tensor) -> Tensor:
+        """Each bin's mean of its bands, weighted by the filters; 0 outside all: `[N, n_mels]` to `[N, n_bins]`."""
+        spectra = bands.new_zeros(bands.shape[0], self.shape[1])
+        for rows, bins, _, shares in self._groups:
+            spectra[:, bins].addmm_(bands[:, rows], shares)
+        return spectra
+
+    def correct(self, spectra: Tensor, mel: Tensor) -> Tensor:
+        """What to multiply non-negative spectra with, so that their mel comes nearer to the one given.
+
+        A Richardson-Lucy step (1972, 1974): the non-negative fit whose error counts relative to each band's own level,
+        which is what a log-mel needs. Where no bin is in two bands the mel is met at once.
+        """
+        return self.spread(mel / self.apply(spectra).clamp(min=_TINY))
+
+    def invert(self, mel: Tensor, *, steps: int) -> Tensor:
+        """Non-negative spectra with a given mel, in a fixed number of steps.
+
+        Args:
+            mel: `[N, n_mels]`, non-negative, in the mel's own unit (no logarithm), at most about 1e12.
+            steps: how often the fit is corrected.
+
+        Returns:
+            `[N, n_bins]`, non-negative and finite; 0 outside all bands.
+        """
+        spectra = self.spread(mel / self.row_sums)
+        for _ in range(steps):
+            spectra *= self.correct(spectra, mel)
+        return spectra
+
+
+@lru_cache(maxsize=16)
+def filter_bank(spec: MelSpec, device: torch.device, dtype: torch.dtype) -> FilterBank:
+    """The filter bank of a spec, made once."""
+    with torch.inference_mode(False):
+        return FilterBank(spec, device, dtype)
+
+
+def to_nepers(mel: Tensor, spec: MelSpec) -> Tensor:
+    """The natural logarithm of a mel's own unit, from the spec's logarithm; finite wherever the mel is."""
+    if spec.log == "log1p":  # ln(e^x - 1), without overflow; what is not positive is silence
+        positive = mel.clamp(min=torch.finfo(mel.dtype).tiny)
+        return positive + (-torch.expm1(-positive)).log()
+    return mel * _neper(spec)
+
+
+def from_nepers(nepers: Tensor, spec: MelSpec) -> Tensor:
+    """The spec's logarithm, floor included, of a mel in nepers."""
+    if spec.log == "log1p":
+        return torch.nn.functional.softplus(nepers)
+    return nepers.clamp(min=math.log(spec.log_floor)) / _neper(spec)
+
+
+def _neper(spec: MelSpec) -> float:
+    """What one unit of the spec's logarithm (ln, log10 or dB) is in nepers of the mel's own unit."""
+    return {"ln": 1.0, "log10": math.log(10.0), "db": math.log(10.0) * spec.power / 20.0}[spec.log]
+
+
+def convert_mel(mel: Tensor, *, source: MelSpec, target: MelSpec) -> Tensor:
+    """A mel of one spec as a mel of another.
+
+    Where only `log`, `log_floor` or `magnitude_eps` differ, the result is exact to float rounding, but for cells that
+    are at the source's floor and above the target's, and for the eps itself, which is left as it is. Where `power`,
+    `n_fft`, `win_length` or the filter bank differ, it goes by way of a non-negative magnitude with the source's mel:
+    an estimate, whose error docs/melspec.md gives. What the source does not hold (above its `f_max`, say) is silence.
+
+    Args:
+        mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]` in the source's spec.
+        source: what the mel is.
+        target: what it shall be.
+
+    Returns:
+        `[B, target.n_mels, T]`.
+
+    Raises:
+        SpecError: hop_length, sample_rate, center or pad_mode differ, or the mel does not fit the source.
+    """
+    for name, spec in (("source", source), ("target", target)):
+        if not isinstance(spec, MelSpec):
+            raise SpecError(f"{name}={spec!r} is a {type(spec).__name__}; pass a MelSpec (MelSpec.preset has some)")
+    mel = check_mel(mel, source, known=True)
+    different = source.diff(target)
+    if fixed := [name for name in _FIXED if name in different]:
+        values = "; ".join(f"{name}: {different[name][0]!r} and {different[name][1]!r}" for name in fixed)
+        raise SpecError(
+            f"these mels have their frames in different places ({values}), which no arithmetic on frames mends; "
+            "make the mel again from the audio with melvoc.MelSpectrogram(target)"
+        )
+    if not different:
+        return mel
+    work = mel if mel.dtype in (torch.float32, torch.float64) else mel.float()
+    nepers = to_nepers(work, source)
+    if any(name in different for name in _SPECTRAL):
+        nepers = _by_magnitude(nepers, source, target)
+    return from_nepers(nepers, target).to(mel.dtype)
+
+
+def _by_magnitude(nepers: Tensor, source: MelSpec, target: MelSpec) -> Tensor:
+    """`[B, source.n_mels, T]` to `[B, target.n_mels, T]`, in nepers, by way of the magnitudes of both."""
+    batch, _, frames = nepers.shape
+    rows = nepers.transpose(1, 2).reshape(batch * frames, source.n_mels)
+    peak = rows.amax(1, keepdim=True) if rows.numel() else rows[:, :1]  # scaled to 1, so that no power overflows
+    mel = (rows - peak).exp()
+    if source.log != "log1p":  # at the floor there is nothing to be known, least of all that there was sound
+        mel = torch.where(rows > math.log(source.log_floor) + 1e-3, mel, 0.0)
+    spectra = filter_bank(source, mel.device, mel.dtype).invert(mel, steps=_STEPS)
+    powers = _resample_bins(spectra.pow(2.0 / source.power), source, target)
+    result = filter_bank(target, mel.device, mel.dtype).apply(powers.pow(target.power / 2.0))
+    nepers = result.clamp(min=torch.finfo(mel.dtype).tiny).log() + peak * (target.power / source.power)
+    return nepers.reshape(batch, frames, target.n_mels).transpose(1, 2)
+
+
+def _resample_bins(powers: Tensor, source: MelSpec, target: MelSpec) -> Tensor:
+    """Power spectra on another FFT's frequencies and under another window.
+
+    Linear between bins. Under a window w noise has the power `sum w^2` in each bin, and so have tones on average over
+    the bins of a band.
+    """
+    if (source.n_fft, source.win_length) == (target.n_fft, target.win_length):
+        return powers
+    places = torch.arange(target.n_bins, dtype=powers.dtype, device=powers.device) * (source.n_fft / target.n_fft)
+    below = places.floor().clamp(max=source.n_bins - 1).long()
+    above = (below + 1).clamp(max=source.n_bins - 1)
+    return torch.lerp(powers[:, below], powers[:, above], places - below) * (target.win_length / source.win_length)

@@ -1,0 +1,105 @@
+"""Mels on disk: safetensors with their spec, and bare NumPy arrays."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from melvoc.errors import MelvocError
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage.atomic import replacing
+
+VERSION = 1
+KEY = "mel"
+HEADER_KEY = "melvoc_mel"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelFile:
+    """A mel with what is known of it.
+
+    Attributes:
+        mel: `[B, n_mels, T]` or `[n_mels, T]`.
+        spec: None for a bare array.
+        samples: of the audio that it was made of, at the spec's rate; None where not known.
+    """
+
+    mel: Tensor
+    spec: MelSpec | None = None
+    samples: int | None = None
+
+
+def write_mel(path: str | os.PathLike[str], mel: Tensor, spec: MelSpec, *, samples: int | None = None) -> None:
+    """Write a mel: `.safetensors` with its spec, or `.npy` without. The file is whole or not there.
+
+    Raises:
+        MelvocError: another ending, or a file that cannot be written.
+    """
+    import numpy
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    target = Path(path)
+    if target.suffix not in (".safetensors", ".npy"):
+        raise MelvocError(f"{target}: a mel is written as .safetensors (with its spec) or .npy, not {target.suffix!r}")
+    mel = mel.detach().cpu().contiguous()
+    try:
+        with replacing(target) as temporary:
+            if target.suffix == ".npy":
+                known = mel.dtype in (torch.float16, torch.float32, torch.float64)  # NumPy has no bfloat16
+                numpy.save(temporary, (mel if known else mel.float()).numpy())
+            else:
+                header = {"version": VERSION, "spec": spec.to_dict(), "samples": samples}
+                save_file({KEY: mel}, temporary, metadata={HEADER_KEY: json.dumps(header)})
+    except (SafetensorError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise MelvocError(f"{target}: cannot be written ({reason}); is the folder there, with room?") from error
+
+
+def read_mel(path: str | os.PathLike[str]) -> MelFile:
+    """Read a mel that `write_mel` wrote, or any `.npy` array of floats.
+
+    Raises:
+        MelvocError: no such file, a damaged one, or none with a mel in it.
+    """
+    import numpy
+    from safetensors import SafetensorError, safe_open
+
+    source = Path(path)
+    if not source.is_file():
+        raise MelvocError(f"{source}: no such file; give the path of a saved mel")
+    try:
+        if source.suffix == ".npy":
+            array = numpy.load(source, allow_pickle=False)
+            if not numpy.issubdtype(array.dtype, numpy.floating):
+                raise ValueError(f"its values are {array.dtype}, but a log-mel is floating point")
+            return MelFile(mel=torch.from_numpy(numpy.ascontiguousarray(array, dtype="float32")))
+        with safe_open(source, framework="pt", device="cpu") as file:
+            header = (file.metadata() or {}).get(HEADER_KEY)
+            if header is None or KEY not in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                raise MelvocError(f"{source}: safetensors, but no mel that melvoc wrote; make it with `melvoc mel`")
+            spec, samples = _parse(json.loads(header))
+            return MelFile(mel=file.get_tensor(KEY), spec=spec, samples=samples)
+    except (SafetensorError, OSError, ValueError, EOFError) as error:
+        raise MelvocError(f"{source}: no readable mel ({error}); make it with `melvoc mel`") from error
+
+
+def _parse(header: object) -> tuple[MelSpec, int | None]:
+    """The spec and the count of samples that a header holds.
+
+    Raises:
+        ValueError: a header of another version, or with nonsense in it.
+    """
+    if not isinstance(header, dict):
+        raise ValueError(f"its header is a {type(header).__name__}, but it is a dict")
+    if (version := header.get("version")) != VERSION:
+        raise ValueError(f"it has version {version!r}, but this melvoc reads version {VERSION}; a newer melvoc may do")
+    samples = header.get("samples")
+    if samples is not None and (type(samples) is not int or samples < 0):
+        raise ValueError(f"its header has samples={samples!r}, but that is a whole number from 0")
+    return MelSpec.from_dict(header.get("spec", {})), samples

@@ -1,0 +1,269 @@
+"""From a waveform to its log-mel spectrogram: the only mel code, for inference, training and evaluation."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from melvoc.errors import SpecError
+from melvoc.spectrogram.spec import MelSpec
+
+_BLOCK_SAMPLES = 1 << 21  # frames are cut in blocks of about so many samples, so that long audio stays in bounds
+
+
+def mel_filters(spec: MelSpec) -> Tensor:
+    """The filter bank of a spec.
+
+    Triangles over the FFT's frequencies with the corners of `band_edges(spec)`, computed in float64. With
+    `norm="slaney"` each is divided by half its width, so that its area over Hz is 1 (librosa and torchaudio agree).
+
+    Returns:
+        `[n_mels, n_fft // 2 + 1]` float32 on the CPU, non-negative; the caller's own copy.
+    """
+    return constants(spec, torch.device("cpu"), torch.float32)[1].clone()
+
+
+class MelSpectrogram(nn.Module):
+    """The log-mel spectrogram of a spec, on the device and in the type of what comes in. It has no parameters.
+
+    Differentiable; gradients are finite everywhere: 0 where the magnitude is 0, and where a band is below the floor.
+
+    Shape: waveform `[N]`, `[B, N]` or `[B, 1, N]`, float32 or float64, in [-1, 1]; returns
+    `[B, n_mels, spec.frames(N)]` in the spec's logarithm.
+
+    >>> spec = MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
+    >>> tuple(MelSpectrogram(spec)(torch.zeros(16000)).shape)
+    (1, 40, 125)
+    """
+
+    def __init__(self, spec: MelSpec) -> None:
+        super().__init__()
+        if not isinstance(spec, MelSpec):
+            raise SpecError(f"spec={spec!r} is a {type(spec).__name__}, but MelSpectrogram needs a melvoc.MelSpec")
+        self.spec = spec
+        self._warned = False
+
+    def extra_repr(self) -> str:
+        """The spec, in the module's repr."""
+        return repr(self.spec)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """The mel of a whole signal.
+
+        Args:
+            waveform: `[N]`, `[B, N]` or `[B, 1, N]` in [-1, 1]; values outside are computed too, with one warning.
+
+        Returns:
+            `[B, n_mels, spec.frames(N)]`.
+
+        Raises:
+            SpecError: another shape or type, NaN or Inf, or a signal shorter than the padding.
+        """
+        wave = self._checked(waveform, stacklevel=5)  # two of torch's frames lie between the caller and this one
+        _check_length(wave.shape[-1], self.spec)
+        return _frames_to_mel(_pad(wave, self.spec), self.spec)
+
+    def stream(self) -> MelStream:
+        """A stream that takes the waveform in pieces, and gives the frames that one call over the whole would."""
+        return MelStream(self)
+
+    def _checked(self, waveform: Tensor, *, stacklevel: int) -> Tensor:
+        """`[B, N]`, finite; warns once of values beyond [-1, 1]."""
+        wave = _batch_wave(waveform)
+        if wave.numel() == 0:
+            return wave
+        low, high = torch.stack(torch.aminmax(wave.detach())).tolist()
+        if not (math.isfinite(low) and math.isfinite(high)):
+            bad = int((~torch.isfinite(wave)).sum())
+            raise SpecError(
+                f"the waveform has {bad} NaN or Inf among its {wave.numel()} samples; torch.nan_to_num removes them, "
+                "but look for where they come from"
+            )
+        if (low < -1.0 or high > 1.0) and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"this waveform reaches from {low:.4g} to {high:.4g}, but samples are in [-1, 1]; divide it by its "
+                "peak (integer PCM by its full scale). Said once for this MelSpectrogram",
+                stacklevel=stacklevel,
+            )
+        return wave
+
+
+class MelStream:
+    """A mel from a waveform that comes in pieces; `MelSpectrogram.stream` makes it.
+
+    The frames, joined, are those of one call over the whole signal, to float rounding, however the signal is cut: it is
+    padded at its true start and end only. It holds fewer than `2 * n_fft` samples of each row.
+    """
+
+    def __init__(self, mel: MelSpectrogram) -> None:
+        self._mel = mel
+        self._waiting: Tensor | None = None  # [B, n] of the padded signal, from the next frame's first sample
+        self._recent: Tensor | None = None  # [B, n] last samples of the signal, which the end's padding mirrors
+        self._samples = 0
+        self._flushed = False
+
+    def push(self, waveform: Tensor) -> Tensor:
+        """The next samples.
+
+        Args:
+            waveform: `[n]`, `[B, n]` or `[B, 1, n]`; n may be 0. B, type and device are the first piece's.
+
+        Returns:
+            `[B, n_mels, m]`, the frames that are complete; m may be 0.
+
+        Raises:
+            SpecError: a piece that does not fit, or a stream that was flushed. After the former the stream goes on.
+        """
+        self._check_open()
+        wave, spec = self._mel._checked(waveform, stacklevel=3), self._mel.spec
+        if self._recent is None:
+            self._recent = wave[:, :0]
+        if (wave.shape[0], wave.dtype, wave.device) != (self._recent.shape[0], self._recent.dtype, self._recent.device):
+            raise SpecError(
+                f"this piece is {wave.shape[0]} rows of {wave.dtype} on {wave.device}, but the stream began with "
+                f"{self._recent.shape[0]} of {self._recent.dtype} on {self._recent.device}; go on as it began"
+            )
+        self._samples += wave.shape[-1]
+        known = torch.cat([self._recent, wave], -1)
+        self._recent = known[:, -(spec.pad + 1) :].clone()
+        if self._waiting is not None:
+            return self._frames(torch.cat([self._waiting, wave], -1))
+        if self._samples <= spec.pad:  # the start cannot be mirrored yet; `known` is all there is
+            return self._none()
+        return self._frames(_pad(known, spec, end=False))
+
+    def flush(self) -> Tensor:
+        """End the signal.
+
+        Returns:
+            `[B, n_mels, m]`, the frames that reach into the padding at the end.
+
+        Raises:
+            SpecError: the signal was shorter than the padding, or the stream was flushed before.
+        """
+        self._check_open()
+        spec = self._mel.spec
+        _check_length(self._samples, spec)
+        self._flushed = True
+        recent, waiting = self._recent, self._waiting
+        self._recent = self._waiting = None
+        assert recent is not None  # a signal of at least one sample was pushed
+        if waiting is None:  # shorter than the padding, which then is zeros
+            return _frames_to_mel(_pad(recent, spec), spec)
+        end = _pad(recent, spec, start=False)[:, recent.shape[-1] :]
+        return _frames_to_mel(torch.cat([waiting, end], -1), spec)
+
+    def _frames(self, padded: Tensor) -> Tensor:
+        """The complete frames; what the next one needs stays."""
+        spec = self._mel.spec
+        count = max(0, 1 + (padded.shape[-1] - spec.n_fft) // spec.hop_length)
+        self._waiting = padded[:, count * spec.hop_length :].clone()
+        return _frames_to_mel(padded, spec)
+
+    def _none(self) -> Tensor:
+        assert self._recent is not None  # set by the first push
+        return self._recent.new_zeros(self._recent.shape[0], self._mel.spec.n_mels, 0)
+
+    def _check_open(self) -> None:
+        if self._flushed:
+            raise SpecError("this mel stream was flushed and takes no more samples; open a new one with stream()")
+
+
+def _batch_wave(waveform: Tensor) -> Tensor:
+    if not isinstance(waveform, Tensor):
+        raise SpecError(f"the waveform is a {type(waveform).__name__}, but it is a torch.Tensor; try torch.as_tensor")
+    if waveform.dtype not in (torch.float32, torch.float64):
+        way_out = ".float()" if waveform.is_floating_point() else ".float() divided by the integers' full scale"
+        raise SpecError(f"the waveform is {waveform.dtype}, but it is float32 or float64 in [-1, 1]; pass {way_out}")
+    if waveform.dim() == 3 and waveform.shape[1] == 1:
+        return waveform[:, 0]
+    if waveform.dim() not in (1, 2):
+        raise SpecError(
+            f"the waveform is {list(waveform.shape)}, but it is [N], [B, N] or [B, 1, N]; several channels go into the "
+            "batch (melvoc.audio.fold_channels)"
+        )
+    return waveform if waveform.dim() == 2 else waveform[None]
+
+
+def _check_length(samples: int, spec: MelSpec) -> None:
+    least = max(spec.pad + 1 if spec.pad_mode == "reflect" else 1, spec.n_fft - 2 * spec.pad)
+    if samples < least:
+        raise SpecError(
+            f"the waveform has {samples} samples, but this spec needs at least {least} (n_fft={spec.n_fft}, "
+            f"hop_length={spec.hop_length}, {spec.pad} samples of {spec.pad_mode} padding on each side); append zeros"
+        )
+
+
+def _pad(wave: Tensor, spec: MelSpec, *, start: bool = True, end: bool = True) -> Tensor:
+    """`[B, N]` with the spec's padding at its start, its end, or both."""
+    return F.pad(wave[:, None], (spec.pad * start, spec.pad * end), mode=spec.pad_mode)[:, 0]
+
+
+def _frames_to_mel(padded: Tensor, spec: MelSpec) -> Tensor:
+    """`[B, n]`, padded, to `[B, n_mels, 1 + (n - n_fft) // hop_length]`, which may be no frame at all."""
+    count = 1 + (padded.shape[-1] - spec.n_fft) // spec.hop_length
+    if count < 1 or not padded.shape[0]:  # torch's FFT fails on an empty batch
+        return padded.new_zeros(padded.shape[0], spec.n_mels, max(0, count))
+    _, filters = constants(spec, padded.device, padded.dtype)
+    size = max(1, _BLOCK_SAMPLES // (spec.n_fft * max(1, padded.shape[0])))
+    blocks = []
+    with torch.autocast(padded.device.type, enabled=False):  # a mel in half precision would be another mel
+        for begin in range(0, count, size):
+            last = min(begin + size, count) - 1
+            part = padded[:, begin * spec.hop_length : last * spec.hop_length + spec.n_fft]
+            blocks.append(to_log(magnitudes(part, spec) @ filters.T, spec))
+    return torch.cat(blocks, 1).transpose(1, 2)
+
+
+def magnitudes(padded: Tensor, spec: MelSpec) -> Tensor:
+    """What the filters see, `sqrt(re^2 + im^2 + magnitude_eps)^power`: padded `[B, n]` to `[B, T, n_fft // 2 + 1]`."""
+    window, _ = constants(spec, padded.device, padded.dtype)
+    spectrum: Tensor = torch.fft.rfft(padded.unfold(-1, spec.n_fft, spec.hop_length) * window)
+    if spec.power == 1.0 and not spec.magnitude_eps:
+        if spectrum.requires_grad:  # the gradient of abs is NaN at denormals, as in a tail that fades out
+            spectrum = spectrum.masked_fill(spectrum.detach().abs() < torch.finfo(padded.dtype).tiny, 0.0)
+        return spectrum.abs()  # whose gradient is 0 at 0, where that of sqrt is not finite
+    powers = torch.view_as_real(spectrum).square().sum(-1) + spec.magnitude_eps
+    return powers if spec.power == 2.0 else powers.sqrt()
+
+
+def to_log(mel: Tensor, spec: MelSpec) -> Tensor:
+    """A mel of any shape, in its own unit, to the spec's logarithm."""
+    if spec.log == "log1p":
+        return mel.log1p()
+    mel = mel.clamp(min=spec.log_floor)
+    if spec.log == "ln":
+        return mel.log()
+    return mel.log10() if spec.log == "log10" else mel.log10() * (20.0 / spec.power)
+
+
+@lru_cache(maxsize=64)
+def constants(spec: MelSpec, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Window `[n_fft]` and filter bank `[n_mels, n_fft // 2 + 1]`, shared by all callers: never write to them.
+
+    Rounded to float32 whatever the dtype, so that a spec means the same numbers everywhere.
+    """
+    with torch.inference_mode(False):  # or the first caller's mode would stick to them
+        return tuple(x.float().to(device, dtype) for x in (_window(spec), _filters(spec)))  # type: ignore[return-value]
+
+
+def _window(spec: MelSpec) -> Tensor:
+    """A periodic Hann window of `win_length`, centred in `n_fft`."""
+    phase = torch.arange(spec.win_length, dtype=torch.float64, device="cpu") * (2 * math.pi / spec.win_length)
+    left = (spec.n_fft - spec.win_length) // 2
+    return F.pad(0.5 - 0.5 * phase.cos(), (left, spec.n_fft - spec.win_length - left))
+
+
+def _filters(spec: MelSpec) -> Tensor:
+    edges = torch.tensor(spec.band_edges(), dtype=torch.float64, device="cpu")[:, None]
+    bins = torch.arange(spec.n_bins, dtype=torch.float64, device="cpu") * (spec.sample_rate / spec.n_fft)
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    triangles = torch.minimum(rising, falling).clamp(min=0.0)
+    return triangles * (2.0 / (edges[2:] - edges[:-2])) if spec.norm == "slaney" else triangles

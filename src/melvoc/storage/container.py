@@ -1,0 +1,273 @@
+"""The melvoc file: a vocoder's weights and everything that says what they are, as safetensors.
+
+The header is one metadata key, `melvoc`, whose value is JSON: format version, architecture and its configuration, the
+mel's specification, name, licence and provenance. Weights are folded and named as the architecture's state dict. The
+same content also goes to bytes, and to a flat dict of plain tensors for embedding in another file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from melvoc.errors import CheckpointError, SpecError
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage.atomic import replacing
+
+FORMAT_VERSION = 1
+HEADER_KEY = "melvoc"
+PACKED_HEADER = "melvoc.header"
+PACKED_WEIGHTS = "melvoc.weights."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A vocoder on its way to or from a file: plain data, no module.
+
+    Attributes:
+        architecture: "bigvgan", "hifigan", "vocos" or "griffinlim".
+        config: the architecture's configuration as JSON values.
+        spec: the mel that the vocoder understands.
+        tensors: the folded weights by name.
+        name: what the vocoder is called in messages.
+        licence: of the weights, where known.
+        provenance: where they come from: names and values, both text.
+        source: what error messages call this checkpoint (a path, say); not part of the file.
+    """
+
+    architecture: str
+    config: dict[str, Any]
+    spec: MelSpec
+    tensors: dict[str, Tensor] = field(repr=False)
+    name: str
+    licence: str | None = None
+    provenance: dict[str, str] = field(default_factory=dict)
+    source: str = field(default="this checkpoint", compare=False)
+
+    def header(self) -> str:
+        """All but the weights, as JSON."""
+        return json.dumps(
+            {
+                "format": FORMAT_VERSION,
+                "architecture": self.architecture,
+                "config": self.config,
+                "spec": self.spec.to_dict(),
+                "name": self.name,
+                "licence": self.licence,
+                "provenance": self.provenance,
+            }
+        )
+
+
+def parse_header(text: str, tensors: Mapping[str, Tensor], source: str) -> Checkpoint:
+    """A checkpoint of a header and its weights.
+
+    Raises:
+        CheckpointError: the header is of another version, or damaged.
+    """
+    try:
+        values = json.loads(text)
+        version = values["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{source}: the melvoc header is damaged ({error!r}); save or convert the model again"
+        ) from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{source}: melvoc format {version!r}, but this melvoc reads format {FORMAT_VERSION}; update melvoc, or "
+            "save the model again with this version"
+        )
+    try:
+        return Checkpoint(
+            architecture=str(values["architecture"]),
+            config=dict(values["config"]),
+            spec=MelSpec.from_dict(values["spec"]),
+            tensors=dict(tensors),
+            name=str(values["name"]),
+            licence=values["licence"],
+            provenance={str(key): str(value) for key, value in values["provenance"].items()},
+            source=source,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
+        raise CheckpointError(
+            f"{source}: the melvoc header is damaged ({error}); save or convert the model again"
+        ) from error
+
+
+def read(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a melvoc file; the weights stay on disk and are mapped into memory.
+
+    Raises:
+        CheckpointError: no such file, no safetensors file, one that is cut, or not melvoc's.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    source = os.fspath(path)
+    _check_file(source)
+    try:
+        with safe_open(source, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            text = _header_of(metadata, source)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise CheckpointError(f"{source}: damaged or cut ({error}); download, copy or save it again") from error
+    return parse_header(text, tensors, source)
+
+
+def read_header(path: str | os.PathLike[str]) -> tuple[Checkpoint, int]:
+    """The header of a melvoc file without its weights, and how many parameters it has.
+
+    Raises:
+        CheckpointError: as `read`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    source = os.fspath(path)
+    _check_file(source)
+    try:
+        with safe_open(source, framework="pt", device="cpu") as file:
+            text = _header_of(file.metadata() or {}, source)
+            shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise CheckpointError(f"{source}: damaged or cut ({error}); download, copy or save it again") from error
+    count = sum(torch.Size(shape).numel() for shape in shapes)
+    return parse_header(text, {}, source), count
+
+
+def is_melvoc_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a safetensors file has melvoc's header; a damaged file is an error.
+
+    Raises:
+        CheckpointError: no such file, no safetensors, or one that is cut.
+    """
+    return HEADER_KEY in _metadata(os.fspath(path))
+
+
+def write(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
+    """Write a melvoc file: to a temporary name in the same folder, then moved, so that it is whole or not there.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    target = Path(path)
+    try:
+        with replacing(target) as temporary:
+            save_file(_savable(checkpoint.tensors), temporary, metadata={HEADER_KEY: checkpoint.header()})
+    except Exception as error:
+        raise CheckpointError(
+            f"{target}: cannot be written ({error}); is there room, and may you write there?"
+        ) from error
+
+
+def to_bytes(checkpoint: Checkpoint) -> bytes:
+    """The content of a melvoc file."""
+    from safetensors.torch import save
+
+    return save(_savable(checkpoint.tensors), metadata={HEADER_KEY: checkpoint.header()})
+
+
+def from_bytes(data: bytes, *, source: str = "these bytes") -> Checkpoint:
+    """From the content of a melvoc file.
+
+    Raises:
+        CheckpointError: as `read`.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+    except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{source}: no safetensors, damaged or cut ({error}); make them with to_bytes") from error
+    return parse_header(_header_of(metadata, source), tensors, source)
+
+
+def pack(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """A flat dict of plain tensors, the header among them as UTF-8 bytes."""
+    header = torch.frombuffer(bytearray(checkpoint.header().encode()), dtype=torch.uint8).clone()
+    return {PACKED_HEADER: header} | {
+        PACKED_WEIGHTS + key: tensor for key, tensor in _savable(checkpoint.tensors).items()
+    }
+
+
+def unpack(state: Mapping[str, Tensor], *, source: str = "this state") -> Checkpoint:
+    """From `pack`'s dict.
+
+    Raises:
+        CheckpointError: it has no header, a damaged one, or entries that `pack` does not make.
+    """
+    if not isinstance(state, Mapping) or PACKED_HEADER not in state:
+        raise CheckpointError(f"{source}: no {PACKED_HEADER!r} in it; unpack takes what melvoc.pack gave, as a dict")
+    tensors = {}
+    for key, tensor in state.items():
+        if key == PACKED_HEADER:
+            continue
+        if not str(key).startswith(PACKED_WEIGHTS) or not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{source}: {key!r} is nothing that melvoc.pack makes; pass its dict alone")
+        tensors[key.removeprefix(PACKED_WEIGHTS)] = tensor
+    try:
+        text = bytes(state[PACKED_HEADER].cpu().to(torch.uint8).tolist()).decode()
+    except (AttributeError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{source}: {PACKED_HEADER!r} is damaged ({error}); pack the vocoder again") from error
+    return parse_header(text, tensors, source)
+
+
+def check_finite(checkpoint: Checkpoint) -> None:
+    """Refuse NaN and Inf. A sum shows them at a fraction of the cost of looking at each weight.
+
+    Raises:
+        CheckpointError: the tensor that has them.
+    """
+    for key, tensor in checkpoint.tensors.items():
+        suspicious = tensor.is_floating_point() and not bool(torch.isfinite(tensor.sum()))
+        if suspicious and not bool(torch.isfinite(tensor).all()):  # a sum can also overflow
+            raise CheckpointError(
+                f"{checkpoint.source}: {key!r} has NaN or Inf in it; training went wrong, or the file is damaged"
+            )
+
+
+def renamed(checkpoint: Checkpoint, name: str) -> Checkpoint:
+    """The same under another name."""
+    return dataclasses.replace(checkpoint, name=name)
+
+
+def _check_file(source: str) -> None:
+    if not Path(source).is_file():
+        raise CheckpointError(f"{source}: no such file; give the path of a melvoc .safetensors file")
+
+
+def _metadata(source: str) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    _check_file(source)
+    try:
+        with safe_open(source, framework="pt", device="cpu") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise CheckpointError(f"{source}: damaged or cut ({error}); download, copy or save it again") from error
+
+
+def _header_of(metadata: Mapping[str, str], source: str) -> str:
+    if HEADER_KEY not in metadata:
+        raise CheckpointError(
+            f"{source}: safetensors, but not melvoc's (no {HEADER_KEY!r} in its metadata); published weights become a "
+            "melvoc file with `melvoc convert`"
+        )
+    return metadata[HEADER_KEY]
+
+
+def _savable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, contiguous, without gradients."""
+    return {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}

@@ -1,0 +1,43 @@
+"""What a training leaves: a melvoc file, and the discriminators where they are wanted."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from melvoc.architectures.hifigan import HiFiGANConfig
+from melvoc.errors import MelvocError
+from melvoc.neural import NeuralVocoder
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage.atomic import replacing
+from melvoc.storage.vocoder_file import save
+from melvoc.train.state import TrainState
+
+
+def vocoder_of(state: TrainState, generator: HiFiGANConfig, spec: MelSpec, *, name: str) -> NeuralVocoder:
+    """The running mean of the generator as a vocoder of its own."""
+    provenance = {"trained with": "melvoc train", "steps": str(state.step)}
+    return NeuralVocoder(state.average.network(generator), name=name, spec=spec, provenance=provenance)
+
+
+def write_generator(vocoder: NeuralVocoder, path: str | os.PathLike[str]) -> None:
+    """A melvoc file, whole or not there.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    save(vocoder, path)
+
+
+def write_discriminators(state: TrainState, path: str | os.PathLike[str]) -> None:
+    """`{"mpd": ..., "msd": ...}` as in a published `do_*` file.
+
+    Raises:
+        MelvocError: it cannot be written.
+    """
+    try:
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            torch.save(state.discriminators.published_state(), file)
+    except (OSError, RuntimeError) as error:
+        raise MelvocError(f"{os.fspath(path)}: cannot be written ({error}); make room") from error

@@ -1,0 +1,51 @@
+"""Memory of large signals: used again, and never while something still looks at it."""
+
+from __future__ import annotations
+
+import gc
+
+import torch
+
+from melvoc.nn.engines.cpu.memory import LARGE, MOST_FREE, Pool
+
+ROWS = LARGE // 8 + 1
+
+
+def test_memory_is_used_again_when_nothing_has_it() -> None:
+    pool = Pool()
+    first = pool.empty(1, 1, ROWS, 8)
+    assert first.shape == (1, 1, ROWS, 8)
+    assert first.is_contiguous()
+    address = first.data_ptr()
+    assert pool.empty(1, 1, ROWS, 8).data_ptr() != address
+    del first
+    gc.collect()
+    addresses = {tensor.data_ptr() for tensor in [pool.empty(1, 1, ROWS, 8) for _ in range(2)]}
+    assert address in addresses
+
+
+def test_a_view_keeps_the_memory() -> None:
+    pool = Pool()
+    tensor = pool.empty(1, 1, ROWS, 8).fill_(1.0)
+    view = tensor[:, :, 5:9]
+    del tensor
+    gc.collect()
+    others = [pool.empty(1, 1, ROWS, 8).fill_(2.0) for _ in range(3)]
+    assert len({other.data_ptr() for other in others}) == 3
+    assert torch.equal(view, torch.ones(1, 1, 4, 8))
+
+
+def test_sizes_that_are_near_share_memory_and_little_is_left_lying() -> None:
+    pool = Pool()
+    address = pool.empty(1, 1, ROWS, 8).data_ptr()
+    assert pool.empty(1, 1, ROWS + 10, 8).data_ptr() == address
+    many = [pool.empty(1, 1, ROWS, 8) for _ in range(3 * MOST_FREE)]
+    del many
+    gc.collect()
+    assert [len(free) for free in pool._free.values()] == [MOST_FREE]
+
+
+def test_small_signals_are_torchs() -> None:
+    pool = Pool()
+    assert pool.empty(2, 1, 3, 8).shape == (2, 1, 3, 8)
+    assert not pool._free

@@ -1,0 +1,178 @@
+"""Steps of a stream as one call: the same numbers as the steps themselves, whatever else runs in between."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from cpu_kernels import mark
+from networks import randomised
+from torch import Tensor
+
+from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
+from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
+from melvoc.nn.engines.cpu import tape, threads
+from melvoc.nn.engines.cpu.engine import CpuEngine
+from melvoc.nn.engines.cpu.memory import POOL, Workspace
+from melvoc.nn.engines.cpu.tape import MOST_FRAMES, Outgrown
+from melvoc.nn.engines.cpu.threads import Tasks, Team
+from melvoc.nn.graph import Machine, join
+
+SHAPE = {
+    "n_mels": 12,
+    "upsample_rates": (4, 2),
+    "upsample_kernel_sizes": (8, 4),
+    "upsample_initial_channel": 64,
+    "resblock_kernel_sizes": (3, 7),
+    "resblock_dilation_sizes": ((1, 3), (1, 3)),
+}
+NETWORKS = {
+    "bigvgan": randomised(BigVGAN(BigVGANConfig(**SHAPE))),
+    "hifigan": randomised(HiFiGAN(HiFiGANConfig(**SHAPE))),
+}
+EXACT = {"atol": 2e-6, "rtol": 1e-5}
+
+
+def whole(name: str, mel: Tensor) -> Tensor:
+    with torch.no_grad():
+        return NETWORKS[name](mel)
+
+
+@contextmanager
+def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
+    """How many kernels Python runs, and how many tapes."""
+    counts = {"kernels": 0, "tapes": 0}
+    run, run_again = Team.run, Team.run_again
+
+    def once(self: Team, *arguments: object, **named: object) -> None:
+        counts["kernels"] += 1
+        run(self, *arguments, **named)  # type: ignore[arg-type]
+
+    def again(self: Team, tasks: Tasks) -> None:
+        counts["tapes"] += 1
+        run_again(self, tasks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threads.Team, "run", once)
+        patch.setattr(threads.Team, "run_again", again)
+        yield counts
+
+
+def push(machine: Machine, parts: list[Tensor]) -> list[Tensor]:
+    with torch.inference_mode():
+        return [machine(part, False).clone() for part in parts]
+
+
+def finish(machine: Machine, part: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return machine(part, True)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("size", [1, 5, 24])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equal_pieces_run_as_one_call_and_join_to_the_whole(
+    name: str, size: int, batch: int, monkeypatch: pytest.MonkeyPatch, rng: torch.Generator
+) -> None:
+    pieces = 80 // size + 12
+    mel = torch.randn(batch, 12, size * pieces + 3, generator=rng)
+    machine = CpuEngine().open(NETWORKS[name].graph)
+    parts = list(mel.split(size, -1))
+    given = push(machine, parts[: pieces - 2])
+    with counted(monkeypatch) as counts:
+        given += push(machine, parts[pieces - 2 : pieces])
+    assert counts["tapes"] == 2
+    assert counts["kernels"] <= 2 * 3, "more than the borders and the tanh"
+    torch.testing.assert_close(join(*given, finish(machine, mel[..., size * pieces :])), whole(name, mel), **EXACT)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pieces_of_other_sizes_in_between(name: str, rng: torch.Generator) -> None:
+    sizes = [16] * 9 + [3, 16, 16, 0, 16, 40] + [16] * 6 + [1] * 30 + [16, 16]
+    mel = torch.randn(1, 12, sum(sizes), generator=rng)
+    machine = CpuEngine().open(NETWORKS[name].graph)
+    parts = list(mel.split(sizes, -1))
+    given = push(machine, parts[:-1])
+    torch.testing.assert_close(join(*given, finish(machine, parts[-1])), whole(name, mel), **EXACT)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_else_the_model_does_in_between_changes_nothing(name: str, rng: torch.Generator) -> None:
+    """Other streams, longer ones too, of the same engine; on this thread, another, and the stream on each in turn."""
+    engine, graph = CpuEngine(), NETWORKS[name].graph
+    mel = torch.randn(1, 12, 16 * 20, generator=rng)
+    machine, other, given = engine.open(graph), engine.open(graph), []
+    before = torch.get_num_threads()
+    try:
+        for number, part in enumerate(mel[..., :-16].split(16, -1)):
+            torch.set_num_threads(1 + number % 3)
+            if number % 2:
+                with ThreadPoolExecutor(1) as elsewhere:
+                    given += elsewhere.submit(push, machine, [part]).result()
+            else:
+                given += push(machine, [part])
+            push(other, [torch.randn(1, 12, 16)])
+            push(engine.open(graph), [torch.randn(2, 12, 90)])
+            rubbish = [torch.full((5000,), float("nan")) for _ in range(50)] + [POOL.empty(2**18).fill_(9.0)]
+            del rubbish
+            gc.collect()
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(join(*given, finish(machine, mel[..., -16:])), whole(name, mel), **EXACT)
+
+
+def test_a_fork_of_a_recorded_machine_has_a_state_of_its_own(rng: torch.Generator) -> None:
+    mel = torch.randn(1, 12, 16 * 14, generator=rng)
+    machine = CpuEngine().open(NETWORKS["bigvgan"].graph)
+    parts = list(mel.split(16, -1))
+    given = push(machine, parts[:9])
+    twin = machine.fork()
+    push(machine, [torch.randn(1, 12, 16)])
+    rest = push(twin, parts[9:13])
+    torch.testing.assert_close(join(*given, *rest, finish(twin, parts[13])), whole("bigvgan", mel), **EXACT)
+
+
+def test_what_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = NETWORKS["hifigan"].graph
+    with counted(monkeypatch) as counts, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        push(CpuEngine(memory="low").open(graph), [torch.randn(1, 12, 16)] * 9)  # prepares weights in every step
+        push(CpuEngine().open(graph), [torch.randn(2, 12, MOST_FRAMES // 2 + 1)] * 6)
+        push(CpuEngine().open(graph), [torch.randn(1, 12, size) for size in [16, 17] * 6])
+        monkeypatch.setattr(tape, "MOST_WORK", 100)
+        push(CpuEngine().open(graph), [torch.randn(1, 12, 16)] * 9)
+    assert counts["tapes"] == 0
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_tasks_in_a_row(count: int) -> None:
+    """Each job once, with helpers where there are any, and the counters begin anew."""
+    team, tasks, words = Team(), Tasks(6), np.zeros(300, np.int64)
+    for number in range(6):
+        tasks.set(number, mark, (50, words.ctypes.data + 8 * 50 * number), helpers=number % 3)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        for run in range(1, 201):
+            team.run_again(tasks)
+            assert (words == run).all(), f"after run {run}, jobs {np.flatnonzero(words != run).tolist()}"
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_outgrown_buffers_are_kept() -> None:
+    workspace, buffers = Workspace(), Outgrown()
+    workspace.take("a", 10)
+    own = workspace.buffers["a"]
+    with workspace.replaced(buffers):
+        first = workspace.take("a", 4).data_ptr()
+        second = workspace.take("a", 400).data_ptr()
+        assert first != second
+    assert [buffer.data_ptr() for buffer in buffers._all] == [first, second]
+    assert workspace.take("a", 10).data_ptr() == own.data_ptr()

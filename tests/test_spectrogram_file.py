@@ -1,0 +1,170 @@
+"""Mels on disk: with their spec or bare, whole or not there, and errors that name the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from melvoc import MelSpec, MelvocError
+from melvoc.spectrogram.file import HEADER_KEY, KEY, read_mel, write_mel
+from melvoc.spectrogram.presets import PRESETS
+
+SPEC = MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
+
+
+def mel_of(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_safetensors_mel_has_its_spec(name: str, tmp_path: Path) -> None:
+    spec, path = MelSpec.preset(name), tmp_path / "a.safetensors"
+    mel = mel_of(1, spec.n_mels, 9)
+    write_mel(path, mel, spec, samples=1234)
+    found = read_mel(path)
+    assert torch.equal(found.mel, mel)
+    assert (found.spec, found.samples) == (spec, 1234)
+    assert left_in(tmp_path) == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_types_of_safetensors_are_kept(dtype: torch.dtype, tmp_path: Path) -> None:
+    mel = mel_of(40, 9, dtype=dtype)
+    write_mel(tmp_path / "a.safetensors", mel, SPEC)
+    found = read_mel(tmp_path / "a.safetensors")
+    assert found.mel.dtype == dtype
+    assert torch.equal(found.mel, mel)
+    assert found.samples is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_a_bare_array_has_no_spec(dtype: torch.dtype, tmp_path: Path) -> None:
+    mel = mel_of(1, 40, 9, dtype=dtype)
+    write_mel(str(tmp_path / "a.npy"), mel, SPEC, samples=7)
+    found = read_mel(str(tmp_path / "a.npy"))
+    torch.testing.assert_close(found.mel, mel.float())
+    assert (found.mel.dtype, found.spec, found.samples) == (torch.float32, None, None)
+    assert np.load(tmp_path / "a.npy").shape == (1, 40, 9)
+
+
+def test_any_layout_is_written(tmp_path: Path) -> None:
+    mel = mel_of(9, 40).T.requires_grad_()
+    for ending in (".npy", ".safetensors"):
+        write_mel(tmp_path / f"a{ending}", mel, SPEC)
+        assert torch.equal(read_mel(tmp_path / f"a{ending}").mel, mel)
+
+
+@pytest.mark.parametrize("array", [np.ones((40, 9)), np.ones((40, 9), dtype=np.float16), np.ones((9, 40)).T])
+def test_other_peoples_arrays(array: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", array)
+    assert torch.equal(read_mel(tmp_path / "a.npy").mel, torch.ones(40, 9))
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a", "a.npz", "a.wav"])
+def test_other_endings_are_not_written(name: str, tmp_path: Path) -> None:
+    with pytest.raises(MelvocError, match=r"written as \.safetensors \(with its spec\) or \.npy"):
+        write_mel(tmp_path / name, mel_of(40, 9), SPEC)
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("ending", [".npy", ".safetensors"])
+def test_a_folder_that_is_not_there(ending: str, tmp_path: Path) -> None:
+    with pytest.raises(MelvocError, match=r"cannot be written .*is the folder there"):
+        write_mel(tmp_path / "none" / f"a{ending}", mel_of(40, 9), SPEC)
+
+
+@pytest.mark.parametrize("ending", [".npy", ".safetensors"])
+def test_an_error_leaves_what_was_there(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / f"a{ending}"
+    write_mel(path, mel_of(40, 9), SPEC)
+    before = path.read_bytes()
+
+    def full(target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("numpy.save", lambda target, array: full(target))
+    monkeypatch.setattr("safetensors.torch.save_file", lambda tensors, target, metadata: full(target))
+    with pytest.raises(MelvocError, match="No space left on device"):
+        write_mel(path, mel_of(40, 100), SPEC)
+    assert path.read_bytes() == before
+    assert left_in(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("ending", [".npy", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"nonsense" * 100, None])
+def test_a_damaged_file_names_itself(ending: str, content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / f"bad{ending}"
+    write_mel(path, mel_of(40, 9), SPEC)
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(MelvocError, match=rf"bad\{ending}: no readable mel"):
+        read_mel(path)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    for path in (tmp_path / "a.npy", tmp_path):
+        with pytest.raises(MelvocError, match="no such file"):
+            read_mel(path)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.array([{"a": 1}], dtype=object), np.array(["a"]), np.ones((40, 9), dtype=complex), np.ones((4, 9), dtype=int)],
+    ids=["objects", "text", "complex", "integers"],
+)
+def test_an_array_of_anything_but_floats_is_refused(array: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    with pytest.raises(MelvocError, match=r"a\.npy: no readable mel"):
+        read_mel(tmp_path / "a.npy")
+
+
+def test_safetensors_without_a_mel(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, tmp_path / "weights.safetensors")
+    with pytest.raises(MelvocError, match=r"weights\.safetensors: safetensors, but no mel that melvoc wrote"):
+        read_mel(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 2}, "version 2.*reads version 1.*newer melvoc"),
+        ({"version": None}, "version None"),
+        ({"spec": SPEC.to_dict() | {"n_fft": 1.5}}, "n_fft=1.5 is a float"),
+        ({"spec": SPEC.to_dict() | {"colour": "red"}}, "'colour' is no field"),
+        ({"spec": None}, "NoneType"),
+        ({"samples": -1}, "samples=-1"),
+        ({"samples": "many"}, "samples='many'"),
+        ({"samples": True}, "samples=True"),
+    ],
+)
+def test_a_header_with_nonsense_in_it(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    header = {"version": 1, "spec": SPEC.to_dict(), "samples": 7} | changes
+    save_file({KEY: mel_of(40, 9)}, path, metadata={HEADER_KEY: json.dumps(header)})
+    with pytest.raises(MelvocError, match=rf"a\.safetensors: .*{message}"):
+        read_mel(path)
+
+
+@pytest.mark.parametrize("header", ["", "[]", "3", "{", "{}"])
+def test_a_header_that_is_no_header(header: str, tmp_path: Path) -> None:
+    save_file({KEY: mel_of(40, 9)}, tmp_path / "a.safetensors", metadata={HEADER_KEY: header})
+    with pytest.raises(MelvocError, match=r"a\.safetensors: "):
+        read_mel(tmp_path / "a.safetensors")
+
+
+def test_anyone_can_read_what_is_written(tmp_path: Path) -> None:
+    """The format is plain: one tensor, one JSON header."""
+    mel = mel_of(40, 9)
+    write_mel(tmp_path / "a.safetensors", mel, SPEC)
+    assert torch.equal(load_file(tmp_path / "a.safetensors")["mel"], mel)

@@ -1,0 +1,361 @@
+"""Published checkpoints become melvoc's: every kind of weight norm, every layout; nothing in a pickle ever runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import GOLDEN, SPECS, folded
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from melvoc.errors import CheckpointError
+from melvoc.models import build
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage.conversion import convert, fold, read_config, read_tensors
+
+BIGVGAN = "bigvgan_v2_tiny"
+HUB = GOLDEN / "hub_configs"
+
+
+def published(name: str = BIGVGAN) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A golden network as its authors publish it (with weight norm and filters), and its config."""
+    tensors = load_file(GOLDEN / f"{name}.safetensors")
+    del tensors["mel"], tensors["wav"]
+    bare = {key.removeprefix("generator."): tensor for key, tensor in tensors.items()}
+    return bare, json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+def newer(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The names that torch.nn.utils.parametrizations.weight_norm gives."""
+    pairs = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
+    renamed = {}
+    for key, tensor in tensors.items():
+        ending = next((old for old in pairs if key.endswith(old)), None)
+        renamed[key.removesuffix(ending) + pairs[ending] if ending else key] = tensor
+    return renamed
+
+
+def stored(folder: Path, content: object, name: str = "bigvgan_generator.pt") -> Path:
+    torch.save(content, folder / name)
+    return folder / name
+
+
+LAYOUTS: dict[str, Callable[[dict[str, Tensor]], object]] = {
+    "published": lambda tensors: {"generator": tensors},
+    "bare": lambda tensors: tensors,
+    "newer torch": lambda tensors: {"generator": newer(tensors)},
+    "folded": lambda tensors: {"generator": folded(tensors)},
+    "state_dict": lambda tensors: {"state_dict": tensors, "epoch": 3, "steps": 1000},
+    "prefixed": lambda tensors: {f"generator.{key}": tensor for key, tensor in tensors.items()},
+}
+
+
+@pytest.mark.parametrize("name", ["bigvgan_v2_tiny", "bigvgan_v1_tiny", "bigvgan_resblock2_snake_tiny"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_gives_the_published_weights(layout: str, name: str, tmp_path: Path) -> None:
+    tensors, config = published(name)
+    got = convert(stored(tmp_path, LAYOUTS[layout](tensors)), config=config)
+    expected = folded(tensors)
+    assert got.tensors.keys() == expected.keys()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(got.tensors[key], tensor, rtol=0, atol=2e-7)
+    assert (got.architecture, got.spec) == ("bigvgan", MelSpec.from_config(config))
+
+
+def test_the_converted_network_gives_the_published_wave(tmp_path: Path) -> None:
+    tensors, config = published()
+    voc = build(convert(stored(tmp_path, {"generator": tensors}), config=config))
+    golden = load_file(GOLDEN / f"{BIGVGAN}.safetensors")
+    torch.testing.assert_close(voc.mel_to_waveform(golden["mel"]), golden["wav"], atol=1e-5, rtol=0)
+
+
+def test_bigvgans_filters_are_dropped_and_nothing_else(tmp_path: Path) -> None:
+    tensors, config = published()
+    filters = [key for key in tensors if key.endswith(".filter")]
+    assert filters, "the golden file has them, as the published one"
+    got = convert(stored(tmp_path, tensors), config=config)
+    assert not [key for key in got.tensors if "filter" in key]
+    tensors["somewhere.filter"] = torch.ones(3)
+    with pytest.raises(CheckpointError, match=r"has unknown somewhere\.filter"):
+        convert(stored(tmp_path, tensors), config=config)
+
+
+def test_safetensors_of_published_weights(tmp_path: Path) -> None:
+    tensors, config = published()
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert convert(tmp_path / "model.safetensors", config=config).tensors.keys() == folded(tensors).keys()
+
+
+def test_name_licence_and_provenance(tmp_path: Path) -> None:
+    tensors, config = published()
+    path = stored(tmp_path, tensors)
+    plain = convert(path, config=config)
+    assert (plain.name, plain.licence) == (tmp_path.name, None)
+    assert plain.provenance == {"converted from": "bigvgan_generator.pt"}
+    full = convert(path, config=config, name="n", licence="MIT", provenance={"repository": "a/b"})
+    assert (full.name, full.licence, full.provenance) == ("n", "MIT", {"repository": "a/b"})
+
+
+# Weight norm
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.integers(1, 6), columns=st.integers(1, 6), taps=st.integers(1, 5), seed=st.integers(0, 999))
+def test_folding_is_what_torch_computes(rows: int, columns: int, taps: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    for layer in (nn.Conv1d(columns, rows, taps), nn.ConvTranspose1d(columns, rows, taps), nn.Linear(columns, rows)):
+        with_norm = nn.utils.parametrizations.weight_norm(layer)
+        state = {f"a.{key}": value.detach() for key, value in with_norm.state_dict().items()}
+        got = fold(state)
+        assert got.keys() == {"a.weight", "a.bias"}
+        torch.testing.assert_close(got["a.weight"], with_norm.weight.detach(), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("key", "half"),
+    [
+        ("conv_pre.weight_g", "conv_pre.weight_v' has no length"),
+        ("conv_pre.weight_v", "conv_pre.weight_g' has no direction"),
+    ],
+)
+def test_one_half_of_weight_norm(tmp_path: Path, key: str, half: str) -> None:
+    tensors, config = published()
+    del tensors[key]
+    with pytest.raises(CheckpointError, match=rf"bigvgan_generator\.pt: '{half} beside it; the file is incomplete"):
+        convert(stored(tmp_path, tensors), config=config)
+
+
+def test_a_direction_of_length_zero_is_no_weight(tmp_path: Path) -> None:
+    tensors, config = published()
+    tensors["conv_pre.weight_v"] = torch.zeros_like(tensors["conv_pre.weight_v"])
+    with pytest.raises(CheckpointError, match=r"'conv_pre\.weight' has NaN or Inf in it"):
+        convert(stored(tmp_path, tensors), config=config)
+
+
+# Configurations
+
+
+def test_a_config_as_windows_writes_it_with_unknown_keys_and_null(tmp_path: Path) -> None:
+    tensors, config = published()
+    text = json.dumps(config | {"resblock_initial_channel": 64, "fmax_loss": None, "new_key": {"a": [1]}}, indent=4)
+    for number, raw in enumerate((text.replace("\n", "\r\n").encode(), b"\xef\xbb\xbf" + text.encode())):
+        path = tmp_path / f"config{number}.json"
+        path.write_bytes(raw)
+        assert convert(stored(tmp_path, tensors), config=path).spec == MelSpec.from_config(config)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"no valid \.json"),
+        (b"{", r"no valid \.json"),
+        (b"\xff\xfe{}", r"no valid \.json"),
+        (b"[1]", "holds a list, but a configuration is an object"),
+        (b"null", "holds a NoneType, but a configuration is an object"),
+    ],
+)
+def test_a_config_that_is_none(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"config\.json: {message}"):
+        read_config(tmp_path / "config.json")
+
+
+def test_no_config_file(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"config\.json: cannot be read \(No such file"):
+        read_config(tmp_path / "config.json")
+
+
+def test_a_yaml_config_runs_nothing(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    (tmp_path / "config.yaml").write_text(f"backbone: !!python/object/apply:os.system ['touch {mark}']\n")
+    with pytest.raises(CheckpointError, match=r"config\.yaml: no valid \.yaml \(could not determine a constructor"):
+        read_config(tmp_path / "config.yaml")
+    assert not mark.exists()
+
+
+def test_a_config_of_something_else(tmp_path: Path) -> None:
+    tensors, _ = published()
+    with pytest.raises(CheckpointError, match="is neither BigVGAN's .*, HiFi-GAN's .* nor Vocos'"):
+        convert(stored(tmp_path, tensors), config={"model_type": "bert"})
+
+
+def test_a_hop_that_the_rates_do_not_give(tmp_path: Path) -> None:
+    tensors, config = published()
+    with pytest.raises(CheckpointError, match="upsamples by 512, but its hop size is 256; it is not the one the model"):
+        convert(stored(tmp_path, tensors), config=config | {"hop_size": 256})
+
+
+def test_a_config_of_a_larger_model(tmp_path: Path) -> None:
+    tensors, config = published()
+    with pytest.raises(CheckpointError, match=r"has shape \[.*\], but the configuration makes it \["):
+        convert(stored(tmp_path, tensors), config=config | {"upsample_initial_channel": 128})
+
+
+@pytest.mark.parametrize("file", sorted(HUB.iterdir()), ids=lambda file: file.name)
+def test_the_hubs_own_configs_are_read(file: Path, tmp_path: Path) -> None:
+    """All but the weights, which are not here: so the error names the weights, and nothing before them."""
+    with pytest.raises(CheckpointError, match=r"generator\.pt lacks .*(bigvgan|vocos) with its configuration"):
+        convert(stored(tmp_path, {}, "generator.pt"), config=file)
+
+
+# Vocos
+
+
+def vocos(change: Callable[[dict], None] = lambda values: None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tiny golden Vocos with a config of the published form."""
+    tensors = load_file(GOLDEN / "vocos_tiny.safetensors")
+    del tensors["mel"], tensors["wav"]
+    module = json.loads((GOLDEN / "vocos_tiny.json").read_text())
+    values = yaml.safe_load((HUB / "vocos-mel-24khz.yaml").read_text())
+    values["backbone"]["init_args"].update(module["backbone"])
+    values["head"]["init_args"].update(module["head"])
+    change(values)
+    return tensors, values
+
+
+def test_vocos_from_yaml_with_its_features_dropped(tmp_path: Path) -> None:
+    tensors, values = vocos()
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    extra = {
+        "feature_extractor.mel_spec.spectrogram.window": torch.ones(1024),
+        "feature_extractor.mel_spec.mel_scale.fb": torch.ones(513, 100),
+        "head.istft.window": torch.hann_window(1024),
+    }
+    got = convert(stored(tmp_path, tensors | extra, "pytorch_model.bin"), config=path)
+    assert (got.architecture, got.spec) == ("vocos", MelSpec.preset(SPECS["vocos_tiny"]))
+    assert got.tensors.keys() == {key for key in tensors if key != "head.istft.window"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda v: v["feature_extractor"].update(class_path="vocos.EncodecFeatures"),
+            "features are a vocos.EncodecFeat",
+        ),
+        (lambda v: v["feature_extractor"]["init_args"].update(padding="same"), "feature padding='same', but melvoc"),
+        (
+            lambda v: v["feature_extractor"]["init_args"].update(hop_length=300),
+            "upsamples by 256, but its hop size is 300",
+        ),
+        (lambda v: v["head"].update(class_path="vocos.heads.IMDCTSymExpHead"), "head is a vocos.heads.IMDCTSymExpHead"),
+        (lambda v: v["head"]["init_args"].update(padding="same"), "head padding='same', but melvoc"),
+        (lambda v: v["backbone"]["init_args"].pop("dim"), "has no 'dim', which Vocos needs"),
+        (lambda v: v["backbone"].update(class_path="os.system"), "backbone is a os.system, but melvoc reads"),
+    ],
+)
+def test_vocos_that_melvoc_does_not_have(tmp_path: Path, change: Callable[[dict], None], message: str) -> None:
+    tensors, values = vocos(change)
+    with pytest.raises(CheckpointError, match=message):
+        convert(stored(tmp_path, tensors, "pytorch_model.bin"), config=values)
+
+
+# Files that are refused
+
+
+class Payload:
+    """What an attacker puts into a pickle: a command, which leaves a mark when it runs."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.mark}",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("place", ["generator", "beside it", "alone"])
+def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path, place: str, zipped: bool) -> None:
+    mark = tmp_path / "ran"
+    tensors, config = published()
+    bad: object = {
+        "generator": {"generator": tensors | {"x": Payload(mark)}},
+        "beside it": {"generator": tensors, "optimizer": Payload(mark)},
+        "alone": Payload(mark),
+    }[place]
+    path = tmp_path / "bigvgan_generator.pt"
+    torch.save(bad, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(
+        CheckpointError,
+        match=r"bigvgan_generator\.pt: this pickle asks for more than tensors.*Ask its author for safetens",
+    ):
+        convert(path, config=config)
+    assert not mark.exists()
+    torch.load(path, weights_only=False)
+    assert mark.exists(), "the payload works, so that its refusal means something"
+
+
+def test_a_plain_pickle_does_not_run_either(tmp_path: Path) -> None:
+    (tmp_path / "g.pt").write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
+    with pytest.raises(CheckpointError, match=r"g\.pt: this pickle asks for more than tensors, or is damaged"):
+        read_tensors(tmp_path / "g.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF1234WAVE", b"PK\x03\x04" + b"\0" * 50, b"\x80\x02}q\0."])
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "g.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"g\.pt[: ]"):
+        convert(tmp_path / "g.pt", config=published()[1])
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
+def test_a_checkpoint_that_is_cut(tmp_path: Path, share: float) -> None:
+    tensors, config = published()
+    path = stored(tmp_path, tensors)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(CheckpointError, match=r"bigvgan_generator\.pt: .*damaged"):
+        convert(path, config=config)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.ones(1)], "holds a list, but a generator is a dict of tensors"),
+        ({"generator": torch.ones(1)}, "its 'generator' is a Tensor, but it is a dict of tensors"),
+        ({"mpd": {"a": torch.ones(1)}, "steps": 3}, "'mpd' is a dict, but .* discriminator or optimizer"),
+    ],
+)
+def test_another_kind_of_checkpoint(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"bigvgan_generator\.pt: {message}"):
+        convert(stored(tmp_path, content), config=published()[1])
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"g\.pt: no such file; give the path of the published generator"):
+        convert(tmp_path / "g.pt", config=published()[1])
+
+
+# The real ones
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "channels"),
+    [
+        ("hifigan_ljspeech_v2", "generator_v2", 128),
+        ("hifigan_universal_v1", "generator_universal.pth.tar", 512),
+    ],
+)
+def test_the_real_checkpoints(data_dir: Path, folder: str, file: str, channels: int) -> None:
+    source = data_dir / "weights" / folder
+    got = convert(source / file, config=source / "config.json")
+    assert (got.architecture, got.name) == ("hifigan", folder)
+    assert got.config["upsample_initial_channel"] == channels
+    assert got.spec == MelSpec.preset("hifigan_22khz_80band_256x")
+    raw = torch.load(source / file, weights_only=True, map_location="cpu")["generator"]
+    values = sum(tensor.numel() for key, tensor in raw.items() if not key.endswith(".weight_g"))
+    assert sum(tensor.numel() for tensor in got.tensors.values()) == values
+    expected = folded(raw)
+    assert all(torch.equal(got.tensors[key], tensor) for key, tensor in expected.items())

@@ -1,0 +1,122 @@
+"""What `melvoc doctor --tune` keeps, and who uses it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from networks import random_mel, vocoder
+
+from melvoc.cli import main
+from melvoc.nn.engines.cpu import tune
+from melvoc.nn.engines.cpu.engine import CpuEngine
+from melvoc.nn.engines.cpu.plan import CostModel
+from melvoc.storage import costs as tuning
+from melvoc.storage.costs import costs_file, machine, save_costs, tuned_costs
+
+COSTS = CostModel(multiply=1e-11, stream=2e-11, element=0.0)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MELVOC_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def costs_of_an_engine() -> CostModel:
+    engine = vocoder("bigvgan_v2_tiny").engine()
+    assert isinstance(engine, CpuEngine)
+    return engine.costs
+
+
+def test_without_a_file_the_typical_costs_hold(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert tuned_costs() is None
+    assert costs_of_an_engine() == CostModel()
+    assert not cache.exists()
+    assert not caplog.records
+
+
+def test_what_is_saved_is_used(cache: Path) -> None:
+    assert save_costs(COSTS) == costs_file() == cache / "cpu-costs.json"
+    assert tuned_costs() == COSTS
+    assert costs_of_an_engine() == COSTS
+    voc = vocoder("bigvgan_v2_tiny")
+    assert voc.mel_to_waveform(random_mel(voc, 9)).isfinite().all()
+    assert [path.name for path in cache.iterdir()] == ["cpu-costs.json"]  # nothing unfinished beside it
+
+
+def test_a_later_measurement_takes_its_place() -> None:
+    save_costs(COSTS)
+    save_costs(CostModel())
+    assert tuned_costs() == CostModel()
+
+
+DAMAGED = {
+    "nothing": "",
+    "cut": '{"machine": "x86',
+    "another kind of value": "[]",
+    "no costs": "{machine}",
+    "a cost that is missing its number": '{machine, "costs": {"multiply": null}}',
+    "a negative cost": '{machine, "costs": {"multiply": -1.0}}',
+    "not a number": '{machine, "costs": {"multiply": NaN}}',
+    "an unknown cost": '{machine, "costs": {"divide": 1.0}}',
+    "costs of another kind": '{machine, "costs": [1.0]}',
+    "another machine": '{"machine": "abacus", "costs": {}}',
+    "not text": b"\xff\xfe\x00",
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_damaged_or_foreign_file_is_ignored_with_one_warning(
+    content: str | bytes, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.mkdir()
+    if isinstance(content, str):
+        content = content.replace("{machine", '{"machine": ' + json.dumps(machine())).encode()
+    costs_file().write_bytes(content)
+    tuning._ignored.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert [tuned_costs() for _ in range(3)] == [None] * 3
+        assert costs_of_an_engine() == CostModel()
+    (record,) = caplog.records
+    assert str(costs_file()) in record.getMessage()
+    assert "melvoc doctor --tune" in record.getMessage()
+
+
+def test_no_engine_measures_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "measure", lambda: pytest.fail("a measurement without being asked"))
+    voc = vocoder("bigvgan_v2_tiny")
+    voc.mel_to_waveform(random_mel(voc, 9))
+
+
+def test_doctor_measures_when_asked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(tune, "measure", lambda: COSTS)
+    assert main(["doctor"]) == 0
+    assert "costs: typical ones ('melvoc doctor --tune'" in capsys.readouterr().out
+    assert main(["doctor", "--tune"]) == 0
+    out = capsys.readouterr().out
+    assert "200 GFLOP/s of products, 50 GB/s of weights, 0.000 ns an element" in out
+    assert f"costs: measured on this machine, {costs_file()}" in out
+    assert main(["doctor"]) == 0
+    assert f"costs: measured on this machine, {costs_file()}" in capsys.readouterr().out
+    assert tuned_costs() == COSTS
+
+
+def test_doctor_says_where_it_cannot_write(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tune, "measure", lambda: COSTS)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MELVOC_CACHE", str(tmp_path / "file"))
+    assert main(["doctor", "--tune"]) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()
+    assert "cpu-costs.json cannot be written" in said
+    assert "MELVOC_CACHE" in said
+
+
+def test_doctor_says_that_numba_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "melvoc.nn.engines.cpu.tune", None)
+    assert main(["doctor", "--tune"]) == 2
+    assert "nothing to measure; install numba" in capsys.readouterr().err

@@ -1,0 +1,555 @@
+"""The Hub's real client against a small local server: what is downloaded is verified, kept once, and never wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hub_server import Hub, Repository
+from networks import GOLDEN, VOCODERS, randomised
+from safetensors.torch import load_file, save
+
+import melvoc
+from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
+from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
+from melvoc.errors import DownloadError, MelvocError
+from melvoc.models import describe
+from melvoc.storage import container as checkpoints
+from melvoc.storage.hub import cache_folder, fetch
+from melvoc.storage.pins import PUBLISHED
+
+HERE = Path(__file__).parent
+OLD, NEW = "0123456789abcdef0123456789abcdef01234567", "89abcdef0123456789abcdef0123456789abcdef"
+NAME = "bigvgan_base_24khz_100band"
+UNSURE = "bigvgan_v2_22khz_80band_fmax8k_256x"  # a revision, no sha256
+UNKNOWN = "bigvgan_24khz_100band"  # neither
+
+
+def torch_file(content: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+def with_norm(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """As published: weight norm of the old kind on whatever has more than two dimensions, and the filters."""
+    state = {}
+    for key, tensor in network.state_dict().items():
+        if key.endswith(".weight") and tensor.dim() == 3:
+            state[key[:-6] + "weight_g"] = tensor.flatten(1).norm(dim=1).view(-1, 1, 1)
+            state[key[:-6] + "weight_v"] = 3 * tensor
+        else:
+            state[key] = tensor
+    return state | {"resblocks.0.activations.0.upsample.filter": torch.ones(1, 1, 12)}
+
+
+def small_config(name: str) -> dict[str, Any]:
+    rates = {"upsample_rates": [8, 8, 2, 2], "upsample_kernel_sizes": [16, 16, 4, 4], "upsample_initial_channel": 32}
+    return dict(PUBLISHED[name].config) | rates | {"resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3, 5]]}
+
+
+def generator(name: str) -> bytes:
+    network = randomised(BigVGAN(BigVGANConfig.from_dict(small_config(name))))
+    return torch_file({"generator": with_norm(network)})
+
+
+FILES = {name: generator(name) for name in (NAME, UNSURE, UNKNOWN)}
+SMALL = {name: {"config": small_config(name)} for name in FILES}
+PINS = SMALL | {
+    NAME: {"config": small_config(NAME), "revision": OLD, "sha256": hashlib.sha256(FILES[NAME]).hexdigest()},
+    UNSURE: {"config": small_config(UNSURE), "revision": OLD},
+}
+CONFIG_22K = json.loads((GOLDEN / "bigvgan_resblock2_snake_tiny.json").read_text())
+
+
+def published_repositories() -> dict[str, Repository]:
+    """The real layout; the newest commit has other weights, and no config is to be trusted."""
+    return {
+        PUBLISHED[name].repo: Repository(
+            {
+                OLD: {"bigvgan_generator.pt": data, "config.json": b"not to be trusted", "README.md": b"hello"},
+                NEW: {"bigvgan_generator.pt": data[:-1] + b"x", "config.json": b"{}"},
+            }
+        )
+        for name, data in FILES.items()
+    }
+
+
+class Child:
+    """A process that loads one vocoder after another."""
+
+    def __init__(self, endpoint: str, home: Path, **more: str) -> None:
+        dropped = ("HF_", "MELVOC_", "XDG_CACHE_HOME", "PINS")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+        environment |= {
+            "HF_ENDPOINT": endpoint, "HF_HOME": str(home / "hf"), "XDG_CACHE_HOME": str(home / "xdg"),
+            "HF_HUB_DISABLE_TELEMETRY": "1", "PINS": json.dumps(PINS),
+        } | more  # fmt: skip
+        self.errors = ""
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "hub_child.py")], env=environment, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def send(self, name: str, **options: Any) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps({"name": name} | options) + "\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(f"the child died: {self.close()}")
+        return json.loads(line)  # type: ignore[no-any-return]
+
+    def load(self, name: str, **options: Any) -> dict[str, Any]:
+        """The answer: what was loaded, or the error."""
+        self.send(name, **{key: str(value) if isinstance(value, Path) else value for key, value in options.items()})
+        return self.answer()
+
+    def close(self) -> str:
+        """What it wrote to stderr."""
+        _, errors = self.process.communicate(timeout=60)
+        return errors
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Child]]:
+    """One server and one child for most tests; each test has caches of its own."""
+    with Hub() as hub:
+        child = Child(hub.endpoint, tmp_path_factory.mktemp("home"))
+        yield hub, child
+        child.close()
+
+
+@pytest.fixture
+def hub(running: tuple[Hub, Child]) -> Hub:
+    running[0].clear()
+    running[0].repositories.update(published_repositories())
+    return running[0]
+
+
+@pytest.fixture
+def child(running: tuple[Hub, Child]) -> Child:
+    return running[1]
+
+
+def kept(folder: Path) -> list[str]:
+    """What a later load could take: melvoc's own files."""
+    return sorted(file.name for file in folder.rglob("*.safetensors") if "melvoc" in file.parts)
+
+
+def failed(answer: dict[str, Any], kind: str, pattern: str) -> None:
+    assert answer.get("error") == kind, answer
+    assert re.search(pattern, answer["message"]), answer["message"]
+    assert "\n" not in answer["message"]
+
+
+# Published names
+
+
+def test_the_first_load_downloads_verifies_and_converts(hub: Hub, child: Child, tmp_path: Path) -> None:
+    first = child.load(NAME, cache_dir=tmp_path)
+    assert first.get("digest"), first
+    assert first["name"] == NAME
+    sha256 = hashlib.sha256(FILES[NAME]).hexdigest()
+    expected = {"repository": f"nvidia/{NAME}", "revision": OLD, "file": "bigvgan_generator.pt", "sha256": sha256}
+    assert first["provenance"] == expected | {"verified": "yes"}
+    assert hub.downloads() == 1
+    assert not [request for request in hub.requests if "config.json" in request], "the Hub's config is not trusted"
+    assert not [request for request in hub.requests if "main" in request or NEW in request]
+    assert kept(tmp_path) == [f"{NAME}-{OLD[:12]}.safetensors"]
+    hub.requests.clear()
+    for options in ({}, {"local_files_only": True}, {"revision": OLD}):
+        assert child.load(NAME, cache_dir=tmp_path, **options)["digest"] == first["digest"]
+    assert hub.requests == [], "what is kept needs no network"
+
+
+def test_it_works_with_the_network_gone_and_without_the_client(tmp_path: Path) -> None:
+    with Hub(published_repositories()) as hub:
+        child = Child(hub.endpoint, tmp_path, TQDM_POSITION="-1")  # a bar, though this is no terminal
+        first = child.load(NAME)
+        assert "it/s" in (errors := child.close()) or "%" in errors, "a download shows its progress"
+    later = Child(hub.endpoint, tmp_path)
+    second = later.load(NAME)
+    assert second["digest"] == first["digest"]
+    assert second["client"] == "None", "what is kept needs no client"
+    assert later.close() == ""
+
+
+def test_local_files_only_never_touches_the_network(hub: Hub, child: Child, tmp_path: Path) -> None:
+    for name in (NAME, "hf://someone/mine", f"hf://someone/mine@{OLD}"):
+        failed(child.load(name, cache_dir=tmp_path, local_files_only=True), "DownloadError", "load it once")
+    assert hub.requests == []
+
+
+def test_local_files_only_takes_what_the_clients_cache_has(hub: Hub, child: Child, tmp_path: Path) -> None:
+    first = child.load(NAME, cache_dir=tmp_path)
+    for file in (tmp_path / "melvoc").rglob("*.safetensors"):
+        file.unlink()
+    hub.requests.clear()
+    assert child.load(NAME, cache_dir=tmp_path, local_files_only=True)["digest"] == first["digest"]
+    assert hub.requests == []
+
+
+def test_a_file_that_was_tampered_with(hub: Hub, child: Child, tmp_path: Path) -> None:
+    good = hub.repositories[f"nvidia/{NAME}"].commits[OLD]
+    bad = bytearray(good["bigvgan_generator.pt"])
+    bad[len(bad) // 2] ^= 1
+    hub.repositories[f"nvidia/{NAME}"].commits[OLD] = good | {"bigvgan_generator.pt": bytes(bad)}
+    for options in ({}, {"allow_unverified": True}):
+        failed(
+            child.load(NAME, cache_dir=tmp_path, **options), "DownloadError", "has sha256 .* is pinned: .*tampered with"
+        )
+        assert kept(tmp_path) == []
+    assert hub.downloads() == 2, "the bad file was not kept, so that it is asked for again"
+    failed(child.load(NAME, cache_dir=tmp_path, local_files_only=True), "DownloadError", "not in the cache")
+    hub.repositories[f"nvidia/{NAME}"].commits[OLD] = good
+    assert child.load(NAME, cache_dir=tmp_path)["digest"]
+
+
+@pytest.mark.parametrize("name", [NAME, UNSURE])
+def test_a_download_that_is_cut(hub: Hub, child: Child, tmp_path: Path, name: str) -> None:
+    hub.cut_after = len(FILES[name]) // 2
+    options = {"cache_dir": tmp_path, "allow_unverified": name == UNSURE}
+    failed(child.load(name, **options), "DownloadError", "could not be downloaded: check the network")
+    assert kept(tmp_path) == []
+    failed(child.load(name, **options, local_files_only=True), "DownloadError", "not in the cache")
+    hub.cut_after = None
+    assert child.load(name, **options)["digest"], "the next load goes on, or begins again"
+
+
+def test_an_unverified_file_that_is_damaged_is_asked_for_again(hub: Hub, child: Child, tmp_path: Path) -> None:
+    files = hub.repositories[f"nvidia/{UNSURE}"].commits[OLD]
+    good, files["bigvgan_generator.pt"] = files["bigvgan_generator.pt"], files["bigvgan_generator.pt"][:5000]
+    failed(child.load(UNSURE, cache_dir=tmp_path, allow_unverified=True), "CheckpointError", "damaged")
+    assert kept(tmp_path) == []
+    files["bigvgan_generator.pt"] = good
+    assert child.load(UNSURE, cache_dir=tmp_path, allow_unverified=True)["digest"]
+
+
+def test_what_is_not_there(hub: Hub, child: Child, tmp_path: Path) -> None:
+    del hub.repositories[f"nvidia/{NAME}"].commits[OLD]["bigvgan_generator.pt"]
+    failed(child.load(NAME, cache_dir=tmp_path), "DownloadError", "there is no such file or revision")
+    del hub.repositories[f"nvidia/{NAME}"].commits[OLD]
+    failed(child.load(NAME, cache_dir=tmp_path), "DownloadError", "there is no such file or revision")
+    del hub.repositories[f"nvidia/{NAME}"]
+    failed(child.load(NAME, cache_dir=tmp_path), "DownloadError", "does not exist or needs a token; .* set HF_TOKEN")
+    assert kept(tmp_path) == []
+
+
+def test_a_token_is_sent_and_opens_the_door(hub: Hub, child: Child, tmp_path: Path) -> None:
+    repository = hub.repositories[f"nvidia/{NAME}"]
+    repository.token = "hf_secret"
+    for repository.gated in (False, True):  # 401 and 403
+        answer = child.load(NAME, cache_dir=tmp_path)
+        failed(answer, "DownloadError", "needs a token; check the name, or set HF_TOKEN")
+    hub.tokens.clear()
+    with_token = Child(hub.endpoint, tmp_path, HF_TOKEN="hf_secret")
+    answer = with_token.load(NAME, cache_dir=tmp_path)
+    assert answer.get("digest"), answer
+    assert "Bearer hf_secret" in hub.tokens
+    assert "hf_secret" not in with_token.close()
+
+
+# What cannot be verified
+
+
+def test_rows_without_a_sha256_need_allow_unverified(hub: Hub, child: Child, tmp_path: Path) -> None:
+    message = f"{UNSURE} cannot be verified: no sha256 is known for it. .*pass allow_unverified=True$"
+    failed(child.load(UNSURE, cache_dir=tmp_path), "DownloadError", message)
+    assert hub.requests == []
+    answer = child.load(UNSURE, cache_dir=tmp_path, allow_unverified=True)
+    assert answer["provenance"]["verified"] == "no"
+    assert kept(tmp_path) == [f"{UNSURE}-{OLD[:12]}-unverified.safetensors"]
+    failed(child.load(UNSURE, cache_dir=tmp_path), "DownloadError", "cannot be verified")
+
+
+def test_rows_without_a_revision_need_one(hub: Hub, child: Child, tmp_path: Path) -> None:
+    both = "no sha256 is known for it.*pass allow_unverified=True, and a full commit as revision=.*never main"
+    failed(child.load(UNKNOWN, cache_dir=tmp_path), "DownloadError", both)
+    message = "no full revision of it is known, .* pass revision= with a full commit"
+    failed(child.load(UNKNOWN, cache_dir=tmp_path, allow_unverified=True), "DownloadError", message)
+    for branch in ("main", OLD[:7], "v2.4"):
+        answer = child.load(UNKNOWN, cache_dir=tmp_path, allow_unverified=True, revision=branch)
+        failed(answer, "DownloadError", f"revision='{branch}', but a name stands for one commit")
+    assert hub.requests == []
+    assert child.load(UNKNOWN, cache_dir=tmp_path, allow_unverified=True, revision=OLD)["digest"]
+
+
+def test_another_revision_than_the_pinned_one(hub: Hub, child: Child, tmp_path: Path) -> None:
+    hub.repositories[f"nvidia/{NAME}"].commits[NEW]["bigvgan_generator.pt"] = FILES[UNKNOWN]
+    message = "cannot be verified: another revision than the pinned one was asked for. .*allow_unverified=True$"
+    failed(child.load(NAME, cache_dir=tmp_path, revision=NEW), "DownloadError", message)
+    pinned = child.load(NAME, cache_dir=tmp_path)
+    other = child.load(NAME, cache_dir=tmp_path, revision=NEW, allow_unverified=True)
+    assert other["provenance"]["revision"] == NEW
+    assert child.load(NAME, cache_dir=tmp_path)["digest"] == pinned["digest"]
+
+
+# Caches and the environment
+
+
+def test_the_environments_caches(tmp_path: Path) -> None:
+    with Hub(published_repositories()) as hub:
+        settings = {"HF_HUB_CACHE": str(tmp_path / "theirs"), "MELVOC_CACHE": str(tmp_path / "melvoc-mine")}
+        child = Child(hub.endpoint, tmp_path / "home", **settings)
+        assert child.load(NAME).get("digest")
+        child.close()
+        assert [path.name for path in (tmp_path / "theirs").glob("models--*")] == [f"models--nvidia--{NAME}"]
+        assert [path.name for path in (tmp_path / "melvoc-mine" / "models").glob("*.safetensors")]
+        assert not (tmp_path / "home").exists(), "nothing goes anywhere else"
+
+
+def test_cache_dir_is_the_root_of_both(hub: Hub, child: Child, tmp_path: Path) -> None:
+    child.load(NAME, cache_dir=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["huggingface", "melvoc"]
+
+
+@pytest.mark.slow
+def test_offline_by_environment(tmp_path: Path) -> None:
+    with Hub(published_repositories()) as hub:
+        child = Child(hub.endpoint, tmp_path, HF_HUB_OFFLINE="1")
+        failed(child.load(NAME), "DownloadError", "not in the cache, and the network is off")
+        failed(child.load("hf://a/b"), "DownloadError", "could not be downloaded: .*network is off")
+        online = Child(hub.endpoint, tmp_path)
+        assert online.load(NAME).get("digest")
+        hub.requests.clear()
+        assert child.load(NAME).get("digest"), "what is kept needs no network"
+        assert hub.requests == []
+        child.close(), online.close()
+
+
+def test_a_cache_that_cannot_be_written(hub: Hub, child: Child, tmp_path: Path) -> None:
+    (tmp_path / "melvoc").write_text("a file where the folder should be")
+    for name, options in ((NAME, {}), ("hf://someone/mine", {})):
+        hub.repositories["someone/mine"] = Repository({OLD: {}})
+        answer = child.load(name, cache_dir=tmp_path, **options)
+        failed(
+            answer, "DownloadError", "melvoc's cache .* cannot be used .*; set MELVOC_CACHE to a folder you may write"
+        )
+
+
+def test_a_read_only_cache_says_so_and_still_gives_what_it_has(hub: Hub, child: Child, tmp_path: Path) -> None:
+    first = child.load(NAME, cache_dir=tmp_path)
+    models = tmp_path / "melvoc" / "models"
+    models.chmod(0o555)
+    try:
+        if os.access(models, os.W_OK):
+            pytest.skip("whoever runs this (root) may write into a read-only folder")
+        assert child.load(NAME, cache_dir=tmp_path)["digest"] == first["digest"]
+        answer = child.load(UNSURE, cache_dir=tmp_path, allow_unverified=True)
+        failed(answer, "DownloadError", "melvoc's cache .* cannot be used .*; set MELVOC_CACHE")
+    finally:
+        models.chmod(0o755)
+
+
+@pytest.mark.slow
+def test_two_processes_at_once(hub: Hub, tmp_path: Path) -> None:
+    children = [Child(hub.endpoint, tmp_path) for _ in range(2)]
+    for one in children:
+        one.send(NAME)
+    answers = [one.answer() for one in children]
+    assert answers[0].get("digest"), answers
+    assert answers[0]["digest"] == answers[1]["digest"]
+    assert hub.downloads() == 1, "one downloads, the other waits"
+    for one in children:
+        one.close()
+    assert not list((tmp_path / "xdg").rglob("*.part*"))
+
+
+def test_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MELVOC_CACHE", str(tmp_path / "named"))
+    assert cache_folder() == tmp_path / "named"
+    assert cache_folder(tmp_path) == tmp_path / "melvoc"
+    monkeypatch.delenv("MELVOC_CACHE")
+    assert cache_folder().name == "melvoc"
+
+
+def test_an_unsure_row_is_refused_before_anything_else() -> None:
+    with pytest.raises(DownloadError, match="cannot be verified"):
+        fetch(dataclasses.replace(PUBLISHED[UNKNOWN]))
+
+
+# Repositories: hf://owner/repo
+
+
+def melvoc_file() -> bytes:
+    return checkpoints.to_bytes(describe(VOCODERS["bigvgan_resblock2_snake_tiny"]))
+
+
+@pytest.mark.parametrize("name", [NAME, "hf://somebody/something"])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "nonsense"}, "engine='nonsense', but it is 'auto' or 'torch'"),
+        ({"memory": "some"}, "memory='some', but it is 'auto' or 'low'"),
+        ({"n_iter": 3}, "takes no option 'n_iter'; it takes .*engine"),
+    ],
+)
+def test_options_are_checked_before_anything_is_downloaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, options: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr("melvoc.storage.hub._translated", lambda *_: pytest.fail("the Hub was asked"))
+    with pytest.raises(MelvocError, match=message):
+        melvoc.load(name, cache_dir=tmp_path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_repository_with_one_melvoc_file(hub: Hub, child: Child, tmp_path: Path) -> None:
+    hub.repositories["someone/mine"] = Repository({OLD: {"voc.safetensors": melvoc_file(), "README.md": b"hi"}})
+    first = child.load("hf://someone/mine", cache_dir=tmp_path)
+    assert first.get("name") == "bigvgan_resblock2_snake_tiny", first
+    # A new commit on main changes nothing here: main was resolved once, and recorded.
+    hub.repositories["someone/mine"].commits[NEW] = {}
+    hub.requests.clear()
+    for options in ({}, {"local_files_only": True}):
+        assert child.load("hf://someone/mine", cache_dir=tmp_path, **options)["digest"] == first["digest"]
+    assert hub.requests == []
+    record = next(tmp_path.rglob("main.commit"))
+    assert record.read_text().strip() == OLD
+    failed(
+        child.load(f"hf://someone/mine@{NEW}", cache_dir=tmp_path), "DownloadError", "has neither .*; it has no files"
+    )
+
+
+@pytest.mark.parametrize("revision", [OLD, OLD[:8]])
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_revision_of_a_repository(hub: Hub, child: Child, tmp_path: Path, revision: str, inside: bool) -> None:
+    hub.repositories["someone/mine"] = Repository({OLD: {"v.safetensors": melvoc_file()}, NEW: {}})
+    name, options = (f"hf://someone/mine@{revision}", {}) if inside else ("hf://someone/mine", {"revision": revision})
+    assert child.load(name, cache_dir=tmp_path, **options).get("digest")
+    assert len(list(tmp_path.rglob(f"{OLD}.safetensors"))) == 1
+
+
+def test_several_melvoc_files(hub: Hub, child: Child, tmp_path: Path) -> None:
+    two = {"a.safetensors": melvoc_file(), "b.safetensors": melvoc_file()}
+    hub.repositories["someone/two"] = Repository({OLD: two})
+    message = r"has 2 safetensors files \(a\.safetensors, b\.safetensors"
+    failed(child.load("hf://someone/two", cache_dir=tmp_path), "DownloadError", message)
+
+
+def test_nothing_that_melvoc_reads(hub: Hub, child: Child, tmp_path: Path) -> None:
+    files = {"README.md": b"x", "flow.onnx": b"y", "other.safetensors": save({"x": torch.ones(1)})}
+    hub.repositories["someone/none"] = Repository({OLD: files})
+    message = r"has neither a melvoc .*; it has README.md, .*\(other\.safetensors is safetensors, but not melvoc's\)"
+    failed(child.load("hf://someone/none", cache_dir=tmp_path), "DownloadError", message)
+
+
+def test_a_melvoc_file_that_does_not_fit_is_not_kept(hub: Hub, child: Child, tmp_path: Path) -> None:
+    broken = describe(VOCODERS["bigvgan_resblock2_snake_tiny"])
+    del broken.tensors["conv_pre.bias"]
+    files = {"v.safetensors": checkpoints.to_bytes(broken)}
+    hub.repositories["someone/mine"] = Repository({OLD: files})
+    failed(child.load("hf://someone/mine", cache_dir=tmp_path), "CheckpointError", r"lacks conv_pre\.bias")
+    assert kept(tmp_path) == []
+    files["v.safetensors"] = melvoc_file()
+    assert child.load("hf://someone/mine", cache_dir=tmp_path).get("digest")
+
+
+def bigvgan_pair() -> dict[str, bytes]:
+    tensors = load_file(GOLDEN / "bigvgan_resblock2_snake_tiny.safetensors")
+    state = {key.removeprefix("generator."): t for key, t in tensors.items() if key not in ("mel", "wav")}
+    return {"bigvgan_generator.pt": torch_file({"generator": state}), "config.json": json.dumps(CONFIG_22K).encode()}
+
+
+def hifigan_pair() -> dict[str, bytes]:
+    network = randomised(HiFiGAN(HiFiGANConfig(upsample_initial_channel=32)))
+    generator_keys = ("activation", "snake_logscale", "resblock", "resblock_kernel_sizes", "resblock_dilation_sizes")
+    values = {key: value for key, value in CONFIG_22K.items() if key not in generator_keys}
+    values |= network.config.to_dict() | {"num_mels": 80}
+    weights = torch_file({"generator": {k: v for k, v in with_norm(network).items() if "filter" not in k}})
+    return {"generator_v2": weights, "config.json": json.dumps(values).replace("\n", "\r\n").encode()}
+
+
+def vocos_pair() -> dict[str, bytes]:
+    tensors = load_file(GOLDEN / "vocos_tiny.safetensors")
+    del tensors["mel"], tensors["wav"]
+    values = yaml.safe_load((GOLDEN / "hub_configs" / "vocos-mel-24khz.yaml").read_text())
+    module = json.loads((GOLDEN / "vocos_tiny.json").read_text())
+    for part in ("backbone", "head"):
+        values[part]["init_args"].update(module[part])
+    extra = {"feature_extractor.mel_spec.mel_scale.fb": torch.ones(513, 100)}
+    return {"pytorch_model.bin": torch_file(tensors | extra), "config.yaml": yaml.safe_dump(values).encode()}
+
+
+@pytest.mark.parametrize("foreign", [False, True], ids=["alone", "beside foreign safetensors"])
+@pytest.mark.parametrize("pair", [bigvgan_pair, hifigan_pair, vocos_pair], ids=lambda pair: pair.__name__)
+def test_published_pairs(hub: Hub, child: Child, tmp_path: Path, pair: Any, foreign: bool) -> None:
+    more = {"model.safetensors": save({"x": torch.ones(1)})} if foreign else {}
+    hub.repositories["someone/pair"] = Repository({OLD: pair() | more})
+    answer = child.load("hf://someone/pair", cache_dir=tmp_path)
+    failed(answer, "DownloadError", "which cannot be verified; if you trust it, pass allow_unverified=True")
+    assert kept(tmp_path) == []
+    answer = child.load("hf://someone/pair", cache_dir=tmp_path, allow_unverified=True)
+    assert answer.get("name") == "pair", answer
+    assert answer["provenance"]["revision"] == OLD
+    assert answer["provenance"]["verified"] == "no"
+    failed(child.load("hf://someone/pair", cache_dir=tmp_path), "DownloadError", "which cannot be verified")
+    hub.requests.clear()
+    again = child.load("hf://someone/pair", cache_dir=tmp_path, allow_unverified=True, local_files_only=True)
+    assert again["digest"] == answer["digest"]
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["hf://", "hf://one", "hf://a/b/c", "hf://a/b@", "hf://a/../b"])
+def test_what_is_no_repository(child: Child, name: str) -> None:
+    failed(child.load(name), "DownloadError", "is no repository; write hf://owner/repo")
+
+
+# The oldest client
+
+
+@pytest.fixture(scope="module")
+def oldest_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """huggingface_hub 0.25.2 in a folder of its own, which goes before the environment's packages."""
+    folder = tmp_path_factory.mktemp("hub025")
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder)]
+    packages = ["huggingface_hub==0.25.2", "requests", "urllib3", "idna", "certifi", "charset_normalizer"]
+    done = subprocess.run([*install, *packages], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"needs huggingface_hub 0.25.2 from the package index: {done.stderr.strip().splitlines()[-1]}")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_oldest_client(oldest_client: Path, tmp_path: Path) -> None:
+    with Hub(published_repositories()) as hub:
+        child = Child(hub.endpoint, tmp_path, PYTHONPATH=str(oldest_client))
+        hub.cut_after = len(FILES[NAME]) // 2
+        failed(child.load(NAME), "DownloadError", "could not be downloaded")
+        hub.cut_after = None
+        first = child.load(NAME)
+        assert first.get("digest"), first
+        assert first["client"] == "0.25.2"
+        hub.requests.clear()
+        assert child.load(NAME, local_files_only=True)["digest"] == first["digest"]
+        assert hub.requests == []
+        files = hub.repositories[f"nvidia/{UNSURE}"].commits[OLD]
+        del files["bigvgan_generator.pt"]
+        failed(child.load(UNSURE, allow_unverified=True), "DownloadError", "there is no such file or revision")
+        failed(child.load("hf://some/body"), "DownloadError", "does not exist or needs a token")
+        hub.repositories["someone/mine"] = Repository({OLD: {"v.safetensors": melvoc_file()}})
+        assert child.load("hf://someone/mine").get("digest")
+        hub.repositories["someone/pair"] = Repository({OLD: vocos_pair()})
+        assert child.load("hf://someone/pair", allow_unverified=True).get("digest")
+        with contextlib.suppress(AssertionError):
+            child.close()
+    offline = Child(hub.endpoint, tmp_path, PYTHONPATH=str(oldest_client), HF_HUB_OFFLINE="1")
+    assert offline.load(NAME)["digest"] == first["digest"]
+    failed(offline.load(UNSURE, allow_unverified=True), "DownloadError", "the network is off")
+    offline.close()
