@@ -39,6 +39,10 @@ from torch import Tensor, nn
 import melvoc
 from melvoc.architectures.bigvgan import BigVGAN
 from melvoc.neural import NeuralVocoder
+from melvoc.options import LoadOptions
+from melvoc.registry import pins
+from melvoc.storage.conversion import convert
+from melvoc.storage.vocoder_file import build as assemble
 
 Run = Callable[[Tensor], Tensor]
 REAL = {
@@ -59,18 +63,11 @@ def weights_folder() -> Path:
 def build(name: str) -> NeuralVocoder:
     """A published shape with random weights, or a real checkpoint."""
     if name in REAL:
-        from melvoc.models import build as assemble
-        from melvoc.storage.conversion import convert
-
         path = weights_folder() / REAL[name]
-        return assemble(convert(path, config=path.parent / "config.json"))
-    from melvoc.models import architecture
-    from melvoc.storage.pins import PUBLISHED
-
-    row = PUBLISHED[name]
-    make_config, make_network = architecture(row.architecture, "benchmarks/cpu.py")
-    network = make_network(make_config.from_dict(dict(row.config)))
-    return NeuralVocoder(randomised(network), name=name, spec=row.spec)
+        return assemble(convert(path, config=path.parent / "config.json"), LoadOptions(device="cpu"))
+    record, pin = pins()[name]
+    network = randomised(record.network(pin.config))
+    return NeuralVocoder(network, name=name, spec=pin.spec, architecture=record)
 
 
 def randomised(network: nn.Module) -> nn.Module:

@@ -37,15 +37,18 @@ from torch import Tensor, nn
 
 import melvoc
 from melvoc import DownloadError, audio
+from melvoc.architectures import bigvgan, hifigan
 from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.audio.resampling import resample
+from melvoc.neural import HALF, float32_parameters
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.engines.cuda import make_cuda_engine
 from melvoc.nn.engines.cuda.launch import load_kernels
 from melvoc.nn.graph import Engine, Machine, Node
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
-from melvoc.nn.precision import HALF, float32_parameters
+
+RECORDS = {BigVGAN: bigvgan.ARCHITECTURE, HiFiGAN: hifigan.ARCHITECTURE}
 
 PARTS = ("check", "activation", "speed", "latency", "distance")
 BLOCK = 2048  # frames, as melvoc cuts long input on CUDA
@@ -238,7 +241,7 @@ def activation(run: Run) -> None:
 
 def cast(network: nn.Module, dtype: torch.dtype) -> None:
     """Convert a network in place, as a vocoder's `to(dtype)` does."""
-    kept = float32_parameters(network) if dtype in HALF else set()
+    kept = float32_parameters(network, RECORDS[type(network)]) if dtype in HALF else set()
     for parameter in network.parameters():
         if id(parameter) not in kept:
             parameter.data = parameter.data.to(dtype)

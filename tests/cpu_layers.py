@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
-from melvoc.models import architecture
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.engines.cpu.engine import Border, CpuEngine
 from melvoc.nn.engines.cpu.plan import CostModel
 from melvoc.nn.engines.cpu.transform import TRANSFORMS, Transform
 from melvoc.nn.graph import Chain, ChainMachine, Machine, Mean, Node, Residual, join
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
-from melvoc.storage.pins import PUBLISHED
+from melvoc.registry import pins
 
 HIFIGAN = {  # config_v1.json, config_v2.json and config_v3.json of jik876/hifi-gan
     "V1": HiFiGANConfig(),
@@ -79,9 +78,7 @@ def networks() -> list[nn.Module]:
     """Every published network, on the meta device."""
     with torch.device("meta"):
         built: list[nn.Module] = [HiFiGAN(config) for config in HIFIGAN.values()]
-        for row in PUBLISHED.values():
-            config, network = architecture(row.architecture)
-            built.append(network(config.from_dict(dict(row.config))))
+        built += [record.network(pin.config) for record, pin in pins().values()]
     return built
 
 

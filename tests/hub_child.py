@@ -15,13 +15,17 @@ import sys
 import torch
 
 import melvoc
-import melvoc.storage.hub
-from melvoc.storage.pins import PUBLISHED
+from melvoc import registry
 
 
-def pins() -> dict[str, object]:
-    changes = json.loads(os.environ.get("PINS", "{}"))
-    return dict(PUBLISHED) | {name: dataclasses.replace(PUBLISHED[name], **row) for name, row in changes.items()}
+def changed() -> dict[str, object]:
+    """The table of pins, with the changes."""
+    table = registry.pins()
+    for name, row in json.loads(os.environ.get("PINS", "{}")).items():
+        record, pin = table[name]
+        config = {"config": record.config.from_dict(row["config"])} if "config" in row else {}
+        table[name] = record, dataclasses.replace(pin, **{**row, **config})
+    return table
 
 
 def digest(vocoder: melvoc.Vocoder) -> str:
@@ -41,7 +45,8 @@ def load(name: str, **options: object) -> dict[str, object]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    melvoc.storage.hub.PUBLISHED = pins()
+    table = changed()
+    registry.pins = lambda: table
     for line in sys.stdin:
         answer = load(**json.loads(line))
         answer["client"] = str(getattr(sys.modules.get("huggingface_hub"), "__version__", None))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from melvoc.architectures import bigvgan, hifigan, vocos
 from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.architectures.vocos import Vocos, VocosConfig
@@ -16,6 +18,7 @@ from melvoc.neural import NeuralVocoder
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.vocoder import Vocoder
 
+RECORDS = {HiFiGAN: hifigan.ARCHITECTURE, BigVGAN: bigvgan.ARCHITECTURE, Vocos: vocos.ARCHITECTURE}
 GOLDEN = Path(__file__).parent / "golden"
 TINY = ("bigvgan_v2_tiny", "bigvgan_v1_tiny", "bigvgan_resblock2_snake_tiny", "vocos_tiny")
 
@@ -82,9 +85,14 @@ SPECS = {
 }
 
 
+def neural(network: Any, **options: Any) -> NeuralVocoder:
+    """A vocoder of one of melvoc's networks, with its record."""
+    return NeuralVocoder(network, architecture=RECORDS[type(network)], **options)
+
+
 def vocoder(name: str, engine: str = "auto") -> NeuralVocoder:
     network, _, _ = golden_network(GOLDEN, name)
-    return NeuralVocoder(network, name=name, spec=MelSpec.preset(SPECS[name]), engine=engine)
+    return neural(network, name=name, spec=MelSpec.preset(SPECS[name]), engine=engine)
 
 
 def random_mel(voc: Vocoder, frames: int, batch: int = 1, seed: int = 0) -> torch.Tensor:

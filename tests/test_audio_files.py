@@ -76,7 +76,7 @@ def test_pcm_of_full_scale() -> None:
 
 
 def test_pcm_refuses_what_has_no_level() -> None:
-    with pytest.raises(SpecError, match=r"torch.int16, but PCM is made of floats in \[-1, 1\]"):
+    with pytest.raises(SpecError, match=r"torch.int16, but PCM is made from floats in \[-1, 1\]"):
         to_pcm16(torch.zeros(3, dtype=torch.int16))
     for bad in (float("nan"), float("inf")):
         with pytest.raises(SpecError, match="NaN or Inf"):
@@ -203,7 +203,7 @@ def test_only_wav_and_flac_are_written(name: str, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(MelvocError, match=r"a\.wav: cannot be written .*is the folder there"):
+    with pytest.raises(MelvocError, match=r"a\.wav: cannot be written .*does the folder exist"):
         write(tmp_path / "none" / "a.wav", wave_of(1, 10), 44100)
 
 

@@ -97,7 +97,7 @@ def test_each_mistake_is_one_line(folder: Path, capsys: pytest.CaptureFixture[st
     assert "start without --resume" in fails(capsys, command(folder, "--resume"))
     assert "segment=1000 is no multiple" in fails(capsys, command(folder, "--segment", "1000"))
     (folder / "spec.json").write_text(json.dumps(SPEC.to_dict() | {"hop_length": 101}))
-    assert "no product of at most 6 upsampling rates" in fails(capsys, command(folder))
+    assert "not a product of at most 6 upsampling rates" in fails(capsys, command(folder))
     assert "preset='big'" in fails(capsys, command(folder, "--preset", "big"))
     assert "--steps" in fails(capsys, command(folder, "--steps", "many"))
     assert not (folder / "run").exists()

@@ -14,7 +14,7 @@ from networks import TINY, golden_network
 from melvoc.architectures.bigvgan import BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.architectures.vocos import VocosConfig
-from melvoc.errors import CheckpointError
+from melvoc.errors import OptionError
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -86,17 +86,17 @@ def test_config_round_trips_through_json(config: Any) -> None:
     ],
 )
 def test_hifigan_config_refuses(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(OptionError, match=message):
         HiFiGANConfig.from_dict(HiFiGANConfig().to_dict() | change)
 
 
 def test_bigvgan_config_refuses_another_activation() -> None:
-    with pytest.raises(CheckpointError, match="activation='relu'.*'snake' and 'snakebeta'"):
+    with pytest.raises(OptionError, match="activation='relu'.*'snake' and 'snakebeta'"):
         BigVGANConfig(activation="relu")  # type: ignore[arg-type]
 
 
 def test_a_published_config_without_the_generators_keys_is_named() -> None:
-    with pytest.raises(CheckpointError, match="no 'num_mels', which HiFiGANConfig needs"):
+    with pytest.raises(OptionError, match="no 'num_mels', which HiFiGANConfig needs"):
         HiFiGANConfig.from_published({"learning_rate": 1e-4})
 
 
@@ -111,5 +111,5 @@ def test_a_published_config_without_the_generators_keys_is_named() -> None:
     ],
 )
 def test_vocos_config_refuses(config: dict[str, Any], message: str) -> None:
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(OptionError, match=message):
         VocosConfig.from_published(config)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from cpu_layers import engine, error, exact, run
-from networks import TINY, random_mel, randomised, vocoder
+from networks import TINY, neural, random_mel, randomised, vocoder
 from torch import Tensor, nn
 
 import melvoc
@@ -194,8 +194,7 @@ def low_and_default() -> dict[str, tuple[NeuralVocoder, NeuralVocoder]]:
     ):
         made = randomised(network).requires_grad_(False)
         found[name] = tuple(
-            NeuralVocoder(made, name=name, spec=melvoc.MelSpec.preset(preset), memory=memory)
-            for memory in ("low", "auto")
+            neural(made, name=name, spec=melvoc.MelSpec.preset(preset), memory=memory) for memory in ("low", "auto")
         )
     return found
 
@@ -332,7 +331,7 @@ def test_pieces_that_do_not_fit_the_signal_are_refused() -> None:
         for other in (torch.randn(2, 16, 9), torch.randn(1, 8, 9), torch.randn(1, 16, 9).half()):
             machine = engine().open(layer)
             machine(torch.randn(1, 16, 9), False)
-            with pytest.raises(ValueError, match="in a signal of .1, 16, torch.float32"):
+            with pytest.raises(ValueError, match="but the signal .1, 16, torch.float32"):
                 machine(other, False)
 
 

@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from networks import TINY, VOCODERS, random_mel
+from networks import TINY, VOCODERS, neural, random_mel
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from melvoc.audio.resampling import resample
-from melvoc.models import architecture
 from melvoc.neural import NeuralVocoder
 from melvoc.nn.engines.mps import LARGEST, CutEngine, make_mps_engine
 from melvoc.nn.graph import Engine, join
-from melvoc.storage.pins import PUBLISHED
+from melvoc.registry import pins
 
 COPIES = {"aten.cat.default"}  # the whole signal is joined at the end; copying knows no limit
 
@@ -39,13 +38,12 @@ class Largest(TorchDispatchMode):
 
 def published(name: str) -> NeuralVocoder:
     """On the meta device, where shapes are all that is computed."""
-    row = PUBLISHED[name]
-    config, network = architecture(row.architecture)
+    record, pin = pins()[name]
     with torch.device("meta"):
-        return NeuralVocoder(network(config.from_dict(dict(row.config))), name=name, spec=row.spec).to("meta")
+        return neural(record.network(pin.config), name=name, spec=pin.spec).to("meta")
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", pins())
 @pytest.mark.parametrize(("frames", "batch"), [(1, 1), (700, 2), (33, 200)])
 def test_no_operation_of_a_published_network_is_beyond_mps(name: str, frames: int, batch: int) -> None:
     voc = published(name)
@@ -88,7 +86,7 @@ def test_resampling_of_a_minute_is_not_beyond_mps_either(orig: int, new: int) ->
 
 
 def test_on_mps_that_engine_is_chosen_whatever_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    voc = NeuralVocoder(VOCODERS[TINY[0]].network, name="x", spec=VOCODERS[TINY[0]].spec, engine="torch")
+    voc = neural(VOCODERS[TINY[0]].network, name="x", spec=VOCODERS[TINY[0]].spec, engine="torch")
     monkeypatch.setattr(NeuralVocoder, "device", torch.device("mps"))
     assert isinstance(voc.engine(), CutEngine)
     assert voc.block_frames == 16384 // voc.spec.hop_length

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import randomised
+from networks import neural, randomised
 from safetensors.torch import load_file
 
 from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
-from melvoc.models import build
-from melvoc.neural import NeuralVocoder
+from melvoc.options import LoadOptions
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.conversion import convert
+from melvoc.storage.vocoder_file import build
 
 REAL = {
     "universal_v1": ("hifigan_universal_v1", "generator_universal.pth.tar"),
@@ -28,7 +28,7 @@ def test_real_hifigan_checkpoints(data_dir: Path, name: str, engine: str) -> Non
     folder, file = REAL[name]
     voc = build(
         convert(data_dir / "weights" / folder / file, config=data_dir / "weights" / folder / "config.json"),
-        engine=engine,
+        LoadOptions(device="cpu", engine=engine),  # type: ignore[arg-type]
     )
     golden = load_file(data_dir / "golden" / "hifigan_real.safetensors")
     mel, wave = golden[f"{name}.mel"], golden[f"{name}.wav"]
@@ -69,6 +69,6 @@ def test_live_against_the_published_package(name: str, engine: str, dtype: torch
     with torch.inference_mode():
         expected = peer.eval().double()(mel.double())
     assert float(expected.std()) > 1e-3, "a silent network proves nothing"
-    voc = NeuralVocoder(ours, name=name, spec=spec, engine=engine).to(dtype=dtype)
+    voc = neural(ours, name=name, spec=spec, engine=engine).to(dtype=dtype)
     got = voc.mel_to_waveform(mel.to(dtype))
     torch.testing.assert_close(got.double(), expected.clamp(-1, 1), atol=most, rtol=0)

@@ -17,12 +17,13 @@ from torch import Tensor
 import melvoc
 from melvoc import registry
 from melvoc.errors import CheckpointError, MelvocError, PluginError, UnknownVocoderError
-from melvoc.registry import GROUP, build_table, list_vocoders, resolve
+from melvoc.loading import list_vocoders
+from melvoc.registry import ARCHITECTURES, VOCODERS, build_table, pins
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.storage.pins import PUBLISHED
 from melvoc.vocoder import Vocoder
 
 SPEC = MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
+GROUP = VOCODERS.group
 MODULE = "melvoc_test_plugin"
 
 
@@ -66,8 +67,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Adds entry points to those that are installed."""
 
     def add(*entries: EntryPoint) -> None:
-        table = build_table([*registry.entry_points(group=GROUP), *entries])
-        monkeypatch.setattr(registry, "installed", lambda: table)
+        real = registry.entry_points
+        added = {group: [point for point in entries if point.group == group] for group in (GROUP, ARCHITECTURES.group)}
+        monkeypatch.setattr(registry, "entry_points", lambda group: [*real(group=group), *added[group]])
 
     return add
 
@@ -75,9 +77,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Any:
 # The table
 
 
-def test_the_builtins_are_entry_points_and_the_best_comes_first() -> None:
+def test_the_best_builtins_come_first() -> None:
     names = list_vocoders()
-    assert names[: len(PUBLISHED)] == list(PUBLISHED)
+    assert names[: len(pins())] == list(pins())
     assert names[0] == "bigvgan_v2_44khz_128band_512x"
     assert "griffinlim" in names
     assert len(names) == len(set(names))
@@ -91,13 +93,13 @@ def test_plugins_come_after_melvocs_own_by_the_alphabet(installed: Any) -> None:
 
 def test_build_table_is_pure_and_takes_a_distribution_twice_as_one() -> None:
     one, again, other = entry("a", "m:f"), entry("a", "m:f"), entry("a", "n:f", "other")
-    table = build_table([one, again, other])
+    table = build_table([one, again, other], [])
     assert [(claim.distribution, claim.value) for claim in table["a"]] == [("some-plugin", "m:f"), ("other", "n:f")]
-    assert build_table([]) == {}
+    assert build_table([], []) == {}
 
 
 def test_an_entry_point_of_no_known_distribution() -> None:
-    table = build_table([EntryPoint(name="a", value="m:f", group=GROUP)])
+    table = build_table([EntryPoint(name="a", value="m:f", group=GROUP)], [])
     assert table["a"][0].distribution == "an unknown distribution"
 
 
@@ -178,12 +180,12 @@ def test_a_plugin_gets_name_device_dtype_and_only_the_options_that_were_set(
     assert voc.name == "quiet"
     assert seen == {"name": "quiet", "device": torch.device("cpu"), "dtype": None}
     seen.clear()
-    options: dict[str, Any] = {"revision": "r", "cache_dir": "c", "local_files_only": True, "allow_unverified": True}
-    melvoc.load("quiet", device="cpu", dtype=torch.float16, strength=3, **options)
+    options: dict[str, Any] = {"revision": "r", "cache_dir": "c", "local_files_only": True}
+    melvoc.load("quiet", device="cpu", dtype=torch.float16, strength=3, allow_unverified=True, **options)
     assert seen == {"name": "quiet", "device": torch.device("cpu"), "dtype": torch.float16, "strength": 3} | options
 
 
-@pytest.mark.parametrize("option", ["strength", "revision", "cache_dir", "allow_unverified", "self_destruct"])
+@pytest.mark.parametrize("option", ["strength", "revision", "cache_dir", "engine", "self_destruct"])
 def test_an_option_that_a_factory_does_not_take(installed: Any, plugin: types.ModuleType, option: str) -> None:
     def load(name: str, *, device: torch.device, dtype: torch.dtype | None, depth: int = 1) -> Vocoder:
         return Silence(name=name, spec=SPEC)
@@ -201,7 +203,7 @@ def test_an_option_that_a_factory_does_not_take(installed: Any, plugin: types.Mo
         (
             "griffinlim",
             {"iterations": 3},
-            "griffinlim takes no option 'iterations'; it takes spec, n_iter, momentum, seed",
+            "griffinlim takes no option 'iterations'; it takes spec, n_iter, momentum, seed, engine, memory",
         ),
         ("griffinlim", {"revision": "x"}, "griffinlim takes no option 'revision'"),
         ("griffinlim", {"local_files_only": True}, "griffinlim takes no option 'local_files_only'"),
@@ -323,8 +325,10 @@ def test_a_plugin_with_a_builtins_name(installed: Any, ask: Any) -> None:
     assert "evil" not in sys.modules
 
 
-def test_a_builtins_name_wins_wherever_it_stands_in_the_list() -> None:
+def test_melvocs_own_names_are_its_codes_whatever_its_metadata_say() -> None:
     own, other = entry("a", "melvoc.x:f", "melvoc"), entry("a", "evil:f", "aaa")
     for order in ([own, other], [other, own]):
+        table = build_table(order, ["a"])
         with pytest.warns(UserWarning, match="aaa claims the name 'a'"):
-            assert resolve("a", build_table(order)).distribution == "melvoc"
+            assert VOCODERS.single("a", table["a"]).distribution == "melvoc"
+        assert [claim.distribution for claim in build_table(order, [])["a"]] == ["aaa"]

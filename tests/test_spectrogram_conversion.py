@@ -227,7 +227,7 @@ def test_rows_and_frames_do_not_mix() -> None:
     ],
 )
 def test_frames_in_different_places_are_refused_with_the_reason(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(SpecError, match=f"different places \\({message}\\).*make the mel again from the audio"):
+    with pytest.raises(SpecError, match=f"different places \\({message}\\).*compute the mel again from the audio"):
         convert_mel(torch.zeros(80, 4), source=spec_of(), target=spec_of(**changes, log="log10"))
 
 
@@ -235,7 +235,7 @@ def test_frames_in_different_places_are_refused_with_the_reason(changes: dict[st
     ("mel", "message"),
     [
         (torch.zeros(64, 4), "64 bands, but this spec has n_mels=80"),
-        (torch.zeros(80, 0), "without a frame"),
+        (torch.zeros(80, 0), "without any frames"),
         (torch.full((80, 4), float("nan")), "NaN or Inf"),
         (torch.zeros(80, 4, dtype=torch.int32), "torch.int32"),
     ],

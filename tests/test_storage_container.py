@@ -17,10 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from melvoc.errors import CheckpointError
-from melvoc.models import build, describe
+from melvoc.options import LoadOptions
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage import container as checkpoints
 from melvoc.storage.container import HEADER_KEY, PACKED_HEADER, PACKED_WEIGHTS, Checkpoint
+from melvoc.storage.vocoder_file import build, describe
 
 TINY = describe(VOCODERS["bigvgan_resblock2_snake_tiny"])
 FIRST = "conv_pre.weight"
@@ -112,11 +113,11 @@ def test_any_header_survives(
 # Files that are refused
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 3, "1", None])
 def test_unknown_versions(tmp_path: Path, version: object) -> None:
     path = header_changed(tmp_path / "new.safetensors", lambda values: values.update(format=version))
     with pytest.raises(
-        CheckpointError, match=rf"new\.safetensors: melvoc format {version!r}, .* reads format 1; update"
+        CheckpointError, match=rf"new\.safetensors: melvoc format {version!r}, .* reads formats 1 and 2; update"
     ):
         checkpoints.read(path)
 
@@ -235,7 +236,7 @@ def test_a_packed_header_that_is_damaged(header: object) -> None:
 def test_weights_that_do_not_fit(tmp_path: Path, change: Callable[[dict[str, Tensor]], object], message: str) -> None:
     path = written(tmp_path, with_tensors(change))
     with pytest.raises(CheckpointError, match=rf"voc\.safetensors:? {message}"):
-        build(checkpoints.read(path))
+        build(checkpoints.read(path), LoadOptions(device="cpu"))
 
 
 def test_large_weights_whose_sum_overflows_are_finite() -> None:
@@ -245,16 +246,16 @@ def test_large_weights_whose_sum_overflows_are_finite() -> None:
 def test_an_architecture_of_the_future(tmp_path: Path) -> None:
     path = header_changed(tmp_path / "f.safetensors", lambda values: values.update(architecture="bigvgan3"))
     with pytest.raises(
-        CheckpointError, match=r"f\.safetensors: architecture 'bigvgan3', but melvoc has .*update melvoc"
+        CheckpointError, match=r"f\.safetensors: architecture 'bigvgan3', but there are .*update melvoc"
     ):
-        build(checkpoints.read(path))
+        build(checkpoints.read(path), LoadOptions(device="cpu"))
 
 
 @pytest.mark.parametrize("change", [{"unknown": 1}, {"resblock": "3"}, {"upsample_rates": None}, {"n_mels": "80"}])
 def test_a_configuration_that_is_none(tmp_path: Path, change: dict) -> None:
     path = header_changed(tmp_path / "c.safetensors", lambda values: values["config"].update(change))
     with pytest.raises(CheckpointError, match=rf"c\.safetensors: .*{next(iter(change))}"):
-        build(checkpoints.read(path))
+        build(checkpoints.read(path), LoadOptions(device="cpu"))
 
 
 # Whole or not there

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import io
 import json
@@ -26,10 +25,12 @@ import melvoc
 from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.errors import DownloadError, MelvocError
-from melvoc.models import describe
+from melvoc.options import LoadOptions
+from melvoc.registry import pins
 from melvoc.storage import container as checkpoints
-from melvoc.storage.hub import cache_folder, fetch
-from melvoc.storage.pins import PUBLISHED
+from melvoc.storage.cache import cache_folder
+from melvoc.storage.hub import fetch
+from melvoc.storage.vocoder_file import describe
 
 HERE = Path(__file__).parent
 OLD, NEW = "0123456789abcdef0123456789abcdef01234567", "89abcdef0123456789abcdef0123456789abcdef"
@@ -58,7 +59,11 @@ def with_norm(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def small_config(name: str) -> dict[str, Any]:
     rates = {"upsample_rates": [8, 8, 2, 2], "upsample_kernel_sizes": [16, 16, 4, 4], "upsample_initial_channel": 32}
-    return dict(PUBLISHED[name].config) | rates | {"resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3, 5]]}
+    return (
+        pins()[name][1].config.to_dict()
+        | rates
+        | {"resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3, 5]]}
+    )
 
 
 def generator(name: str) -> bytes:
@@ -78,7 +83,7 @@ CONFIG_22K = json.loads((GOLDEN / "bigvgan_resblock2_snake_tiny.json").read_text
 def published_repositories() -> dict[str, Repository]:
     """The real layout; the newest commit has other weights, and no config is to be trusted."""
     return {
-        PUBLISHED[name].repo: Repository(
+        pins()[name][1].repo: Repository(
             {
                 OLD: {"bigvgan_generator.pt": data, "config.json": b"not to be trusted", "README.md": b"hello"},
                 NEW: {"bigvgan_generator.pt": data[:-1] + b"x", "config.json": b"{}"},
@@ -382,7 +387,7 @@ def test_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_an_unsure_row_is_refused_before_anything_else() -> None:
     with pytest.raises(DownloadError, match="cannot be verified"):
-        fetch(dataclasses.replace(PUBLISHED[UNKNOWN]))
+        fetch(*pins()[UNKNOWN], LoadOptions())
 
 
 # Repositories: hf://owner/repo

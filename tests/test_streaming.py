@@ -8,14 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import GOLDEN, TINY, VOCODERS, pieces, random_mel, randomised, vocoder
+from networks import GOLDEN, TINY, VOCODERS, neural, pieces, random_mel, randomised, vocoder
 from torch.utils.flop_counter import FlopCounterMode
 
 import melvoc
 from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.architectures.vocos import Vocos, VocosConfig
-from melvoc.neural import NeuralVocoder
 from melvoc.nn.graph import Engine
 from melvoc.vocoder import Vocoder
 
@@ -74,7 +73,7 @@ FULL_SIZE = {
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_full_size_networks_stream_to_1e_4(name: str) -> None:
     network, preset = FULL_SIZE[name]()
-    voc = NeuralVocoder(randomised(network), name=name, spec=melvoc.MelSpec.preset(preset))
+    voc = neural(randomised(network), name=name, spec=melvoc.MelSpec.preset(preset))
     mel = random_mel(voc, 70)
     whole = voc.mel_to_waveform(mel, block_frames=70)
     torch.testing.assert_close(streamed(voc, pieces(mel, [16, 17, 40, 56])), whole, atol=1e-4, rtol=0)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from training import GENERATOR, SPEC, tiny_config
 
 from melvoc import MelSpec, MelvocError, SpecError
+from melvoc.architectures.hifigan import v2_for
+from melvoc.nn.rates import upsampling
 from melvoc.train import LossWeights, TrainConfig
-from melvoc.train.config import derive_generator
-from melvoc.train.rates import upsampling
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_rates_multiply_to_the_hop_length_or_the_error_names_one_that_has_rates(
 
 
 def test_a_derived_generator_is_v2() -> None:
-    config = derive_generator(MelSpec.preset("griffinlim"))
+    config = v2_for(MelSpec.preset("griffinlim"))
     assert config.upsample_initial_channel == 128
     assert config.hop_length == 512
     assert config.n_mels == 128
@@ -56,7 +56,7 @@ def test_a_derived_generator_is_v2() -> None:
 
 def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
     spec = MelSpec(sample_rate=44100, n_fft=2048, hop_length=509, n_mels=80)
-    with pytest.raises(SpecError, match=r"hop_length=509 = 509 is no product.*such as 507"):
+    with pytest.raises(SpecError, match=r"hop_length=509 = 509 is not a product.*such as 507"):
         TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", spec=spec, segment=509 * 32)
 
 

@@ -9,6 +9,7 @@ import torch
 from training import GENERATOR, SPEC, noise, one_thread, tiny_config  # noqa: F401 - one_thread is used by being here
 
 from melvoc import MelSpec, MelSpectrogram
+from melvoc.architectures.hifigan import ARCHITECTURE
 from melvoc.train import LossWeights
 from melvoc.train.data import Batch
 from melvoc.train.distributed import World
@@ -75,7 +76,7 @@ def test_aurasolos_loss_is_there_when_it_is_wanted() -> None:
 
 def make(tmp_path: Path, **changes: object) -> tuple[TrainState, Stepper]:
     config = tiny_config(tmp_path, **changes).resolved()
-    state = TrainState.new(config, GENERATOR, torch.device("cpu"))
+    state = TrainState.new(config, ARCHITECTURE, GENERATOR, torch.device("cpu"))
     return state, Stepper(state, config, SPEC, World())
 
 

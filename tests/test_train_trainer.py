@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from networks import randomised
+from networks import neural, randomised
 from training import GENERATOR, SPEC, noise, one_thread, tiny_config, write_sounds  # noqa: F401 - one_thread is used by being here
 
 import melvoc
 from melvoc import CheckpointError, MelSpec, MelSpectrogram, MelvocError, audio
 from melvoc.architectures.hifigan import HiFiGAN
-from melvoc.neural import NeuralVocoder
 from melvoc.spectrogram.file import write_mel
 from melvoc.train import Discriminators, DivergedError, LossWeights, Trainer, TrainReport
 from melvoc.train.folder import load_checkpoint
@@ -176,7 +175,7 @@ def test_discriminators_are_kept_on_request_and_begin_another_run(tmp_path: Path
 def test_a_warm_start_begins_with_the_files_sound_spec_and_generator(tmp_path: Path) -> None:
     write_sounds(tmp_path / "sounds", count=4)
     network = randomised(HiFiGAN(GENERATOR)).requires_grad_(False)
-    melvoc.save(NeuralVocoder(network, name="first", spec=SPEC), tmp_path / "first.safetensors")
+    melvoc.save(neural(network, name="first", spec=SPEC), tmp_path / "first.safetensors")
     config = tiny_config(tmp_path, spec=None, generator=None, warm_start=tmp_path / "first.safetensors")
     trainer = Trainer(config)
     assert (trainer.spec, trainer.generator) == (SPEC, GENERATOR)
@@ -218,7 +217,7 @@ def test_a_warm_start_from_a_checkpoint_of_another_run(
 def test_a_warm_start_of_another_kind_is_refused(tmp_path: Path) -> None:
     write_sounds(tmp_path / "sounds", count=4)
     melvoc.save(melvoc.load("griffinlim", spec=SPEC), tmp_path / "gl.safetensors")
-    with pytest.raises(CheckpointError, match=r"architecture 'griffinlim', but melvoc trains HiFi-GAN"):
+    with pytest.raises(CheckpointError, match=r"architecture='griffinlim', but melvoc trains hifigan"):
         Trainer(tiny_config(tmp_path, warm_start=tmp_path / "gl.safetensors"))
     (tmp_path / "generator_v1").write_bytes(b"x")
     with pytest.raises(CheckpointError, match=r"there is no config\.json beside it; put it there"):

@@ -9,11 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import GOLDEN, VOCODERS, golden_network, random_mel
+from networks import GOLDEN, VOCODERS, golden_network, neural, random_mel
 from torch import Tensor, nn
 
 import melvoc
-from melvoc.neural import NeuralVocoder
 from melvoc.nn.graph import Chain, Map, Node
 from melvoc.nn.layers import ConvTranspose1d
 
@@ -183,7 +182,7 @@ def test_gradients_flow_through_forward() -> None:
 
 def test_float64_stays_float64() -> None:
     network, mel, wave = golden_network(GOLDEN, "bigvgan_v2_tiny")
-    voc = NeuralVocoder(network, name="tiny", spec=VOCODERS["bigvgan_v2_tiny"].spec).to(torch.float64)
+    voc = neural(network, name="tiny", spec=VOCODERS["bigvgan_v2_tiny"].spec).to(torch.float64)
     got = voc.mel_to_waveform(mel, spec=voc.spec)
     assert got.dtype == torch.float64
     torch.testing.assert_close(got, wave.double(), atol=1e-6, rtol=0)
@@ -217,7 +216,7 @@ def test_a_sample_rate_is_a_whole_number(rate: object) -> None:
 def test_what_is_no_tensor_and_a_batch_of_none() -> None:
     with pytest.raises(melvoc.SpecError, match="the waveform is a list, but it is a torch.Tensor"):
         Tone().mel([0.0] * 9000)  # type: ignore[arg-type]
-    with pytest.raises(melvoc.SpecError, match="a batch of none; give at least one mel"):
+    with pytest.raises(melvoc.SpecError, match="an empty batch; give at least one mel"):
         Tone().mel_to_waveform(torch.zeros(0, 40, 9))
     with pytest.raises(melvoc.SpecError, match="lengths=5, but it is a list of frame counts"):
         Tone().mel_to_waveform(torch.zeros(40, 9), lengths=5)  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """melvoc turns mel spectrograms into sound.
 
-- `load`, `list_vocoders`, `info`: vocoders by name, path or repository (`melvoc.registry`).
+- `load`, `list_vocoders`, `info`: vocoders by name, path or repository (`melvoc.loading`).
 - `Vocoder`: what each of them is, and what a plugin subclasses (`melvoc.vocoder`, `melvoc.streaming`).
 - `MelSpec`, `MelSpectrogram`, `convert_mel`: what a mel is (`melvoc.spectrogram`).
 - `save`, `to_bytes`, `from_bytes`, `pack`, `unpack`: vocoders to and from files (`melvoc.storage`).
@@ -18,11 +18,13 @@ from melvoc.errors import (
     DownloadError,
     MelMismatchError,
     MelvocError,
+    MissingFileError,
+    OptionError,
     PluginError,
     SpecError,
     UnknownVocoderError,
 )
-from melvoc.registry import VocoderInfo, info, list_vocoders, load
+from melvoc.loading import VocoderInfo, info, list_vocoders, load
 from melvoc.spectrogram.conversion import convert_mel
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram
@@ -38,6 +40,8 @@ __all__ = [
     "MelSpec",
     "MelSpectrogram",
     "MelvocError",
+    "MissingFileError",
+    "OptionError",
     "PluginError",
     "SpecError",
     "UnknownVocoderError",

@@ -1,14 +1,29 @@
 """Every error that melvoc raises on purpose.
 
-One root, `MelvocError`, so that an application can catch all of them at once; each also is the built-in error that a
-caller would expect. A message says the value, the rule and the way out.
+One root, `MelvocError`, so that an application can catch all of them at once; each is also the built-in error that a
+caller would expect. A message gives the value, the rule and a way out.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+DownloadReason = Literal["offline", "not found", "token", "hash", "disk"]
+
 
 class MelvocError(Exception):
-    """Root of melvoc's errors, and the error for what has no class of its own (an option that does not exist, say)."""
+    """Root of melvoc's errors, and the error for what has no class of its own."""
+
+
+class OptionError(MelvocError, ValueError):
+    """An argument, an option or a configuration value that is not allowed."""
+
+
+class MissingFileError(MelvocError, FileNotFoundError):
+    """A file or folder that is not there."""
 
 
 class SpecError(MelvocError, ValueError):
@@ -16,20 +31,59 @@ class SpecError(MelvocError, ValueError):
 
 
 class MelMismatchError(SpecError):
-    """A mel whose specification is not the vocoder's; the message lists the fields that differ."""
+    """A mel whose specification is not the vocoder's.
+
+    Attributes:
+        fields: what differs, `{field: (the vocoder's, the mel's)}`.
+    """
+
+    def __init__(self, message: str, *, fields: Mapping[str, tuple[Any, Any]] | None = None) -> None:
+        super().__init__(message)
+        self.fields = dict(fields or {})
 
 
 class UnknownVocoderError(MelvocError, LookupError):
     """A vocoder name that nothing registers; the message names the closest matches."""
 
 
-class CheckpointError(MelvocError):
-    """A file of weights that is damaged, incomplete or of another kind; the message names the file and the tensor."""
+class CheckpointError(MelvocError, ValueError):
+    """A file of weights that is damaged, incomplete or of another kind; the message names the file and the tensor.
+
+    Attributes:
+        path: of the file, where there is one.
+    """
+
+    def __init__(self, message: str, *, path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = path
 
 
-class PluginError(MelvocError):
-    """A third-party vocoder that fails to import or breaks the contract; raised from its cause."""
+class MissingCheckpointError(CheckpointError, MissingFileError):
+    """A file of weights that is not there."""
 
 
-class DownloadError(MelvocError):
-    """A file that could not be fetched, or is not the one that was pinned."""
+class PluginError(MelvocError, ImportError):
+    """A third-party vocoder or architecture that fails to import or breaks the contract; raised from its cause."""
+
+
+class DownloadError(MelvocError, OSError):
+    """A file that could not be fetched, or is not the one that was pinned.
+
+    Attributes:
+        reason: "offline", "not found", "token" (the repository needs one), "hash" (not the pinned file, or one that
+            cannot be verified) or "disk".
+    """
+
+    def __init__(self, message: str, *, reason: DownloadReason = "not found") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@contextmanager
+def about(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file in any `CheckpointError` that is raised meanwhile."""
+    try:
+        yield
+    except CheckpointError as error:
+        error.path = error.path or os.fsdecode(path)
+        raise

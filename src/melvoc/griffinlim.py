@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from melvoc.errors import MelvocError
+from melvoc.errors import OptionError
+from melvoc.options import LoadOptions
 from melvoc.spectrogram.conversion import filter_bank, to_nepers
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import constants
@@ -39,7 +40,7 @@ class GriffinLim(Vocoder):
         name: what it is called in messages.
 
     Raises:
-        MelvocError: an option of a wrong type or out of its range.
+        OptionError: an option of a wrong type or out of its range.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class GriffinLim(Vocoder):
         self.n_iter = _whole("n_iter", n_iter, 1)
         self.seed = _whole("seed", seed, 0)
         if isinstance(momentum, bool) or not isinstance(momentum, (int, float)) or not 0 <= momentum < 1:
-            raise MelvocError(f"momentum={momentum!r}, but it is a number from 0 to less than 1; 0.99 is usual")
+            raise OptionError(f"momentum={momentum!r}, but it is a number from 0 to less than 1; 0.99 is usual")
         self.momentum = float(momentum)
 
     @property
@@ -68,10 +69,10 @@ class GriffinLim(Vocoder):
         """The vocoder of `options`.
 
         Raises:
-            MelvocError: an option that is unknown, missing or bad.
+            OptionError: an option that is unknown, missing or bad.
         """
         if set(options) != {"spec", "n_iter", "momentum", "seed"}:
-            raise MelvocError(f"options={dict(options)!r}, but Griffin-Lim takes spec, n_iter, momentum, seed")
+            raise OptionError(f"options={dict(options)!r}, but Griffin-Lim takes spec, n_iter, momentum, seed")
         return cls(**{**options, "spec": MelSpec.from_dict(options["spec"])}, name=name)
 
     @torch.no_grad()
@@ -165,10 +166,13 @@ def load_griffinlim(
     n_iter: int = 32,
     momentum: float = 0.99,
     seed: int = 0,
+    engine: Literal["auto", "torch"] = "auto",
+    memory: Literal["auto", "low"] = "auto",
 ) -> GriffinLim:
-    """The factory of the entry point `griffinlim`; the options are `GriffinLim`'s."""
+    """The factory of the name `griffinlim`. The options are `GriffinLim`'s; engine and memory change nothing here."""
+    options = LoadOptions(device=device, dtype=dtype, engine=engine, memory=memory)
     vocoder = GriffinLim(spec=spec, n_iter=n_iter, momentum=momentum, seed=seed, name=name)
-    return vocoder.to(device=device, dtype=dtype)
+    return vocoder.to(options.place, options.dtype)
 
 
 def _linear(mel: Tensor, spec: MelSpec) -> Tensor:
@@ -200,5 +204,5 @@ def _powers(spectrum: Tensor, scratch: Tensor, *, out: Tensor) -> Tensor:
 
 def _whole(name: str, value: object, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) < 2**63:
-        raise MelvocError(f"{name}={value!r}, but it is a whole number from {least} up")
+        raise OptionError(f"{name}={value!r}, but it is a whole number from {least} up")
     return int(value)

@@ -1,4 +1,4 @@
-"""A neural network as a vocoder: device, engine and blocks."""
+"""A network of an architecture as a vocoder: device, type, engine and blocks."""
 
 from __future__ import annotations
 
@@ -7,64 +7,58 @@ from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from melvoc.architectures.bigvgan import BigVGAN
-from melvoc.architectures.hifigan import HiFiGAN
-from melvoc.architectures.vocos import Vocos
-from melvoc.errors import SpecError
-from melvoc.models import check_options
-from melvoc.nn.engines.mps import SAMPLES, make_mps_engine
-from melvoc.nn.forks import torch_alone_after_fork
+from melvoc.architecture import Architecture, NetworkConfig
+from melvoc.errors import OptionError, SpecError
+from melvoc.nn.engines import block_frames, make_engine
 from melvoc.nn.graph import Engine, Node
-from melvoc.nn.precision import HALF, float32_parameters
+from melvoc.options import LoadOptions
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.costs import tuned_costs
 from melvoc.vocoder import Vocoder
 
-# Values of the largest signal of a block on a CPU. Below, what a block costs besides its arithmetic counts; above, time
-# changes little and memory grows (docs/performance.md).
-BLOCK_VALUES = 1_600_000
-MOST_FRAMES = 1024
-
-Network = BigVGAN | HiFiGAN | Vocos
-ARCHITECTURE_NAMES: dict[type, str] = {BigVGAN: "bigvgan", HiFiGAN: "hifigan", Vocos: "vocos"}
-
-torch_alone_after_fork()  # a vocoder that is used on both sides of a fork would else hang in the child
+HALF = (torch.float16, torch.bfloat16)
 
 
 class NeuralVocoder(Vocoder):
-    """BigVGAN, HiFi-GAN or Vocos with its mel.
+    """A network with its mel.
+
+    In float16 or bfloat16 only what is inside the network is in that type: mel, wave, and the layers that the
+    architecture's record names stay float32 (docs/gpu.md).
 
     Args:
-        network: the generator; its hop length and bands are the spec's.
+        network: the generator; its hop length and bands are the spec's. It streams if it has a `graph`.
         name: what it is called in messages.
         spec: the mel that it was trained on.
+        architecture: the network's record. None: it has none, so that it cannot be saved.
         engine: "auto" (the fastest exact one for the device) or "torch" (plain torch).
         memory: "auto", or "low" to keep the weights and what is made from them under 1.3 times their size, slower.
         licence: of the weights, where known.
         provenance: where the weights come from, any names and values.
+
+    Raises:
+        SpecError: network and spec belong to different models.
+        OptionError: another engine or memory.
     """
 
     def __init__(
         self,
-        network: Network,
+        network: nn.Module,
         *,
         name: str,
         spec: MelSpec,
+        architecture: Architecture | None = None,
         engine: Literal["auto", "torch"] = "auto",
         memory: Literal["auto", "low"] = "auto",
         licence: str | None = None,
         provenance: dict[str, str] | None = None,
     ) -> None:
         super().__init__(name=name, spec=spec)
-        config = network.config
-        if (config.hop_length, config.n_mels) != (spec.hop_length, spec.n_mels):
-            raise SpecError(
-                f"{name}: the network makes {config.hop_length} samples of {config.n_mels} bands a frame, but its "
-                f"MelSpec says hop_length={spec.hop_length}, n_mels={spec.n_mels}; they belong to different models"
-            )
-        check_options(engine=engine, memory=memory)
+        LoadOptions(device="cpu", engine=engine, memory=memory)  # checked there
+        self.config: NetworkConfig = network.config  # type: ignore[assignment]
+        self.architecture = architecture
+        _check_fit(self.config, spec, name)
         self.network = network
         self.engine_choice: Literal["auto", "torch"] = engine
         self.memory: Literal["auto", "low"] = memory
@@ -75,13 +69,23 @@ class NeuralVocoder(Vocoder):
         self._weights = tuple(network.parameters())
 
     @property
-    def architecture(self) -> str:
-        """ "bigvgan", "hifigan" or "vocos"."""
-        return ARCHITECTURE_NAMES[type(self.network)]
+    def channels(self) -> int:
+        """Of the sound."""
+        return self.config.channels
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples of sound per mel frame."""
+        return self.config.hop_length
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the sound, in Hz."""
+        return self.config.sample_rate or self.spec.sample_rate
 
     @property
     def dtype(self) -> torch.dtype:
-        """The convolutions' type. In a half type, mel, ends, snakes and wave stay float32 (docs/gpu.md)."""
+        """The convolutions' type."""
         kinds = {weight.dtype for weight in self._weights}
         return next(iter(kinds & set(HALF)), super().dtype)
 
@@ -90,52 +94,53 @@ class NeuralVocoder(Vocoder):
         """float32 where the convolutions are in a half type."""
         return torch.float32 if self.dtype in HALF else self.dtype
 
+    @property
+    def can_stream(self) -> bool:
+        """Whether the network is an expression of nodes."""
+        return hasattr(self.network, "graph")
+
     def forward(self, mel: Tensor) -> Tensor:
         """The network over the whole mel, in plain torch, differentiable."""
         return self.network(mel)  # type: ignore[no-any-return]
 
     def graph(self) -> Node:
-        """The network's expression."""
-        return self.network.graph
+        """The network's expression.
+
+        Raises:
+            MelvocError: it has none.
+        """
+        return self.network.graph if self.can_stream else super().graph()  # type: ignore[return-value]
 
     def engine(self) -> Engine:
-        """The engine for the present device and type; it is made once, for what it prepares belongs to the weights."""
+        """The engine for the current device and type; made once, because what it prepares belongs to the weights."""
         with self._lock:
             if self._engine is None:
-                self._engine = self._make_engine()
+                self._engine = make_engine(
+                    self.network,
+                    device=self.device,
+                    dtype=self.dtype,
+                    hop_length=self.samples_per_frame,
+                    choice=self.engine_choice,
+                    memory=self.memory,
+                    costs=tuned_costs,
+                )
             return self._engine
-
-    def _make_engine(self) -> Engine:
-        if self.device.type == "mps":
-            return make_mps_engine(self.network, self.spec.hop_length)
-        if self.engine_choice == "torch":
-            return Engine()
-        if self.device.type == "cpu" and self.dtype == torch.float32:
-            from melvoc.nn.engines.cpu import make_cpu_engine
-
-            return make_cpu_engine(self.memory, tuned_costs())
-        if self.device.type == "cuda":
-            from melvoc.nn.engines.cuda import make_cuda_engine
-
-            return make_cuda_engine()
-        return Engine()
 
     @property
     def block_frames(self) -> int:
-        """Frames a block, at most: what stays in a CPU's caches, fills a GPU, or is what MPS gets at a time anyway."""
-        if self.device.type == "cuda":
-            return 2048
-        if self.device.type == "mps":
-            return max(1, SAMPLES // self.spec.hop_length)
-        return min(MOST_FRAMES, max(16, BLOCK_VALUES // self.network.config.frame_values))
+        """Mel frames per block of long input."""
+        return block_frames(self.device, hop_length=self.samples_per_frame, frame_values=self.config.frame_values)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self._engine = None  # moved or cast: what an engine prepared no longer belongs to these weights
+        kept: set[int] | None = None
 
         def convert(tensor: Tensor) -> Tensor:
+            nonlocal kept
             converted = fn(tensor)
-            if converted.dtype in HALF and tensor.dtype not in HALF and id(tensor) in float32_parameters(self.network):
-                return tensor.to(converted.device)
+            if converted.dtype in HALF and tensor.dtype not in HALF:
+                kept = float32_parameters(self.network, self.architecture) if kept is None else kept
+                return tensor.to(converted.device) if id(tensor) in kept else converted
             return converted
 
         super()._apply(convert, recurse)  # type: ignore[no-untyped-call]
@@ -147,3 +152,38 @@ class NeuralVocoder(Vocoder):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state | {"_lock": threading.Lock()})  # type: ignore[no-untyped-call]
+
+
+def automatic_dtype(architecture: Architecture, device: torch.device) -> torch.dtype:
+    """The type that `dtype=None` means: float32, but on CUDA what was measured and found unharmed."""
+    return architecture.cuda_dtype if device.type == "cuda" else torch.float32
+
+
+def float32_parameters(network: nn.Module, architecture: Architecture | None) -> set[int]:
+    """The parameters that no half type may take, by `id`.
+
+    With the others in a half type the network takes a float32 mel and gives a float32 wave.
+
+    Raises:
+        OptionError: a network that has no half form.
+    """
+    if architecture is None or architecture.float32 is None:
+        title = architecture.title if architecture else type(network).__name__
+        raise OptionError(f"{title} does not run in float16 or bfloat16 (no half form of it is known); omit dtype")
+    return {id(parameter) for layer in architecture.float32(network) for parameter in layer.parameters()}
+
+
+def _check_fit(config: NetworkConfig, spec: MelSpec, name: str) -> None:
+    """A frame of the mel and a frame of the sound last equally long.
+
+    Raises:
+        SpecError: they do not, or the bands differ.
+    """
+    rate = config.sample_rate or spec.sample_rate
+    same_time = config.hop_length * spec.sample_rate == spec.hop_length * rate
+    if not same_time or config.n_mels != spec.n_mels:
+        raise SpecError(
+            f"{name}: the network makes {config.hop_length} samples at {rate} Hz of {config.n_mels} bands per frame, "
+            f"but its MelSpec says hop_length={spec.hop_length}, n_mels={spec.n_mels} at {spec.sample_rate} Hz; they "
+            "belong to different models"
+        )

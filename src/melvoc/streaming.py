@@ -15,6 +15,7 @@ from torch import Tensor
 
 from melvoc.audio.resampling import Resampler
 from melvoc.errors import MelvocError, SpecError
+from melvoc.host import public
 from melvoc.nn.graph import Machine
 from melvoc.spectrogram.check import check_piece, rows_of
 from melvoc.spectrogram.spec import MelSpec
@@ -68,6 +69,7 @@ class VocoderStream:
         self._last: Tensor | None = None
         self._end = "was closed"
 
+    @public
     def push(self, mel: Tensor) -> Tensor:
         """The next frames.
 
@@ -89,6 +91,7 @@ class VocoderStream:
         self._batch = mel.shape[0]
         return self._run(mel.to(self._device, self._dtype), last=False)
 
+    @public
     def flush(self) -> Tensor:
         """End the mel.
 

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from melvoc.audio.resampling import resample
 from melvoc.errors import MelMismatchError, MelvocError, PluginError, SpecError
+from melvoc.host import public
 from melvoc.nn.graph import Engine, Node
+from melvoc.post import PostStep
 from melvoc.spectrogram.check import check_mel, rows_of
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram
@@ -38,6 +40,7 @@ class Vocoder(nn.Module):
             raise SpecError(f"spec={spec!r} is a {type(spec).__name__}, but a vocoder needs a melvoc.MelSpec")
         self.name = name
         self.spec = spec
+        self.post: tuple[PostStep, ...] = ()  # steps after the network, in every form of synthesis
         self.register_buffer("_anchor", torch.empty(0, device="cpu"), persistent=False)
         self._anchor: Tensor
         self._analysis = (MelSpectrogram(spec),)  # a tuple: no part of the state dict, and float32 whatever `to` says
@@ -77,6 +80,11 @@ class Vocoder(nn.Module):
 
     # What it inherits
 
+    @public
+    def __call__(self, mel: Tensor) -> Tensor:
+        """`forward`, as of any module."""
+        return super().__call__(mel)  # type: ignore[no-any-return]
+
     @property
     def sample_rate(self) -> int:
         """Samples a second of what comes out, in Hz."""
@@ -106,6 +114,7 @@ class Vocoder(nn.Module):
         """Whether `stream` works, and long input runs in blocks."""
         return type(self).graph is not Vocoder.graph
 
+    @public
     def mel(self, waveform: Tensor, *, sample_rate: int | None = None) -> Tensor:
         """The mel of a waveform in this vocoder's own spec.
 
@@ -127,6 +136,7 @@ class Vocoder(nn.Module):
             waveform = resample(waveform, rate, self.sample_rate)
         return self._analysis[0].to(self.device)(waveform)  # type: ignore[no-any-return]
 
+    @public
     @torch.no_grad()
     def mel_to_waveform(
         self,
@@ -174,6 +184,7 @@ class Vocoder(nn.Module):
             wave[rows, :, : made.shape[-1]] = made
         return wave
 
+    @public
     def stream(self, *, lookahead_frames: int | None = None, sample_rate: int | None = None) -> VocoderStream:
         """Turn a mel into sound while it comes. See `VocoderStream`.
 

@@ -7,17 +7,20 @@ v2 ends with a clamp and no bias where v1 has tanh and a bias.
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from melvoc.architectures.hifigan import HiFiGANConfig
-from melvoc.errors import CheckpointError
+from melvoc.architecture import Architecture, Layout, Pin
+from melvoc.architectures.hifigan import HiFiGANConfig, ends_and_snakes, fusion, initialise, stages
+from melvoc.errors import OptionError
 from melvoc.nn.alias_free import AliasFreeSnake
-from melvoc.nn.graph import Chain, Map, Mean, Node, Residual
-from melvoc.nn.layers import Conv1d, ConvTranspose1d
+from melvoc.nn.graph import Chain, Map, Node, Residual
+from melvoc.nn.layers import Conv1d
+from melvoc.spectrogram.spec import MelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +42,10 @@ class BigVGANConfig(HiFiGANConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.activation not in ("snake", "snakebeta"):
-            raise CheckpointError(f"activation={self.activation!r}, but the published ones are 'snake' and 'snakebeta'")
+            raise OptionError(f"activation={self.activation!r}, but the published ones are 'snake' and 'snakebeta'")
 
     def snake(self, channels: int) -> AliasFreeSnake:
-        """An activation for so many channels."""
+        """An activation for the given number of channels."""
         return AliasFreeSnake(channels, kind=self.activation, logscale=self.snake_logscale)
 
 
@@ -50,7 +53,7 @@ class BigVGAN(nn.Module):
     """The generator, weight norm folded; parameters are named as in the published checkpoints.
 
     Args:
-        config: what it is made of.
+        config: its hyperparameters.
 
     Shape:
         mel `[B, n_mels, T]` to wave `[B, 1, T * hop_length]` in [-1, 1].
@@ -59,32 +62,20 @@ class BigVGAN(nn.Module):
     def __init__(self, config: BigVGANConfig) -> None:
         super().__init__()
         self.config = config
-        self.conv_pre = Conv1d(config.n_mels, config.channels(0), 7)
-        ups: list[ConvTranspose1d] = []
-        resblocks: list[AMPBlock1 | AMPBlock2] = []
-        for stage, (rate, taps) in enumerate(zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True)):
-            channels = config.channels(stage + 1)
-            ups.append(ConvTranspose1d(config.channels(stage), channels, taps, rate))
-            for kernel, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True):
-                block = AMPBlock1 if config.resblock == "1" else AMPBlock2
-                resblocks.append(block(channels, kernel, dilations, config))
+        self.conv_pre = Conv1d(config.n_mels, config.width(0), 7)
+        block = functools.partial(AMPBlock1 if config.resblock == "1" else AMPBlock2, config)
+        ups, resblocks = stages(config, block, slope=None)
         self.ups = nn.ModuleList(nn.ModuleList([up]) for up in ups)  # the published names are ups.0.0, ups.1.0, ...
         self.resblocks = nn.ModuleList(resblocks)
-        channels = config.channels(len(config.upsample_rates))
-        self.activation_post = config.snake(channels)
-        self.conv_post = Conv1d(channels, 1, 7, bias=config.use_bias_at_final)
-        for module in [*self.ups.modules(), *self.resblocks.modules(), self.conv_post]:
-            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d) and not module.weight.is_meta:
-                nn.init.normal_(module.weight, 0.0, 0.01)  # as published; on meta it would import torch._dynamo, in 1 s
-        branches = iter([block.graph for block in resblocks])
-        nodes: list[Node] = [self.conv_pre]
-        for up in ups:
-            nodes += [up, Mean(tuple(next(branches) for _ in config.resblock_kernel_sizes))]
+        self.activation_post = config.snake(config.width(len(ups)))
+        self.conv_post = Conv1d(config.width(len(ups)), 1, 7, bias=config.use_bias_at_final)
+        initialise(self.ups, self.resblocks, self.conv_post)
         final = torch.tanh if config.use_tanh_at_final else functools.partial(torch.clamp, min=-1.0, max=1.0)
-        self.graph: Node = Chain((*nodes, self.activation_post, self.conv_post, Map(final)))
+        body = (self.conv_pre, *fusion(ups, resblocks), self.activation_post, self.conv_post)
+        self.graph: Node = Chain((*body, Map(final)))
 
     def forward(self, mel: Tensor) -> Tensor:
-        """The whole signal."""
+        """Run on a complete mel `[B, n_mels, T]`."""
         return self.graph(mel)
 
 
@@ -92,16 +83,16 @@ class AMPBlock1(nn.Module):
     """Residual pairs of convolutions, the first of each dilated, each after an alias-free activation.
 
     Args:
+        config: has the kind of activation.
         channels: C.
         kernel_size: taps of every convolution.
-        dilations: one pair an entry.
-        config: for the kind of activation.
+        dilations: one pair per entry.
 
     Shape:
         `[B, C, N]` to the same.
     """
 
-    def __init__(self, channels: int, kernel_size: int, dilations: tuple[int, ...], config: BigVGANConfig) -> None:
+    def __init__(self, config: BigVGANConfig, channels: int, kernel_size: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
         firsts = [Conv1d(channels, channels, kernel_size, dilation=gap) for gap in dilations]
         seconds = [Conv1d(channels, channels, kernel_size) for _ in dilations]
@@ -112,7 +103,7 @@ class AMPBlock1(nn.Module):
         self.graph: Node = Chain(tuple(Residual(Chain(pair)) for pair in layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The whole signal."""
+        """Run on the complete signal `[B, C, N]`."""
         return self.graph(x)
 
 
@@ -120,16 +111,16 @@ class AMPBlock2(nn.Module):
     """Residual dilated convolutions, each after an alias-free activation.
 
     Args:
+        config: has the kind of activation.
         channels: C.
         kernel_size: taps of every convolution.
-        dilations: one convolution an entry.
-        config: for the kind of activation.
+        dilations: one convolution per entry.
 
     Shape:
         `[B, C, N]` to the same.
     """
 
-    def __init__(self, channels: int, kernel_size: int, dilations: tuple[int, ...], config: BigVGANConfig) -> None:
+    def __init__(self, config: BigVGANConfig, channels: int, kernel_size: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
         convs = [Conv1d(channels, channels, kernel_size, dilation=gap) for gap in dilations]
         snakes = [config.snake(channels) for _ in dilations]
@@ -137,5 +128,89 @@ class AMPBlock2(nn.Module):
         self.graph: Node = Chain(tuple(Residual(Chain(pair)) for pair in zip(snakes, convs, strict=True)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The whole signal."""
+        """Run on the complete signal `[B, C, N]`."""
         return self.graph(x)
+
+
+_512X = ((8, 4, 2, 2, 2, 2), (16, 8, 4, 4, 4, 4), 1536)
+_256X = ((4, 4, 2, 2, 2, 2), (8, 8, 4, 4, 4, 4), 1536)
+_BASE = ((8, 8, 2, 2), (16, 16, 4, 4), 512)
+
+
+def _pin(
+    name: str, n_mels: int, shape: tuple[tuple[int, ...], tuple[int, ...], int], parameters: int, *,
+    revision: str | None, size: int, sha256: str | None, sources: str = "",
+) -> Pin:  # fmt: skip
+    v1 = "_v2_" not in name
+    config = BigVGANConfig(
+        n_mels=n_mels, upsample_rates=shape[0], upsample_kernel_sizes=shape[1], upsample_initial_channel=shape[2],
+        use_tanh_at_final=v1, use_bias_at_final=v1,
+    )  # fmt: skip
+    return Pin(
+        name=name, repo=f"nvidia/{name}", filename="bigvgan_generator.pt", revision=revision, bytes=size, sha256=sha256,
+        sources=sources, config=config, spec=MelSpec.preset(name), parameters=parameters,
+    )  # fmt: skip
+
+
+TWO, ONE = "two or more sources", "one source"
+# Identities were looked up in public places in November 2026.
+PINS = (
+    _pin(
+        "bigvgan_v2_44khz_128band_512x", 128, _512X, 122_152_752, size=489041291, sources=TWO,
+        revision="95a9d1dcb12906c03edd938d77b9333d6ded7dfb",
+        sha256="d9fe7ec6bd0b44ed9d66973d5012d8181c1570b01e5c72df51973e241dccd357",
+    ),
+    _pin(
+        "bigvgan_v2_44khz_128band_256x", 128, _256X, 112_715_568, size=451292555, revision=None, sha256=None,
+    ),
+    _pin(
+        "bigvgan_v2_24khz_100band_256x", 100, _256X, 112_414_512, size=450088331, sources=TWO,
+        revision="c329ede9e9bbc100ddf5c91e2330a61921262370",
+        sha256="6f9c5715550c9d0f11159ceb8935638da5aeb19e27d1e63677632df095e376f5",
+    ),
+    _pin(
+        "bigvgan_v2_22khz_80band_256x", 80, _256X, 112_199_472, size=449228171, sources=TWO,
+        revision="633ff708ed5b74903e86ff1298cf4a98e921c513",
+        sha256="e95ba25972d3de0628d99cd156e9315a9c018899bf739988959ebe3544080ced",
+    ),
+    _pin(
+        "bigvgan_v2_22khz_80band_fmax8k_256x", 80, _256X, 112_199_472, size=449228171, sha256=None,
+        revision="a9d8b711c344f3c49cc1a05d0c8b6741cf733aa8",
+    ),
+    _pin(
+        "bigvgan_24khz_100band", 100, _256X, 112_414_513, size=450077473, revision=None, sha256=None,
+    ),
+    _pin(
+        "bigvgan_22khz_80band", 80, _256X, 112_199_473, size=449217313, sources=ONE,
+        revision="a628d29c709b442509d8c383838e6d86d4f159ef",
+        sha256="88a217b20d46f1607f1f7c298673d73ce0f20443ccc1e90b3cc9b776c6144f05",
+    ),
+    _pin(
+        "bigvgan_base_24khz_100band", 100, _BASE, 14_015_041, size=56297637, sources=TWO,
+        revision="0f6305d0e010eaafdbf649978f46c3b5af099343",
+        sha256="ca8bced4d3ef588e654742f732455c16abb004e49d7d3bf03edade84d3e982f2",
+    ),
+    _pin(
+        "bigvgan_base_22khz_80band", 80, _BASE, 13_943_361, size=56010917, sources=ONE,
+        revision="760f0c694aba68b8c200dd52ffd3b4ecafa7028c",
+        sha256="e2a93f92971e1b6750d8f9b701121597cd271e473e6c189c8072be7080047735",
+    ),
+)  # fmt: skip
+
+ARCHITECTURE = Architecture(
+    name="bigvgan",
+    title="BigVGAN",
+    config=BigVGANConfig,
+    network=BigVGAN,
+    layouts=(
+        Layout(
+            title="BigVGAN's config.json (activation)",
+            recognises=lambda values: "activation" in values or "snake_logscale" in values,
+            read=lambda values: (BigVGANConfig.from_published(values), MelSpec.from_config(values)),
+            not_weights=re.compile(r"(\.upsample|\.lowpass)\.filter$"),  # the filters of the activations
+            files=((r"bigvgan_generator\.pt", "config.json"),),
+        ),
+    ),
+    pins=PINS,
+    float32=ends_and_snakes,
+)

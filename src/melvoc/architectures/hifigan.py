@@ -7,19 +7,21 @@ settings of one configuration.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
 
-from melvoc.errors import CheckpointError
+from melvoc.architecture import Architecture, Layout, NetworkConfig
+from melvoc.errors import OptionError
+from melvoc.nn.alias_free import Snake
 from melvoc.nn.graph import Chain, Map, Mean, Node, Residual
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
+from melvoc.nn.rates import upsampling
+from melvoc.spectrogram.spec import MelSpec
 
 LEAKY_SLOPE = 0.1
 LAST_SLOPE = 0.01  # the published code leaves torch's default before conv_post; the weights were trained with it
@@ -28,8 +30,8 @@ PUBLISHED_NAMES = {"n_mels": "num_mels"}  # where a published config.json says i
 
 
 @dataclass(frozen=True, kw_only=True)
-class HiFiGANConfig:
-    """What the generator is made of. The defaults are V1's.
+class HiFiGANConfig(NetworkConfig):
+    """Hyperparameters of the generator. The defaults are V1's.
 
     Attributes:
         n_mels: mel bands of the input.
@@ -37,11 +39,11 @@ class HiFiGANConfig:
         upsample_kernel_sizes: taps of each transposed convolution, at least its rate.
         upsample_initial_channel: channels after the first convolution; each upsampling halves them.
         resblock: "1" (pairs of convolutions, V1 and V2) or "2" (single ones, V3).
-        resblock_kernel_sizes: one block an entry, odd numbers.
+        resblock_kernel_sizes: odd numbers, one per block.
         resblock_dilation_sizes: the dilations of each block's convolutions.
 
     Raises:
-        CheckpointError: the values do not describe a network.
+        OptionError: the values do not describe a network.
     """
 
     n_mels: int = 80
@@ -53,84 +55,60 @@ class HiFiGANConfig:
     resblock_dilation_sizes: tuple[tuple[int, ...], ...] = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, _frozen(field.name, getattr(self, field.name), str(field.type)))
+        super().__post_init__()
         if self.resblock not in ("1", "2"):
-            raise CheckpointError(f"resblock={self.resblock!r}, but the published blocks are '1' and '2'")
-        if len(self.upsample_rates) != len(self.upsample_kernel_sizes):
-            raise CheckpointError(
-                f"upsample_rates has {len(self.upsample_rates)} entries and upsample_kernel_sizes "
-                f"{len(self.upsample_kernel_sizes)}; each upsampling needs both"
-            )
-        if len(self.resblock_kernel_sizes) != len(self.resblock_dilation_sizes):
-            raise CheckpointError(
-                f"resblock_kernel_sizes has {len(self.resblock_kernel_sizes)} entries and resblock_dilation_sizes "
-                f"{len(self.resblock_dilation_sizes)}; each block needs both"
-            )
+            raise OptionError(f"resblock={self.resblock!r}, but the published blocks are '1' and '2'")
+        for one, other, what in (
+            ("upsample_rates", "upsample_kernel_sizes", "upsampling"),
+            ("resblock_kernel_sizes", "resblock_dilation_sizes", "block"),
+        ):
+            counts = len(getattr(self, one)), len(getattr(self, other))
+            if counts[0] != counts[1]:
+                raise OptionError(f"{one} has {counts[0]} entries and {other} {counts[1]}; each {what} needs both")
         for rate, taps in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
             if taps < rate:
-                raise CheckpointError(
+                raise OptionError(
                     f"upsample_kernel_sizes has {taps} for rate {rate}, but a kernel shorter than its rate leaves "
                     f"samples without input; use {2 * rate}"
                 )
         for taps in self.resblock_kernel_sizes:
             if taps % 2 == 0:
-                raise CheckpointError(f"resblock_kernel_sizes has {taps}, but only odd kernels keep the length")
+                raise OptionError(f"resblock_kernel_sizes has {taps}, but only odd kernels keep the length")
         if self.upsample_initial_channel % 2 ** len(self.upsample_rates):
-            raise CheckpointError(
+            raise OptionError(
                 f"upsample_initial_channel={self.upsample_initial_channel} cannot be halved "
                 f"{len(self.upsample_rates)} times; use a multiple of {2 ** len(self.upsample_rates)}"
             )
 
     @property
     def hop_length(self) -> int:
-        """Samples a mel frame: the product of the rates."""
+        """Samples per mel frame: the product of the rates."""
         return math.prod(self.upsample_rates)
 
     @property
     def frame_values(self) -> int:
-        """Values a mel frame of the largest signal inside."""
+        """Values per mel frame of the largest signal inside."""
         stages = range(len(self.upsample_rates) + 1)
-        return max(self.channels(stage) * math.prod(self.upsample_rates[:stage]) for stage in stages)
+        return max(self.width(stage) * math.prod(self.upsample_rates[:stage]) for stage in stages)
 
-    def channels(self, stage: int) -> int:
-        """Channels after so many upsamplings."""
+    def width(self, stage: int) -> int:
+        """Channels after `stage` upsamplings."""
         return self.upsample_initial_channel >> stage
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values; `from_dict` gives the same configuration back."""
-        values = dataclasses.asdict(self)
-        return {name: _listed(value) for name, value in values.items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """From `to_dict`'s values.
-
-        Raises:
-            CheckpointError: a field that does not exist, or a value that is not allowed.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {close[0]!r}?" if close else f"the fields are {', '.join(known)}"
-                raise CheckpointError(f"{cls.__name__} has no field {name!r}; {hint}")
-        return cls(**values)
 
     @classmethod
     def from_published(cls, values: Mapping[str, Any]) -> Self:
         """From a published `config.json`, whose other keys (training, mel) are not looked at.
 
         Raises:
-            CheckpointError: a key of the generator is missing.
+            OptionError: a key of the generator is missing.
         """
         chosen = {}
-        for field in dataclasses.fields(cls):
-            key = PUBLISHED_NAMES.get(field.name, field.name)
+        for entry in fields(cls):
+            key = PUBLISHED_NAMES.get(entry.name, entry.name)
             if values.get(key) is not None:
-                chosen[field.name] = values[key]
-            elif field.name in dataclasses.asdict(HiFiGANConfig()):
-                raise CheckpointError(f"the config has no {key!r}, which {cls.__name__} needs; is it a config.json?")
+                chosen[entry.name] = values[key]
+            elif entry.name in {base.name for base in fields(HiFiGANConfig)}:
+                raise OptionError(f"the config has no {key!r}, which {cls.__name__} needs; is it a config.json?")
         return cls(**chosen)
 
 
@@ -138,7 +116,7 @@ class HiFiGAN(nn.Module):
     """The generator, weight norm folded; parameters are named as in the published checkpoints.
 
     Args:
-        config: what it is made of.
+        config: its hyperparameters.
 
     Shape:
         mel `[B, n_mels, T]` to wave `[B, 1, T * hop_length]` in [-1, 1].
@@ -147,29 +125,60 @@ class HiFiGAN(nn.Module):
     def __init__(self, config: HiFiGANConfig) -> None:
         super().__init__()
         self.config = config
-        self.conv_pre = Conv1d(config.n_mels, config.channels(0), 7)
-        ups: list[ConvTranspose1d] = []
-        resblocks: list[ResBlock1 | ResBlock2] = []
-        for stage, (rate, taps) in enumerate(zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True)):
-            channels = config.channels(stage + 1)
-            ups.append(ConvTranspose1d(config.channels(stage), channels, taps, rate, slope=LEAKY_SLOPE))
-            for kernel, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True):
-                block = ResBlock1 if config.resblock == "1" else ResBlock2
-                resblocks.append(block(channels, kernel, dilations))
+        self.conv_pre = Conv1d(config.n_mels, config.width(0), 7)
+        ups, resblocks = stages(config, ResBlock1 if config.resblock == "1" else ResBlock2, slope=LEAKY_SLOPE)
         self.ups, self.resblocks = nn.ModuleList(ups), nn.ModuleList(resblocks)
-        self.conv_post = Conv1d(config.channels(len(config.upsample_rates)), 1, 7, slope=LAST_SLOPE)
-        for module in [*self.ups.modules(), *self.resblocks.modules(), self.conv_post]:
-            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d) and not module.weight.is_meta:
-                nn.init.normal_(module.weight, 0.0, 0.01)  # as published; on meta it would import torch._dynamo, in 1 s
-        branches = iter([block.graph for block in resblocks])
-        nodes: list[Node] = [self.conv_pre]
-        for up in ups:
-            nodes += [up, Mean(tuple(next(branches) for _ in config.resblock_kernel_sizes))]
-        self.graph: Node = Chain((*nodes, self.conv_post, Map(torch.tanh)))
+        self.conv_post = Conv1d(config.width(len(ups)), 1, 7, slope=LAST_SLOPE)
+        initialise(self.ups, self.resblocks, self.conv_post)
+        self.graph: Node = Chain((self.conv_pre, *fusion(ups, resblocks), self.conv_post, Map(torch.tanh)))
 
     def forward(self, mel: Tensor) -> Tensor:
-        """The whole signal."""
+        """Run on a complete mel `[B, n_mels, T]`."""
         return self.graph(mel)
+
+
+def stages(
+    config: HiFiGANConfig, block: Callable[[int, int, tuple[int, ...]], nn.Module], *, slope: float | None
+) -> tuple[list[ConvTranspose1d], list[nn.Module]]:
+    """The upsamplings, and of each in turn the blocks that follow it.
+
+    Args:
+        config: of the generator.
+        block: makes a block of its channels, kernel size and dilations.
+        slope: of the leaky ReLU before each upsampling; None for none.
+    """
+    ups: list[ConvTranspose1d] = []
+    blocks: list[nn.Module] = []
+    for stage, (rate, taps) in enumerate(zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True)):
+        ups.append(ConvTranspose1d(config.width(stage), config.width(stage + 1), taps, rate, slope=slope))
+        for kernel, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True):
+            blocks.append(block(config.width(stage + 1), kernel, dilations))
+    return ups, blocks
+
+
+def fusion(ups: Sequence[ConvTranspose1d], blocks: Sequence[nn.Module]) -> list[Node]:
+    """Each upsampling, and the mean of the blocks that follow it (multi-receptive-field fusion)."""
+    size = len(blocks) // len(ups)
+    graphs = [cast(Node, block.graph) for block in blocks]
+    groups = [tuple(graphs[i * size :][:size]) for i in range(len(ups))]
+    return [node for up, branches in zip(ups, groups, strict=True) for node in (up, Mean(branches))]
+
+
+def initialise(*parts: nn.Module) -> None:
+    """Random weights as published: a normal distribution of deviation 0.01 in each convolution."""
+    for module in (module for part in parts for module in part.modules()):
+        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d) and not module.weight.is_meta:
+            nn.init.normal_(module.weight, 0.0, 0.01)  # on meta it would import torch._dynamo, which takes 1 s
+
+
+def ends_and_snakes(network: nn.Module) -> list[nn.Module]:
+    """The layers that stay float32 beside a half type.
+
+    A mel rounded to float16 costs 8 to 14 dB by itself, and a last convolution in a half type adds noise where the
+    sound is quiet (docs/gpu.md). The parameters of snakes are frequencies and divisors.
+    """
+    snakes = [module for module in network.modules() if isinstance(module, Snake)]
+    return [network.get_submodule("conv_pre"), network.get_submodule("conv_post"), *snakes]
 
 
 class ResBlock1(nn.Module):
@@ -178,7 +187,7 @@ class ResBlock1(nn.Module):
     Args:
         channels: C.
         kernel_size: taps of every convolution.
-        dilations: one pair an entry.
+        dilations: one pair per entry.
 
     Shape:
         `[B, C, N]` to the same.
@@ -192,7 +201,7 @@ class ResBlock1(nn.Module):
         self.graph: Node = Chain(tuple(Residual(Chain(pair)) for pair in zip(firsts, seconds, strict=True)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The whole signal."""
+        """Run on the complete signal `[B, C, N]`."""
         return self.graph(x)
 
 
@@ -202,7 +211,7 @@ class ResBlock2(nn.Module):
     Args:
         channels: C.
         kernel_size: taps of every convolution.
-        dilations: one convolution an entry.
+        dilations: one convolution per entry.
 
     Shape:
         `[B, C, N]` to the same.
@@ -215,27 +224,36 @@ class ResBlock2(nn.Module):
         self.graph: Node = Chain(tuple(Residual(conv) for conv in convs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The whole signal."""
+        """Run on the complete signal `[B, C, N]`."""
         return self.graph(x)
 
 
-def _frozen(name: str, value: Any, kind: str) -> Any:
-    """A JSON value as the field's type (lists become tuples), or a CheckpointError that names the field."""
-    if kind == "int":
-        if type(value) is not int or value < 1:
-            raise CheckpointError(f"{name}={value!r}, but it is a whole number of at least 1")
-        return value
-    if kind == "bool":
-        if type(value) is not bool:
-            raise CheckpointError(f"{name}={value!r}, but it is true or false")
-        return value
-    if kind.startswith("tuple"):
-        inner = kind[len("tuple[") : -len(", ...]")]
-        if not isinstance(value, list | tuple) or not value:
-            raise CheckpointError(f"{name}={value!r}, but it is a list with at least one entry")
-        return tuple(_frozen(name, item, inner) for item in value)
-    return value
+def v2_for(spec: MelSpec) -> HiFiGANConfig:
+    """V2 for a spec: rates and kernels from its hop length.
+
+    Raises:
+        SpecError: a hop length that no rates give.
+    """
+    rates, kernels = upsampling(spec.hop_length)
+    return HiFiGANConfig(
+        n_mels=spec.n_mels, upsample_rates=rates, upsample_kernel_sizes=kernels, upsample_initial_channel=128
+    )
 
 
-def _listed(value: Any) -> Any:
-    return [_listed(item) for item in value] if isinstance(value, tuple) else value
+ARCHITECTURE = Architecture(
+    name="hifigan",
+    title="HiFi-GAN",
+    config=HiFiGANConfig,
+    network=HiFiGAN,
+    layouts=(
+        Layout(
+            title="HiFi-GAN's config.json (upsample_rates)",
+            recognises=lambda values: "upsample_rates" in values and not {"activation", "snake_logscale"} & set(values),
+            read=lambda values: (HiFiGANConfig.from_published(values), MelSpec.from_config(values)),
+            files=((r"(generator|g_)[^/]*", "config.json"),),
+        ),
+    ),
+    float32=ends_and_snakes,
+    recipe="adversarial",
+    small=v2_for,
+)

@@ -6,7 +6,7 @@ Parameters are named as in the published checkpoint (`backbone.*`, `head.*`). Th
 
 from __future__ import annotations
 
-import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,17 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from melvoc.errors import CheckpointError
+from melvoc.architecture import Architecture, Layout, NetworkConfig, Pin
+from melvoc.errors import OptionError
 from melvoc.nn.graph import Chain, Map, Node, Residual
-from melvoc.nn.layers import Conv1d, FrameLinear, FrameNorm, FrameScale, frame_by_frame
+from melvoc.nn.layers import Conv1d, FrameLinear, FrameNorm, FrameScale
 from melvoc.nn.stft import InverseSTFT
+from melvoc.spectrogram.spec import MelSpec
 
 LARGEST_MAGNITUDE = 1e2  # as published: an exponential must not run away
 
 
 @dataclass(frozen=True, kw_only=True)
-class VocosConfig:
-    """What the network is made of. The defaults are those of the published 24 kHz model.
+class VocosConfig(NetworkConfig):
+    """Hyperparameters of the network. The defaults are those of the published 24 kHz model.
 
     Attributes:
         n_mels: mel bands of the input.
@@ -36,7 +38,7 @@ class VocosConfig:
         hop_length: of the inverse STFT, at most `n_fft // 2`.
 
     Raises:
-        CheckpointError: the values do not describe a network.
+        OptionError: the values do not describe a network.
     """
 
     n_mels: int = 100
@@ -47,57 +49,36 @@ class VocosConfig:
     hop_length: int = 256
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if type(value) is not int or value < 1:
-                raise CheckpointError(f"{name}={value!r}, but it is a whole number of at least 1")
+        super().__post_init__()
         if self.n_fft % 2 or self.hop_length > self.n_fft // 2:
-            raise CheckpointError(
+            raise OptionError(
                 f"n_fft={self.n_fft} and hop_length={self.hop_length}, but n_fft is even and the hop at most half of it"
             )
 
     @property
     def frame_values(self) -> int:
-        """Values a mel frame of the largest signal inside."""
+        """Values per mel frame of the largest signal inside."""
         return max(self.dim, self.intermediate_dim, self.n_fft + 2)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values; `from_dict` gives the same configuration back."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """From `to_dict`'s values.
-
-        Raises:
-            CheckpointError: a field that does not exist, or a value that is not allowed.
-        """
-        known = [field.name for field in dataclasses.fields(cls)]
-        if unknown := [name for name in values if name not in known]:
-            raise CheckpointError(f"VocosConfig has no field {unknown[0]!r}; the fields are {', '.join(known)}")
-        return cls(**values)
 
     @classmethod
     def from_published(cls, values: Mapping[str, Any]) -> Self:
         """From a published model's parsed `config.yaml`, or its `init_args` alone (`{"backbone": ..., "head": ...}`).
 
         Raises:
-            CheckpointError: another backbone, head or padding, or a missing key.
+            OptionError: another backbone, head or padding, or a missing key.
         """
         backbone = _arguments(values, "backbone", "VocosBackbone")
         head = _arguments(values, "head", "ISTFTHead")
         if head.get("padding", "center") != "center":
-            raise CheckpointError(f"head padding={head['padding']!r}, but melvoc reads Vocos with 'center' only")
+            raise OptionError(f"head padding={head['padding']!r}, but melvoc reads Vocos with 'center' only")
+        places = dict.fromkeys(("dim", "intermediate_dim", "num_layers"), backbone) | {
+            "n_fft": head,
+            "hop_length": head,
+        }
         try:
-            return cls(
-                n_mels=backbone["input_channels"],
-                dim=backbone["dim"],
-                intermediate_dim=backbone["intermediate_dim"],
-                num_layers=backbone["num_layers"],
-                n_fft=head["n_fft"],
-                hop_length=head["hop_length"],
-            )
+            return cls(n_mels=backbone["input_channels"], **{name: place[name] for name, place in places.items()})
         except KeyError as error:
-            raise CheckpointError(
+            raise OptionError(
                 f"the config has no {error.args[0]!r}, which Vocos needs; is it a config.yaml?"
             ) from error
 
@@ -106,15 +87,13 @@ def _arguments(values: Mapping[str, Any], part: str, expected: str) -> Mapping[s
     """The arguments of one part of a published config, whose class path is compared and never imported."""
     section = values.get(part)
     if not isinstance(section, Mapping):
-        raise CheckpointError(f"the config has no {part!r} section, which Vocos needs; is it a config.yaml?")
+        raise OptionError(f"the config has no {part!r} section, which Vocos needs; is it a config.yaml?")
     class_path = str(section.get("class_path", expected))
     if class_path.rsplit(".", 1)[-1] != expected:
-        raise CheckpointError(f"{part} is a {class_path}, but melvoc reads Vocos with a {expected} only")
+        raise OptionError(f"{part} is a {class_path}, but melvoc reads Vocos with a {expected} only")
     arguments = section.get("init_args", section)
     if arguments.get("adanorm_num_embeddings") is not None:
-        raise CheckpointError(
-            "the backbone is conditioned (adanorm_num_embeddings), but melvoc reads Vocos on mels only"
-        )
+        raise OptionError("the backbone is conditioned (adanorm_num_embeddings), but melvoc reads Vocos on mels only")
     return arguments  # type: ignore[no-any-return]
 
 
@@ -122,7 +101,7 @@ class Vocos(nn.Module):
     """The network.
 
     Args:
-        config: what it is made of.
+        config: its hyperparameters.
 
     Shape:
         mel `[B, n_mels, T]` to wave `[B, 1, T * hop_length]`, not clamped.
@@ -136,7 +115,7 @@ class Vocos(nn.Module):
         self.graph: Node = Chain((*self.backbone.nodes, *self.head.nodes))
 
     def forward(self, mel: Tensor) -> Tensor:
-        """The whole signal."""
+        """Run on the complete signal `[B, C, T]`."""
         return self.graph(mel)
 
 
@@ -144,7 +123,7 @@ class Backbone(nn.Module):
     """ConvNeXt blocks (Liu et al. 2022) over frames.
 
     Args:
-        config: what it is made of.
+        config: its hyperparameters.
 
     Shape:
         `[B, n_mels, T]` to `[B, dim, T]`.
@@ -161,15 +140,15 @@ class Backbone(nn.Module):
         self.nodes: tuple[Node, ...] = (self.embed, Map(self.norm), *blocks, Map(self.final_layer_norm))
 
     def forward(self, mel: Tensor) -> Tensor:
-        """The whole signal."""
+        """Run on the complete signal `[B, C, T]`."""
         return Chain(self.nodes)(mel)
 
 
 class ConvNeXtBlock(nn.Module):
-    """A depthwise convolution and a two-layer perceptron a frame, scaled by gamma.
+    """A depthwise convolution and a two-layer perceptron per frame, scaled by gamma.
 
     Args:
-        config: for the channels.
+        config: has the channels.
 
     Shape:
         `[B, dim, T]` to the same.
@@ -186,7 +165,7 @@ class ConvNeXtBlock(nn.Module):
         self.nodes: tuple[Node, ...] = (self.dwconv, Map(self.norm), *[Map(function) for function in perceptron])
 
     def forward(self, x: Tensor) -> Tensor:
-        """The whole signal."""
+        """Run on the complete signal `[B, C, T]`."""
         return x + Chain(self.nodes)(x)
 
 
@@ -194,7 +173,7 @@ class Head(nn.Module):
     """Log-magnitude and phase of each frame, and the inverse STFT.
 
     Args:
-        config: what it is made of.
+        config: its hyperparameters.
 
     Shape:
         `[B, dim, T]` to `[B, 1, T * hop_length]`.
@@ -207,16 +186,63 @@ class Head(nn.Module):
         self.nodes: tuple[Node, ...] = (Map(self.out), Map(spectrum), self.istft)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The whole signal."""
+        """Run on the complete signal `[B, C, T]`."""
         return Chain(self.nodes)(x)
 
 
 def spectrum(x: Tensor) -> Tensor:
     """Log-magnitudes and phases to real parts and imaginary parts, both `[B, n_fft + 2, T]`."""
-    return frame_by_frame(_spectrum, x)
-
-
-def _spectrum(x: Tensor) -> Tensor:
     log_magnitude, phase = x.chunk(2, dim=1)
     magnitude = log_magnitude.exp().clamp(max=LARGEST_MAGNITUDE)
     return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
+
+
+def mel_of_features(values: Mapping[str, Any]) -> MelSpec:
+    """The mel of a published `config.yaml`: torchaudio's defaults at the configured size, then a clipped natural log.
+
+    Raises:
+        OptionError: other features than mels, or another padding.
+        SpecError: a value that no mel has.
+    """
+    section = values.get("feature_extractor") or {}
+    arguments = section.get("init_args", section)
+    if not str(section.get("class_path", "MelSpectrogramFeatures")).endswith("MelSpectrogramFeatures"):
+        raise OptionError(f"the features are a {section['class_path']}, but melvoc reads Vocos on mels only")
+    if arguments.get("padding", "center") != "center":
+        raise OptionError(f"feature padding={arguments['padding']!r}, but melvoc reads Vocos with 'center' only")
+    sizes = {"sample_rate": 24000, "n_fft": 1024, "hop_length": 256, "n_mels": 100}
+    return MelSpec.from_dict(
+        {name: arguments.get(name, default) for name, default in sizes.items()}
+        | {"mel_scale": "htk", "norm": None, "log_floor": 1e-7, "magnitude_eps": 0.0, "center": True}
+    )
+
+
+ARCHITECTURE = Architecture(
+    name="vocos",
+    title="Vocos",
+    config=VocosConfig,
+    network=Vocos,
+    layouts=(
+        Layout(
+            title="Vocos' config.yaml (backbone, head)",
+            recognises=lambda values: "backbone" in values and "head" in values,
+            read=lambda values: (VocosConfig.from_published(values), mel_of_features(values)),
+            not_weights=re.compile(r"^head\.istft\.window$|^feature_extractor\."),
+            files=((r"pytorch_model\.bin", "config.yaml"),),
+        ),
+    ),
+    pins=(
+        Pin(
+            name="vocos_mel_24khz",
+            repo="charactr/vocos-mel-24khz",
+            filename="pytorch_model.bin",
+            revision="0feb3fdd929bcd6649e0e7c5a688cf7dd012ef21",
+            bytes=54365991,
+            sha256="97ec976ad1fd67a33ab2682d29c0ac7df85234fae875aefcc5fb215681a91b2a",
+            sources="two or more sources",
+            config=VocosConfig(),
+            spec=MelSpec.preset("vocos_mel_24khz"),
+            parameters=13_531_650,
+        ),
+    ),
+)

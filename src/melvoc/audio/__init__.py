@@ -1,7 +1,7 @@
 """Sound: files and sample rates.
 
 - `files`: reading and writing, whole or in blocks; channels as rows of a batch.
-- `resampling`: the one resampling filter, whole or in pieces.
+- `resampling`: the one resampling filter, whole or piece by piece.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Sound files: the only file-format code. soundfile reads and writes; this adds shapes, errors and whole-or-nothing.
+"""Sound files: the only file-format code. soundfile reads and writes; this adds shapes, errors and atomic writes.
 
-Waves are `[C, N]` float32 tensors in [-1, 1]. Files are written under a temporary name and moved when they are
-complete.
+Waves are `[C, N]` float32 tensors in [-1, 1]. Files are written under a temporary name and moved into place
+when complete.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from melvoc.errors import MelvocError, SpecError
+from melvoc.errors import MelvocError, MissingFileError, SpecError
+from melvoc.host import public
 from melvoc.storage.atomic import replacing
 
-BLOCK = 1 << 16  # samples a block of a file that is read or copied bit by bit
+BLOCK = 1 << 16  # samples per block of a file that is read or copied piece by piece
 WRITABLE = {".wav": "WAV", ".flac": "FLAC"}
 
 
 def to_pcm16(wave: Tensor) -> Tensor:
-    """Floats as 16-bit PCM: times 32768, rounded to the nearest, clipped to [-32768, 32767]; it never wraps.
+    """Floats as 16-bit PCM: times 32768, rounded to nearest, clipped to [-32768, 32767]; never wraps.
 
-    A file of 16-bit samples, read and written again, keeps every bit.
+    A 16-bit file that is read and written again keeps every bit.
 
     Args:
         wave: any shape, floating-point.
@@ -39,18 +40,18 @@ def to_pcm16(wave: Tensor) -> Tensor:
     """
     if not wave.is_floating_point():
         raise SpecError(
-            f"the wave is {wave.dtype}, but PCM is made of floats in [-1, 1]; divide integers by their range"
+            f"the wave is {wave.dtype}, but PCM is made from floats in [-1, 1]; divide integers by their range"
         )
     if not bool(torch.isfinite(wave).all()):
-        raise SpecError("the wave has NaN or Inf in it, which no PCM can hold; look where it comes from")
+        raise SpecError("the wave contains NaN or Inf, which PCM cannot hold; find out where it comes from")
     return (wave.float() * 32768.0).round().clamp(-32768, 32767).to(torch.int16)
 
 
 def fold_channels(wave: Tensor) -> Tensor:
-    """Channels as rows of a batch: `[B, C, N]` to `[B * C, 1, N]`, each to be vocoded by itself.
+    """Channels as rows of a batch: `[B, C, N]` to `[B * C, 1, N]`, each vocoded on its own.
 
     Raises:
-        SpecError: another shape.
+        SpecError: any other shape.
     """
     if wave.dim() != 3:
         raise SpecError(f"the wave has shape {list(wave.shape)}, but fold_channels takes [B, C, N]")
@@ -61,7 +62,7 @@ def unfold_channels(wave: Tensor, channels: int) -> Tensor:
     """The inverse of `fold_channels`: `[B * C, 1, N]` to `[B, C, N]`.
 
     Raises:
-        SpecError: another shape, or rows that are no multiple of the channels.
+        SpecError: any other shape, or a number of rows that is not a multiple of the channels.
     """
     if wave.dim() != 3 or wave.shape[1] != 1 or channels < 1 or wave.shape[0] % channels:
         raise SpecError(
@@ -70,14 +71,15 @@ def unfold_channels(wave: Tensor, channels: int) -> Tensor:
     return wave.reshape(-1, channels, wave.shape[-1])
 
 
+@public
 def read(path: str | os.PathLike[str]) -> tuple[Tensor, int]:
-    """A whole sound file (WAV, FLAC, OGG, MP3 and what else libsndfile reads).
+    """Read a whole sound file (WAV, FLAC, OGG, MP3 and whatever else libsndfile reads).
 
     Returns:
         `[C, N]` float32, and the sample rate in Hz.
 
     Raises:
-        MelvocError: no such file, no sound in it, or a damaged one.
+        MelvocError: no such file, an empty one, or a damaged one.
     """
     with AudioReader(path) as reader:
         blocks = list(reader.blocks())
@@ -86,17 +88,18 @@ def read(path: str | os.PathLike[str]) -> tuple[Tensor, int]:
         return torch.cat(blocks, dim=-1), reader.sample_rate
 
 
+@public
 def write(path: str | os.PathLike[str], wave: Tensor, sample_rate: int) -> None:
-    """A whole sound file, 16-bit WAV or FLAC by the name's ending.
+    """Write a whole sound file, 16-bit WAV or FLAC by its extension.
 
     Args:
         path: ends in .wav or .flac.
-        wave: `[N]` or `[C, N]` in [-1, 1]; what is beyond is clipped.
+        wave: `[N]` or `[C, N]` in [-1, 1]; values outside are clipped.
         sample_rate: in Hz.
 
     Raises:
-        SpecError: another shape, or NaN or Inf.
-        MelvocError: another ending, or a file that cannot be written.
+        SpecError: any other shape, or NaN or Inf.
+        MelvocError: any other extension, or a file that cannot be written.
     """
     wave = wave[None] if wave.dim() == 1 else wave
     with AudioWriter(path, sample_rate=sample_rate, channels=wave.shape[0]) as writer:
@@ -104,18 +107,18 @@ def write(path: str | os.PathLike[str], wave: Tensor, sample_rate: int) -> None:
 
 
 class AudioReader:
-    """A sound file in blocks, for files larger than memory. Use it with `with`.
+    """Reads a sound file in blocks, for files larger than memory. Use it in a `with` statement.
 
     Args:
-        path: of the file.
+        path: the file.
 
     Attributes:
         sample_rate: in Hz.
         channels: C.
-        samples: N, as the file's header says.
+        samples: N, according to the file's header.
 
     Raises:
-        MelvocError: no such file, or none that can be read.
+        MelvocError: no such file, or one that cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -124,7 +127,7 @@ class AudioReader:
         self.path = os.fspath(path)
         if not Path(self.path).is_file():
             what = "a folder" if Path(self.path).is_dir() else "no such file"
-            raise MelvocError(f"{self.path}: {what}; give the path of a sound file")
+            raise MissingFileError(f"{self.path}: {what}; give the path of a sound file")
         try:
             self._file: Any = soundfile.SoundFile(self.path)
         except (soundfile.SoundFileError, OSError) as error:
@@ -143,7 +146,7 @@ class AudioReader:
             for block in self._file.blocks(blocksize=samples, dtype="float32", always_2d=True):
                 yield torch.from_numpy(block.T.copy())
         except (soundfile.SoundFileError, OSError) as error:
-            raise MelvocError(f"{self.path}: damaged ({error}); repair or leave it out") from error
+            raise MelvocError(f"{self.path}: damaged ({error}); repair it or leave it out") from error
 
     def __enter__(self) -> Self:
         return self
@@ -155,9 +158,9 @@ class AudioReader:
 
 
 class AudioWriter:
-    """A sound file that grows block by block. Use it with `with`: left without an error, the file gets its name.
+    """Writes a sound file block by block. Use it in a `with` statement: the file gets its name on a normal exit.
 
-    Left by an error or Ctrl-C, nothing is left behind.
+    After an error or Ctrl-C, nothing is left behind.
 
     Args:
         path: ends in .wav or .flac.
@@ -165,7 +168,7 @@ class AudioWriter:
         channels: C.
 
     Raises:
-        MelvocError: another ending, or a folder that cannot be written.
+        MelvocError: any other extension, or a folder that cannot be written to.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, sample_rate: int, channels: int) -> None:
@@ -175,13 +178,16 @@ class AudioWriter:
         kind = WRITABLE.get(self.path.suffix.lower())
         if kind is None:
             raise MelvocError(
-                f"{self.path}: cannot write {self.path.suffix or 'a file without an ending'}; use .wav or .flac"
+                f"{self.path}: cannot write {self.path.suffix or 'a file without an extension'}; use .wav or .flac"
             )
         with ExitStack() as stack:
             try:
                 temporary = stack.enter_context(replacing(self.path))
             except OSError as error:
-                raise MelvocError(f"{self.path}: cannot be written ({error.strerror}); is the folder there?") from error
+                kind_of_error = MelvocError if self.path.parent.is_dir() else MissingFileError
+                raise kind_of_error(
+                    f"{self.path}: cannot be written ({error.strerror}); does the folder exist?"
+                ) from error
             try:
                 self._file: Any = soundfile.SoundFile(
                     temporary, "w", samplerate=sample_rate, channels=channels, format=kind, subtype="PCM_16"
@@ -196,19 +202,20 @@ class AudioWriter:
     def _close(self, *raised: object) -> None:
         self._file.close()
 
+    @public
     def write(self, wave: Tensor) -> None:
         """Append `[C, n]`, clipped to [-1, 1].
 
         Raises:
-            SpecError: another shape, or NaN or Inf.
-            MelvocError: the disk is full, say.
+            SpecError: any other shape, or NaN or Inf.
+            MelvocError: the file cannot be written, for example on a full disk.
         """
         import soundfile
 
         if wave.dim() != 2 or wave.shape[0] != self.channels:
             raise SpecError(
                 f"{self.path}: the wave has shape {list(wave.shape)}, but this file takes [C, n] with {self.channels} "
-                "channels; unfold_channels makes channels of a batch"
+                "channels; unfold_channels turns a batch into channels"
             )
 
         try:

@@ -1,9 +1,9 @@
-"""Resampling by one windowed-sinc polyphase filter, for whole signals and for pieces.
+"""Resampling by one windowed-sinc polyphase filter, whole or piece by piece.
 
-A Kaiser-windowed sinc of 64 zero crossings a side (Smith, "Digital Audio Resampling", CCRMA), the one that
+A Kaiser-windowed sinc with 64 zero crossings per side (Smith, "Digital Audio Resampling", CCRMA), the one that
 `torchaudio.functional.resample` computes with "sinc_interp_kaiser" and the constants below: -0.1 dB at 20 kHz from 44.1
-to 48 kHz, images below -80 dB. Rates are reduced by their common divisor; each output phase is a filter of its own, so
-that resampling is one convolution with as many channels as phases.
+to 48 kHz, images below -80 dB. Rates are divided by their greatest common divisor; each output phase has its own
+filter, so resampling is one convolution with as many channels as phases.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from melvoc.errors import SpecError
+from melvoc.host import public
 from melvoc.nn.graph import Machine, Window
 
 ZERO_CROSSINGS = 64
 ROLLOFF = 0.9475937167399596
 BETA = 14.769656459379492
-_DENSE = 1 << 22  # weights, and numbers that are gathered at once
-_WINDOWS = 1 << 15  # of one convolution; MPS takes no more than 65536
+_DENSE = 1 << 22  # at most: weights, and values gathered at once
+_WINDOWS = 1 << 15  # per convolution; MPS takes no more than 65536
 
 
 @functools.lru_cache(maxsize=32)
@@ -33,7 +34,7 @@ def _phases(orig: int, new: int) -> tuple[Tensor, Tensor, int]:
     """The filters of all phases, for rates without a common divisor.
 
     Returns:
-        The taps `[new, 2 * width + 1]` in float64, the place of each phase's first tap in a window of
+        The taps `[new, 2 * width + 1]` in float64, the position of each phase's first tap in a window of
         `2 * width + orig` samples, `[new]`, and the width.
     """
     base = min(orig, new) * ROLLOFF
@@ -50,25 +51,26 @@ def _phases(orig: int, new: int) -> tuple[Tensor, Tensor, int]:
 
 @functools.lru_cache(maxsize=32)
 def _dense(orig: int, new: int) -> Tensor:
-    """The same as the weights of one convolution, `[new, 1, 2 * width + orig]`."""
+    """The same filters as the weights of one convolution, `[new, 1, 2 * width + orig]`."""
     taps, first, width = _phases(orig, new)
     weights = taps.new_zeros(new, 2 * width + orig)
     return weights.scatter_(1, first[:, None] + torch.arange(taps.shape[1]), taps)[:, None]
 
 
+@public
 def resample(waveform: Tensor, orig: int, new: int) -> Tensor:
     """Resample whole signals; differentiable, on any device.
 
     Args:
         waveform: `[..., N]`, float32 or float64.
         orig: its sample rate, in Hz.
-        new: the rate wanted, in Hz.
+        new: the target rate, in Hz.
 
     Returns:
         `[..., ceil(N * new / orig)]`.
 
     Raises:
-        SpecError: a rate that is no whole number of at least 1.
+        SpecError: a rate that is not a whole number of at least 1.
     """
     machine = Resampler(orig, new)
     if machine.orig == machine.new:
@@ -82,14 +84,14 @@ def resample(waveform: Tensor, orig: int, new: int) -> Tensor:
 
 
 class Resampler(Machine):
-    """The same for a signal that comes in pieces `[B, C, n]`; joined, they are what `resample` gives.
+    """The same for a signal in pieces `[B, C, n]`; the joined outputs equal those of `resample`.
 
     Args:
         orig: sample rate of the pieces, in Hz.
-        new: the rate wanted, in Hz.
+        new: the target rate, in Hz.
 
     Raises:
-        SpecError: a rate that is no whole number of at least 1.
+        SpecError: a rate that is not a whole number of at least 1.
     """
 
     def __init__(self, orig: int, new: int) -> None:
@@ -119,7 +121,7 @@ class Resampler(Machine):
         return phases.transpose(1, 2).flatten(1)[:, None]
 
     def _gathered(self, padded: Tensor) -> Tensor:
-        """The same from `[B, L]`, phase by phase, for rates with so many phases that most of the weights were zeros."""
+        """The same from `[B, L]`, phase by phase, for rates with so many phases that most weights would be 0."""
         taps, first, _ = _phases(self.orig, self.new)
         windows = padded.unfold(-1, 2 * self.width + self.orig, self.orig)
         size = max(1, _DENSE // (taps.shape[1] * max(1, windows.shape[0] * windows.shape[1])))
@@ -151,7 +153,7 @@ class Resampler(Machine):
         return twin
 
     def delay(self, samples: int) -> int:
-        """How many outputs are missing at most, when so many inputs are: half the filter, and a block of phases."""
+        """At most how many outputs are missing when `samples` inputs are: half the filter, and a block of phases."""
         if self.orig == self.new:
             return samples
         return _length(samples + self.width + self.orig - 1, self.orig, self.new)

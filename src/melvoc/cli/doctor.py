@@ -12,8 +12,8 @@ import torch
 
 from melvoc import __version__
 from melvoc.errors import MelvocError
-from melvoc.models import pick_device
-from melvoc.registry import installed
+from melvoc.options import pick_device
+from melvoc.registry import ARCHITECTURES, OWN, VOCODERS
 from melvoc.storage.cache import cache_folder
 from melvoc.storage.costs import costs_file, save_costs, tuned_costs
 
@@ -52,9 +52,10 @@ def run(arguments: argparse.Namespace) -> int:
     cache = cache_folder()
     files = [path for path in cache.rglob("*.safetensors") if path.is_file()] if cache.is_dir() else []
     print(f"cache: {cache}, {len(files)} models, {sum(path.stat().st_size for path in files) / 1e6:.0f} MB")
-    for name, claims in sorted(installed().items()):
-        if len(claims) > 1 or claims[0].distribution != "melvoc":
-            print(f"plugin: {name}, by {', '.join(claim.distribution for claim in claims)}")
+    for kind in (VOCODERS, ARCHITECTURES):
+        for name, claims in sorted(kind.table().items()):
+            if others := [claim.distribution for claim in claims if claim.distribution != OWN]:
+                print(f"plugin: {kind.kind} {name}, by {', '.join(others)}")
     return 0
 
 

@@ -113,12 +113,12 @@ def configuration(arguments: argparse.Namespace) -> Any:
     if "spec" in given:
         values["spec"] = read_spec(given["spec"])
     if "generator" in given:
-        values["generator"] = _read_generator(given["generator"])
+        values["generator"] = _read_generator(given["generator"], given.get("architecture"))
     weights = {name: given[f"{name}_weight"] for name in WEIGHTS if f"{name}_weight" in given}
     return TrainConfig(**values, weights=LossWeights(**weights))
 
 
-def _read_generator(path: str) -> Any:
+def _read_generator(path: str, architecture: str | None) -> Any:
     from melvoc.architectures.hifigan import HiFiGANConfig
     from melvoc.storage.conversion import read_config
 

@@ -3,8 +3,8 @@
 A periodic non-linearity makes harmonics above the Nyquist frequency, which fold back as aliases. Applied at twice the
 rate, between two low-pass filters (alias-free GAN, Karras et al. 2021), most of them are removed. Both filters are
 Kaiser-windowed sincs of 12 taps; in polyphase form the upsampler is two filters of 6 taps, one for the even and one
-for the odd samples. The edges are repeated, of the input before the upsampler and of the activated signal, at twice
-the rate, before the downsampler.
+for the odd samples. Edges are repeated: those of the input before the upsampler and those of the activated signal, at
+twice the rate, before the downsampler.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ DOWN_LEFT, DOWN_RIGHT = 5, 6  # samples at twice the rate before and after 2 t t
 
 
 def kaiser_sinc(cutoff: float = 0.25, half_width: float = 0.3, taps: int = TAPS) -> Tensor:
-    """A Kaiser-windowed sinc low-pass of unit gain, its beta by Kaiser's formula.
+    """A Kaiser-windowed sinc low-pass of unit gain, with beta from Kaiser's formula.
 
     Args:
-        cutoff: in cycles a sample, in (0, 0.5].
-        half_width: of the transition, in cycles a sample.
+        cutoff: in cycles per sample, in (0, 0.5].
+        half_width: of the transition, in cycles per sample.
         taps: an even number.
 
     Returns:
@@ -48,7 +48,7 @@ def kaiser_sinc(cutoff: float = 0.25, half_width: float = 0.3, taps: int = TAPS)
 
 
 class Snake(nn.Module):
-    """`x + sin(a x)^2 / b` with a and b a channel (Ziyin et al. 2020; BigVGAN's snake where b = a, else snakebeta).
+    """`x + sin(a x)^2 / b` with a and b per channel (Ziyin et al. 2020; BigVGAN's snake where b = a, else snakebeta).
 
     Args:
         channels: C.
@@ -99,7 +99,7 @@ class AliasFreeSnake(nn.Module):
     ) -> None:
         super().__init__()
         self.act = Snake(channels, kind=kind, logscale=logscale)
-        # Constants, not weights: they are on the CPU even where a model is built on the meta device.
+        # Constants, not weights: they are on the CPU even when a model is built on the meta device.
         response = kaiser_sinc()
         self.register_buffer("down_filter", response.float()[None, None], persistent=False)
         self.register_buffer("up_filter", polyphase(response).float()[:, None], persistent=False)
@@ -123,7 +123,7 @@ class AliasFreeSnake(nn.Module):
         return self.act(self.upsample(x))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
-        """The whole signal."""
+        """Run on the complete signal `[B, C, N]`."""
         y = self.activate(F.pad(x, (UP_REACH, UP_REACH), "replicate"))
         return self.downsample(F.pad(y, (DOWN_LEFT, DOWN_RIGHT), "replicate")).to(x.dtype)
 

@@ -35,14 +35,14 @@ class Machine(ABC):
 
         Args:
             x: the next samples `[B, C, n]`; n may be 0.
-            last: the signal ends with x; the machine is of no use afterwards.
+            last: the signal ends with x; the machine cannot be used afterwards.
 
         Returns:
-            `[B, C', m]`; m may be 0, and then C' means nothing.
+            `[B, C', m]`; m may be 0, and then C' is meaningless.
         """
 
     def fork(self) -> Self:
-        """A copy with a state of its own; cheap, since machines replace their tensors and never write into them."""
+        """A copy with its own state; cheap, because machines replace their tensors and never write into them."""
         return copy.copy(self)
 
 
@@ -51,13 +51,13 @@ class Node(Protocol):
     """What a network is made of: layers (`torch.nn.Module`) and the composites of this file."""
 
     def __call__(self, x: Tensor, /) -> Tensor:
-        """Run the whole signal `[B, C, N]`."""
+        """Run on the complete signal `[B, C, N]`."""
 
     def open(self, engine: Engine) -> Machine:
         """The machine that runs this node piece by piece in plain torch, its parts opened by the engine."""
 
     def delay(self, samples: int) -> int:
-        """How many outputs are missing at the end, when so many inputs are (the look-ahead, in output samples)."""
+        """How many outputs are missing at the end when `samples` inputs are (the look-ahead, in output samples)."""
 
 
 class Engine:
@@ -69,7 +69,7 @@ class Engine:
 
 
 def join(*parts: Tensor | None) -> Tensor:
-    """Concatenate along time, without copying a single part. None stands for nothing, and the channels of a piece
+    """Concatenate along time; a single part is not copied. None stands for nothing, and the channels of a piece
     without samples do not matter: a machine that has no output yet may return any."""
     present = [part for part in parts if part is not None]
     filled = [part for part in present if part.shape[-1]] or present[:1]
@@ -108,7 +108,7 @@ class Window(Machine):
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         if self.tail is None and x.shape[-1] == 0:
-            return x  # nothing has come yet: an empty piece stays one
+            return x  # nothing has come yet: an empty piece stays empty
         started = self.tail is not None
         x = join(self.tail, x)
         padding = (0 if started else self.left, self.right if last else 0)
@@ -159,7 +159,7 @@ class Chain:
         return x
 
     def open(self, engine: Engine) -> Machine:
-        """Machines in a row."""
+        """One machine after the other."""
         return ChainMachine([engine.open(node) for node in self.nodes])
 
     def delay(self, samples: int) -> int:

@@ -1,6 +1,6 @@
-"""Convolutions that run whole or in pieces. Weights are named and shaped as `torch.nn`'s.
+"""Convolutions that run whole or in pieces. Weights are named and shaped like `torch.nn`'s.
 
-A convolution computes in its weights' type, whatever its input's: so a network may keep some layers in float32.
+A convolution computes in its weights' type, whatever its input's, so a network can keep some layers in float32.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ FEW_FRAMES = 64
 
 
 def frame_by_frame(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A function of single frames, of a short piece on a CPU one after the other.
+    """Apply a function of single frames, to a short piece on a CPU one frame at a time.
 
-    For 2048 values of an exponential, or for two Fourier transforms, torch wakes its threads, which then wait for more
-    for milliseconds, on the processors that the kernels of `melvoc.nn.engines.cpu` want.
+    For 2048 values of an exponential, or for two Fourier transforms, torch wakes its threads, which then wait for
+    more work for milliseconds, on the processors that the kernels of `melvoc.nn.engines.cpu` need.
 
     Args:
         function: `[B, C, T]` to `[B, C', T]`.
@@ -47,7 +47,7 @@ class FrameNorm(nn.LayerNorm):
         super().__init__(channels, eps=1e-6)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Each frame by itself."""
+        """Run on each frame independently."""
         return super().forward(input.transpose(1, 2)).transpose(1, 2)
 
 
@@ -59,15 +59,15 @@ class FrameLinear(nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Each frame by itself."""
+        """Run on each frame independently."""
         return super().forward(input.transpose(1, 2)).transpose(1, 2)
 
 
 class FrameScale:
-    """A factor a channel.
+    """One factor per channel.
 
     Args:
-        owner: the layer that has the factors; they may be replaced there.
+        owner: the layer that owns the factors; they may be replaced there.
         name: of the parameter `[C]`.
 
     Shape:
@@ -95,7 +95,7 @@ class Conv1d(nn.Conv1d):
         kernel_size: taps, an odd number.
         dilation: samples from tap to tap.
         groups: as in `torch.nn.Conv1d`.
-        bias: whether there is one.
+        bias: whether to add one.
         slope: slope below zero of a leaky ReLU applied to the input; None for none. It maps 0 to 0, so that it
             does not matter whether it comes before or after the padding.
 
@@ -123,7 +123,7 @@ class Conv1d(nn.Conv1d):
         self.slope = slope
 
     def forward(self, input: Tensor) -> Tensor:
-        """The whole signal."""
+        """Run on the complete signal `[B, C, N]`."""
         return super().forward(rectify(input.to(self.weight.dtype), self.slope))
 
     def valid(self, x: Tensor) -> Tensor:
@@ -171,16 +171,16 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
     @property
     def rate(self) -> int:
-        """Output samples an input sample."""
+        """Output samples per input sample."""
         return int(self.stride[0])
 
     @property
     def taps(self) -> int:
-        """Inputs that one output sees, at most."""
+        """At most how many inputs one output sees."""
         return -(-self.kernel_size[0] // self.rate)
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """The whole signal."""
+        """Run on the complete signal `[B, C, N]`."""
         return super().forward(rectify(input.to(self.weight.dtype), self.slope))[..., : input.shape[-1] * self.rate]
 
     def valid(self, x: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
 
 class TransposeMachine(Machine):
-    """Runs a `ConvTranspose1d`: drops `crop` samples at the start and emits exactly `rate` an input in all."""
+    """Runs a `ConvTranspose1d`: drops the first `crop` samples and emits exactly `rate` samples per input in total."""
 
     def __init__(self, layer: ConvTranspose1d, window: Machine) -> None:
         self.layer, self.window = layer, window

@@ -23,7 +23,7 @@ from melvoc.nn.graph import Machine
 
 Step = Callable[[], Tensor]
 
-ATTEMPTS = 2  # recordings a stream; one that keeps changing its pieces runs directly
+ATTEMPTS = 2  # recordings per stream; one that keeps changing its pieces runs directly
 
 
 class Recorder(ABC):
@@ -31,7 +31,7 @@ class Recorder(ABC):
 
     Attributes:
         name: what it makes, for a warning.
-        runs: whether recording a step runs it. Then a piece is recorded while it runs, else a step is rehearsed.
+        runs: whether recording a step runs it. If so, a piece is recorded while it runs; if not, a step is rehearsed.
         repeats: equal pieces before a recording, at least 2: one call after another, not a coincidence.
     """
 
@@ -45,13 +45,13 @@ class Recorder(ABC):
 
     @abstractmethod
     def record(self, step: Step) -> Step:
-        """Record a step, and run it meanwhile or not, as `runs` says.
+        """Record a step, running it or not as `runs` says.
 
         Args:
             step: launches the same kernels on the same addresses whenever it is called, and has been run before.
 
         Returns:
-            What runs it again and returns its output, in a buffer that the next run overwrites.
+            A function that runs it again and returns its output, in a buffer that the next run overwrites.
         """
 
     def copy(self, source: Tensor, target: Tensor) -> None:
@@ -59,11 +59,11 @@ class Recorder(ABC):
         target.copy_(source)
 
     def given(self, output: Tensor) -> Tensor:
-        """What becomes of a step's output: a copy, unless whoever gets it is done with it before the next step."""
+        """What becomes of a step's output: a copy, unless its receiver is done with it before the next step."""
         return output.clone()
 
     def on(self, x: Tensor) -> AbstractContextManager[Any]:
-        """The device of x as the present one."""
+        """A context in which the device of x is the current one."""
         return nullcontext()
 
 
@@ -71,7 +71,7 @@ class RecordingMachine(Machine):
     """Runs another machine, and after a few equal pieces its recording.
 
     Args:
-        machine: the other machine, in its state of before the first piece.
+        machine: the other machine, in its state before the first piece.
         recorder: makes a step fast.
     """
 
@@ -80,13 +80,13 @@ class RecordingMachine(Machine):
         self._recorder = recorder
         self._recording: Recording | None = None
         self._seen: object = None
-        self._before: list[object] | None = None  # the state's signature after the piece before, if it was looked at
-        self._repeats = 1  # equal pieces so far, each of which left the state's shape as it was, but for the first
+        self._before: list[object] | None = None  # the state's signature after the previous piece, if it was taken
+        self._repeats = 1  # equal pieces so far; each but the first left the state's shape as it was
         self._attempts = ATTEMPTS
 
     @torch.inference_mode()
     def __call__(self, x: Tensor, last: bool) -> Tensor:
-        """The next samples; see `Machine`."""
+        """Take the next samples; see `Machine`."""
         if last:
             return self.machine(x, last)
         if self._recording and self._recording.fits(x):
@@ -116,7 +116,7 @@ class RecordingMachine(Machine):
         return y
 
     def fork(self) -> Self:
-        """A copy with a state of its own, and without a recording."""
+        """A copy with its own state, and without a recording."""
         twin = copy.copy(self)
         twin.machine = self.machine.fork()
         if self._recording:  # which writes into the state
@@ -144,7 +144,7 @@ class Recording:
     One that did not run is rehearsed before it is used: two steps of it must give what two steps of a fork give.
 
     Args:
-        machine: whose state keeps its shape from piece to piece; from now on its state is in buffers.
+        machine: one whose state keeps its shape from piece to piece; from now on, its state is in buffers.
         x: a piece like those to come, or the next one (where the recorder runs it).
         recorder: makes the step fast.
 
@@ -173,7 +173,7 @@ class Recording:
             self.adopt()
 
     def _expected(self) -> Tensor:
-        """What two steps give, made by a fork."""
+        """What two steps give, computed by a fork."""
         twin = self._machine.fork()
         return [twin(self._input, False) for _ in range(2)][-1]
 
@@ -217,7 +217,7 @@ def state(machine: Machine) -> list[Tensor]:
 
 
 def attach(machine: Machine, tensors: list[Tensor]) -> None:
-    """Put other tensors in the places of `state`'s."""
+    """Replace the tensors that `state` lists."""
     places = [(holder, key) for holder, key, value in _items(machine) if isinstance(value, Tensor)]
     for (holder, key), tensor in zip(places, tensors, strict=True):
         holder[key] = tensor
@@ -230,7 +230,7 @@ def _restore(machine: Machine, values: list[Any]) -> None:
 
 
 def signature(machine: Machine) -> list[object]:
-    """All that a step may change, with shapes in the place of tensors: equal before and after it in a steady state."""
+    """All that a step may change, with shapes in place of tensors: equal before and after it in a steady state."""
     return [_kind(value) for _, _, value in _items(machine)]
 
 

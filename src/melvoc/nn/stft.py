@@ -13,12 +13,12 @@ from melvoc.nn.layers import frame_by_frame
 class InverseSTFT(nn.Module):
     """Overlap-add of windowed inverse transforms, divided by the sum of the squared windows.
 
-    As `torch.istft` with `center=True` and a periodic Hann window as long as n_fft, but the end is not cut at the
+    Like `torch.istft` with `center=True` and a periodic Hann window as long as n_fft, but the end is not cut at the
     middle of the last frame: T frames give `T * hop_length` samples.
 
     Args:
-        n_fft: samples a frame, an even number.
-        hop_length: samples from frame to frame, at most `n_fft // 2`.
+        n_fft: samples per frame, an even number.
+        hop_length: samples from one frame to the next, at most `n_fft // 2`.
 
     Shape:
         `[B, 2 * (n_fft // 2 + 1), T]`, the real parts before the imaginary parts, to `[B, 1, T * hop_length]`.
@@ -46,7 +46,7 @@ class InverseSTFT(nn.Module):
         return frames
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        """The whole signal."""
+        """Run on a complete spectrum `[B, 2 * (n_fft // 2 + 1), T]`."""
         sums = self.overlap_add(spectrum)
         start = self.n_fft // 2
         return normalize(sums[..., start : start + spectrum.shape[-1] * self.hop_length])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 _SLANEY_STEP = math.log(6.4) / 27.0  # 27 mels take the frequency from 1 kHz to 6.4 kHz
-_ON_A_CORNER = 1e-9  # a bin this near a corner, in bins, is on it: its weight is 0 up to rounding
+_ON_A_CORNER = 1e-9  # a bin this close to a corner, in bins, is on it: its weight is 0 up to rounding
 
 
 @lru_cache(maxsize=256)
@@ -30,7 +30,7 @@ def band_edges(*, n_mels: int, f_min: float, f_max: float, mel_scale: str) -> tu
 
 
 def empty_band(edges: Sequence[float], *, sample_rate: int, n_fft: int) -> str | None:
-    """What is wrong with the first band that has no FFT bin inside its triangle, or None where every band has one.
+    """What is wrong with the first band that has no FFT bin inside its triangle, or None if every band has one.
 
     Such a band would be silent whatever the sound.
     """
@@ -40,7 +40,7 @@ def empty_band(edges: Sequence[float], *, sample_rate: int, n_fft: int) -> str |
         first = math.floor(low + _ON_A_CORNER) + 1
         if first >= high - _ON_A_CORNER:
             return (
-                f"mel band {band} ({edges[band]:.1f} to {edges[band + 2]:.1f} Hz) is empty, as the bins of "
+                f"mel band {band} ({edges[band]:.1f} to {edges[band + 2]:.1f} Hz) is empty, because the bins of "
                 f"n_fft={n_fft} are {spacing:.1f} Hz apart"
             )
     return None

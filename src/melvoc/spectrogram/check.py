@@ -1,21 +1,21 @@
-"""Whether a mel can be one of a spec's: what can be checked without knowing where it comes from."""
+"""Whether a mel can belong to a spec: what can be checked without knowing where it comes from."""
 
 from __future__ import annotations
 
 import functools
 import math
-import warnings
 
 import torch
 from torch import Tensor
 
 from melvoc.errors import SpecError
+from melvoc.host import warn
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import constants
 
 _BELOW, _ABOVE = 4.0, 3.0  # nepers that a decoder may fall below the floor, or rise above full scale
-_OUTLIERS, _FURTHER = 1e-5, 2.0  # the share of values that may lie so many nepers further: random tails, no other scale
-_TAIL, _TAIL_NEPERS = 2000, 2.5  # among so many values one more, where others come so near to the limit: a tail as well
+_OUTLIERS, _FURTHER = 1e-5, 2.0  # share of values that may be this many nepers further: random tails, not another scale
+_TAIL, _TAIL_NEPERS = 2000, 2.5  # among this many values one more, if others come this close to the limit: also a tail
 _MEDIAN_ABOVE = 2.0  # nepers above full-scale white noise that no sound's median reaches
 
 
@@ -24,14 +24,14 @@ def batch_mel(mel: Tensor, spec: MelSpec, *, empty: bool = False) -> Tensor:
 
     Args:
         mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]`, floating point.
-        spec: whose `n_mels` it must have.
+        spec: the spec whose `n_mels` it must have.
         empty: whether T may be 0.
 
     Returns:
         `[B, n_mels, T]`.
 
     Raises:
-        SpecError: no tensor, another shape or type, or no frames.
+        SpecError: not a tensor, the wrong shape or type, or no frames.
     """
     if not isinstance(mel, Tensor):
         raise SpecError(f"the mel is a {type(mel).__name__}, but it is a torch.Tensor; torch.as_tensor makes one")
@@ -48,33 +48,33 @@ def batch_mel(mel: Tensor, spec: MelSpec, *, empty: bool = False) -> Tensor:
         hint = "it looks transposed: pass mel.transpose(-1, -2)" if mel.shape[2] == spec.n_mels else "check its spec"
         raise SpecError(f"the mel is {shape}, {mel.shape[1]} bands, but this spec has n_mels={spec.n_mels}; {hint}")
     if not (mel.shape[2] or empty):
-        raise SpecError(f"the mel is {shape}, without a frame; give at least one")
+        raise SpecError(f"the mel is {shape}, without any frames; give at least one")
     return mel
 
 
 def rows_of(mel: Tensor, spec: MelSpec, *, empty: bool = False) -> Tensor:
-    """`batch_mel`, of at least one mel.
+    """`batch_mel` for at least one mel.
 
     Raises:
-        SpecError: as `batch_mel`, or a batch of none.
+        SpecError: as `batch_mel`, or an empty batch.
     """
     mel = batch_mel(mel, spec, empty=empty)
     if not mel.shape[0]:
-        raise SpecError(f"the mel is {list(mel.shape)}, a batch of none; give at least one mel")
+        raise SpecError(f"the mel is {list(mel.shape)}, an empty batch; give at least one mel")
     return mel
 
 
 def check_mel(mel: Tensor, spec: MelSpec, *, known: bool = False) -> Tensor:
-    """Check a mel for what can be checked.
+    """Check a mel as far as it can be checked.
 
     Without a spec of its own (`known=False`), its range must be possible: nothing more than 4 nepers below the floor or
-    3 above full scale (the largest filter's sum times the window's). A mel without a negative value where the log is
-    ln or log10 is warned about as a probable log1p mel, and refused where its median is impossible as well.
+    3 above full scale (the largest filter's sum times the window's). Where the log is ln or log10, a mel without a
+    negative value draws a warning as a probable log1p mel, and is refused if its median is impossible as well.
 
     Args:
         mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]`.
-        spec: what it should be a mel of.
-        known: the caller named the mel's spec, so that shape and finiteness are all there is to check.
+        spec: the spec it should be a mel of.
+        known: the caller named the mel's spec, so only shape and finiteness are checked.
 
     Returns:
         `[B, n_mels, T]`.
@@ -94,12 +94,11 @@ def check_mel(mel: Tensor, spec: MelSpec, *, known: bool = False) -> Tensor:
             raise SpecError(
                 f"this mel has no negative value and a median of {median:.3g}, but where log={spec.log!r} not even "
                 f"full-scale noise has one above {most:.3g}; it looks like {_looks_like(mel, low, high, spec)}. "
-                "Name its spec (spec=...), or convert it with melvoc.convert_mel"
+                "Pass its spec (spec=...), or convert it with melvoc.convert_mel"
             )
-        warnings.warn(
+        warn(
             f"this mel has no negative value (from {low:.3g} to {high:.3g}), which is rare where log={spec.log!r}: it "
-            "looks like a log1p mel. If it is right, name its spec (spec=...) and nothing is said",
-            stacklevel=4,  # through `Vocoder.mel_to_waveform` and its no_grad
+            "looks like a log1p mel. If it is right, pass spec=... to silence this warning"
         )
     return mel
 
@@ -107,7 +106,7 @@ def check_mel(mel: Tensor, spec: MelSpec, *, known: bool = False) -> Tensor:
 def check_piece(mel: Tensor, spec: MelSpec) -> None:
     """The checks for a piece of a stream, of any length: finiteness, and a range that is 2 nepers wider on both sides.
 
-    A piece is too little to tell a decoder's random tails from another scale, and an error would end the stream.
+    A piece is too short to tell a decoder's random tails from another scale, and an error would end the stream.
 
     Raises:
         SpecError: as `check_mel`.
@@ -132,7 +131,7 @@ def _finite_range(mel: Tensor) -> tuple[float, float]:
 
 
 def _check_range(mel: Tensor, low: float, high: float, spec: MelSpec, *, outliers: float) -> None:
-    """Refuse what lies beyond the levels, but for a share of outliers not much further.
+    """Refuse values beyond the levels, except for a share of outliers not much further out.
 
     A random normal mel of mean -4 and deviation 2 has one value in two million beyond BigVGAN's full scale + 3 nepers.
     """
@@ -148,13 +147,13 @@ def _check_range(mel: Tensor, low: float, high: float, spec: MelSpec, *, outlier
     beyond = f"goes down to {low:.4g}" if low < least else f"goes up to {high:.4g}"
     raise SpecError(
         f"this mel {beyond}, but one with log={spec.log!r}, log_floor={spec.log_floor:g} and power={spec.power:g} "
-        f"stays within {least:.4g} and {most:.4g}; it looks like {_looks_like(mel, low, high, spec)}. Make it with "
+        f"stays between {least:.4g} and {most:.4g}; it looks like {_looks_like(mel, low, high, spec)}. Make it with "
         "melvoc.MelSpectrogram of this spec, or convert it with melvoc.convert_mel"
     )
 
 
 def _in_a_tail(mel: Tensor, below: Tensor, above: Tensor, spec: MelSpec) -> int:
-    """1 where what is beyond a limit may be the end of a random tail, as the rest comes near to that limit; else 0."""
+    """1 if what is beyond a limit may be the end of a random tail, because the rest comes close to it; else 0."""
     rest = mel[~(below | above)]
     if mel.numel() < _TAIL or not rest.numel():
         return 0
@@ -166,20 +165,20 @@ def _in_a_tail(mel: Tensor, below: Tensor, above: Tensor, spec: MelSpec) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _levels(spec: MelSpec, *, further: float = 0.0) -> tuple[float, float, float]:
-    """The least and the largest possible value, tolerance included, and the largest possible median."""
+    """The smallest and the largest possible value, tolerance included, and the largest possible median."""
     below, above = _BELOW + further, _ABOVE + further
     window, filters = constants(spec, torch.device("cpu"), torch.float32)
     row = float(filters.double().sum(1).max())
     full = math.log(row) + spec.power * (math.log(float(window.double().sum())) + above)
     noise = math.log(row) + spec.power * (0.5 * math.log(float(window.double().square().sum())) + _MEDIAN_ABOVE)
-    if spec.log == "log1p":  # linear near 0, so that nothing is nepers below: 4 of its units are as good
+    if spec.log == "log1p":  # linear near 0, where nepers below mean nothing: 4 of its units do as well
         return -below, math.log1p(math.exp(full)), math.log1p(math.exp(noise))
     unit = {"ln": 1.0, "log10": 1.0 / math.log(10.0), "db": 20.0 / spec.power / math.log(10.0)}[spec.log]
     return unit * (math.log(spec.log_floor) - spec.power * below), unit * full, unit * noise
 
 
 def _looks_like(mel: Tensor, low: float, high: float, spec: MelSpec) -> str:
-    """A guess at what a mel is that cannot be one of the spec's."""
+    """A guess at what a mel that cannot belong to the spec is instead."""
     if low >= 0.0:
         values = mel.detach().float()
         if high > 30.0 or float(values.median()) < 0.05 * high:
@@ -190,5 +189,5 @@ def _looks_like(mel: Tensor, low: float, high: float, spec: MelSpec) -> str:
     if low < -25.0 and spec.log != "db":
         return "a dB mel"
     if high > 0.0 and low > -1.5 * high:
-        return "a normalised mel or one that was scaled (undo that), or one of audio that was not scaled to [-1, 1]"
-    return "a mel of another logarithm, or one with another log_floor"
+        return "a normalised or scaled mel (undo that), or one of audio that was not scaled to [-1, 1]"
+    return "a mel with another logarithm or another log_floor"

@@ -1,6 +1,6 @@
 """From a mel back to spectra, and from one spec's mel to another's.
 
-A mel has fewer bands than the spectrum has bins, so that what comes back is one of many non-negative spectra with
+A mel has fewer bands than the spectrum has bins, so what comes back is one of many non-negative spectra with
 that mel: the one that a smooth start leads to.
 """
 
@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from melvoc.errors import SpecError
+from melvoc.host import public
 from melvoc.spectrogram.check import check_mel
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import constants
 
-_STEPS = 60  # of the inversion in convert_mel: what more of them gain is far below the error of the estimate itself
+_STEPS = 60  # of the inversion in convert_mel: more of them gain far less than the error of the estimate itself
 _GROUP = 16  # bands that share one dense matrix product
 _TINY = 1e-30
 _FIXED = ("sample_rate", "hop_length", "center", "pad_mode")
@@ -28,9 +29,9 @@ class FilterBank:
     """The filter bank as a few small dense matrices, since most of it is zero.
 
     Args:
-        spec: whose filters.
+        spec: the spec of the filters.
         device: where to compute.
-        dtype: in what to compute.
+        dtype: what to compute in.
     """
 
     def __init__(self, spec: MelSpec, device: torch.device, dtype: torch.dtype) -> None:
@@ -59,10 +60,10 @@ class FilterBank:
         return spectra
 
     def correct(self, spectra: Tensor, mel: Tensor) -> Tensor:
-        """What to multiply non-negative spectra with, so that their mel comes nearer to the one given.
+        """Factors for non-negative spectra that bring their mel closer to the given one.
 
         A Richardson-Lucy step (1972, 1974): the non-negative fit whose error counts relative to each band's own level,
-        which is what a log-mel needs. Where no bin is in two bands the mel is met at once.
+        which is what a log-mel needs. Where no bin is in two bands, the mel is matched at once.
         """
         return self.spread(mel / self.apply(spectra).clamp(min=_TINY))
 
@@ -71,7 +72,7 @@ class FilterBank:
 
         Args:
             mel: `[N, n_mels]`, non-negative, in the mel's own unit (no logarithm), at most about 1e12.
-            steps: how often the fit is corrected.
+            steps: how many times the fit is corrected.
 
         Returns:
             `[N, n_bins]`, non-negative and finite; 0 outside all bands.
@@ -109,18 +110,19 @@ def _neper(spec: MelSpec) -> float:
     return {"ln": 1.0, "log10": math.log(10.0), "db": math.log(10.0) * spec.power / 20.0}[spec.log]
 
 
+@public
 def convert_mel(mel: Tensor, *, source: MelSpec, target: MelSpec) -> Tensor:
-    """A mel of one spec as a mel of another.
+    """Convert a mel of one spec to a mel of another.
 
-    Where only `log`, `log_floor` or `magnitude_eps` differ, the result is exact to float rounding, but for cells that
-    are at the source's floor and above the target's, and for the eps itself, which is left as it is. Where `power`,
-    `n_fft`, `win_length` or the filter bank differ, it goes by way of a non-negative magnitude with the source's mel:
-    an estimate, whose error docs/melspec.md gives. What the source does not hold (above its `f_max`, say) is silence.
+    Where only `log`, `log_floor` or `magnitude_eps` differ, the result is exact to float rounding, except for cells
+    at the source's floor and above the target's, and for the eps itself, which is left as it is. Where `power`,
+    `n_fft`, `win_length` or the filter bank differ, it goes through a non-negative magnitude with the source's mel:
+    an estimate, whose error docs/melspec.md gives. What the source lacks (above its `f_max`, for example) is silence.
 
     Args:
         mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]` in the source's spec.
-        source: what the mel is.
-        target: what it shall be.
+        source: the spec of the mel.
+        target: the spec to convert it to.
 
     Returns:
         `[B, target.n_mels, T]`.
@@ -136,8 +138,8 @@ def convert_mel(mel: Tensor, *, source: MelSpec, target: MelSpec) -> Tensor:
     if fixed := [name for name in _FIXED if name in different]:
         values = "; ".join(f"{name}: {different[name][0]!r} and {different[name][1]!r}" for name in fixed)
         raise SpecError(
-            f"these mels have their frames in different places ({values}), which no arithmetic on frames mends; "
-            "make the mel again from the audio with melvoc.MelSpectrogram(target)"
+            f"these mels have their frames in different places ({values}), which no arithmetic on frames can fix; "
+            "compute the mel again from the audio with melvoc.MelSpectrogram(target)"
         )
     if not different:
         return mel
@@ -149,12 +151,12 @@ def convert_mel(mel: Tensor, *, source: MelSpec, target: MelSpec) -> Tensor:
 
 
 def _by_magnitude(nepers: Tensor, source: MelSpec, target: MelSpec) -> Tensor:
-    """`[B, source.n_mels, T]` to `[B, target.n_mels, T]`, in nepers, by way of the magnitudes of both."""
+    """`[B, source.n_mels, T]` to `[B, target.n_mels, T]`, in nepers, through the magnitudes of both."""
     batch, _, frames = nepers.shape
     rows = nepers.transpose(1, 2).reshape(batch * frames, source.n_mels)
     peak = rows.amax(1, keepdim=True) if rows.numel() else rows[:, :1]  # scaled to 1, so that no power overflows
     mel = (rows - peak).exp()
-    if source.log != "log1p":  # at the floor there is nothing to be known, least of all that there was sound
+    if source.log != "log1p":  # at the floor nothing is known, least of all that there was sound
         mel = torch.where(rows > math.log(source.log_floor) + 1e-3, mel, 0.0)
     spectra = filter_bank(source, mel.device, mel.dtype).invert(mel, steps=_STEPS)
     powers = _resample_bins(spectra.pow(2.0 / source.power), source, target)
@@ -166,7 +168,7 @@ def _by_magnitude(nepers: Tensor, source: MelSpec, target: MelSpec) -> Tensor:
 def _resample_bins(powers: Tensor, source: MelSpec, target: MelSpec) -> Tensor:
     """Power spectra on another FFT's frequencies and under another window.
 
-    Linear between bins. Under a window w noise has the power `sum w^2` in each bin, and so have tones on average over
+    Linear between bins. Under a window w noise has the power `sum w^2` in each bin, and so do tones on average over
     the bins of a band.
     """
     if (source.n_fft, source.win_length) == (target.n_fft, target.win_length):

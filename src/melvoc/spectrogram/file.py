@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from melvoc.errors import MelvocError
+from melvoc.errors import MelvocError, MissingFileError
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.atomic import replacing
 
@@ -21,12 +21,12 @@ HEADER_KEY = "melvoc_mel"
 
 @dataclass(frozen=True, kw_only=True)
 class MelFile:
-    """A mel with what is known of it.
+    """A mel with what is known about it.
 
     Attributes:
         mel: `[B, n_mels, T]` or `[n_mels, T]`.
         spec: None for a bare array.
-        samples: of the audio that it was made of, at the spec's rate; None where not known.
+        samples: length of the audio that it was made from, at the spec's rate; None if unknown.
     """
 
     mel: Tensor
@@ -35,10 +35,10 @@ class MelFile:
 
 
 def write_mel(path: str | os.PathLike[str], mel: Tensor, spec: MelSpec, *, samples: int | None = None) -> None:
-    """Write a mel: `.safetensors` with its spec, or `.npy` without. The file is whole or not there.
+    """Write a mel: `.safetensors` with its spec, or `.npy` without. The file is written whole or not at all.
 
     Raises:
-        MelvocError: another ending, or a file that cannot be written.
+        MelvocError: any other extension, or a file that cannot be written.
     """
     import numpy
     from safetensors import SafetensorError
@@ -58,21 +58,21 @@ def write_mel(path: str | os.PathLike[str], mel: Tensor, spec: MelSpec, *, sampl
                 save_file({KEY: mel}, temporary, metadata={HEADER_KEY: json.dumps(header)})
     except (SafetensorError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise MelvocError(f"{target}: cannot be written ({reason}); is the folder there, with room?") from error
+        raise MelvocError(f"{target}: cannot be written ({reason}); does the folder exist, with room in it?") from error
 
 
 def read_mel(path: str | os.PathLike[str]) -> MelFile:
     """Read a mel that `write_mel` wrote, or any `.npy` array of floats.
 
     Raises:
-        MelvocError: no such file, a damaged one, or none with a mel in it.
+        MelvocError: no such file, a damaged one, or one without a mel in it.
     """
     import numpy
     from safetensors import SafetensorError, safe_open
 
     source = Path(path)
     if not source.is_file():
-        raise MelvocError(f"{source}: no such file; give the path of a saved mel")
+        raise MissingFileError(f"{source}: no such file; give the path of a saved mel")
     try:
         if source.suffix == ".npy":
             array = numpy.load(source, allow_pickle=False)
@@ -81,25 +81,25 @@ def read_mel(path: str | os.PathLike[str]) -> MelFile:
             return MelFile(mel=torch.from_numpy(numpy.ascontiguousarray(array, dtype="float32")))
         with safe_open(source, framework="pt", device="cpu") as file:
             header = (file.metadata() or {}).get(HEADER_KEY)
-            if header is None or KEY not in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                raise MelvocError(f"{source}: safetensors, but no mel that melvoc wrote; make it with `melvoc mel`")
+            if header is None or KEY not in file.keys():  # noqa: SIM118 - safe_open is not a mapping
+                raise MelvocError(f"{source}: safetensors, but not a mel that melvoc wrote; make one with `melvoc mel`")
             spec, samples = _parse(json.loads(header))
             return MelFile(mel=file.get_tensor(KEY), spec=spec, samples=samples)
     except (SafetensorError, OSError, ValueError, EOFError) as error:
-        raise MelvocError(f"{source}: no readable mel ({error}); make it with `melvoc mel`") from error
+        raise MelvocError(f"{source}: not a readable mel ({error}); make one with `melvoc mel`") from error
 
 
 def _parse(header: object) -> tuple[MelSpec, int | None]:
-    """The spec and the count of samples that a header holds.
+    """The spec and the number of samples in a header.
 
     Raises:
-        ValueError: a header of another version, or with nonsense in it.
+        ValueError: a header of another version, or an invalid one.
     """
     if not isinstance(header, dict):
         raise ValueError(f"its header is a {type(header).__name__}, but it is a dict")
     if (version := header.get("version")) != VERSION:
-        raise ValueError(f"it has version {version!r}, but this melvoc reads version {VERSION}; a newer melvoc may do")
+        raise ValueError(f"it has version {version!r}, but this melvoc reads version {VERSION}; update melvoc")
     samples = header.get("samples")
     if samples is not None and (type(samples) is not int or samples < 0):
-        raise ValueError(f"its header has samples={samples!r}, but that is a whole number from 0")
+        raise ValueError(f"its header has samples={samples!r}, but it is a whole number from 0")
     return MelSpec.from_dict(header.get("spec", {})), samples

@@ -18,8 +18,8 @@ from melvoc.spectrogram.bands import band_edges, empty_band
 from melvoc.spectrogram.presets import PRESETS
 
 _LARGEST = 2**31 - 1
-_LARGEST_FFT = 2**24  # minutes of sound in one frame: more is a slip, and the filter bank would not fit in memory
-_SMALLEST_NORMAL = 2.0**-126  # float32's: what is smaller may be flushed to zero, whose logarithm is not finite
+_LARGEST_FFT = 2**24  # minutes of sound in one frame: more is a mistake, and the filter bank would not fit in memory
+_SMALLEST_NORMAL = 2.0**-126  # float32's: anything smaller may be flushed to zero, whose logarithm is not finite
 _LARGEST_FLOAT = 3.0e38
 
 _CHOICES: Mapping[str, tuple[object, ...]] = MappingProxyType(
@@ -51,25 +51,25 @@ _CONFIG_KEYS: Mapping[str, str] = MappingProxyType(
 class MelSpec:
     """The convention of a log-mel spectrogram; the defaults are HiFi-GAN's and BigVGAN's.
 
-    Frozen, hashable and canonical: two specs that mean the same are equal. What is None at construction is resolved
-    there, so that only `norm` can be None afterwards. Integers may be NumPy's; a bool or a float is never an integer.
+    Frozen, hashable and canonical: two specs that mean the same are equal. None is resolved at construction, so
+    only `norm` can be None afterwards. Integers may be NumPy's; a bool or a float is never an integer.
 
     The mel of a waveform is `log(max(filters @ sqrt(re^2 + im^2 + magnitude_eps)^power, log_floor))` over frames of
     `n_fft` samples, `hop_length` apart, under a periodic Hann window of `win_length` centred in `n_fft`.
 
     Args:
         sample_rate: in Hz.
-        n_fft: samples a frame.
-        hop_length: samples from frame to frame, at most `win_length`.
+        n_fft: samples per frame.
+        hop_length: samples from one frame to the next, at most `win_length`.
         n_mels: bands; each must have at least one FFT bin inside its triangle.
         win_length: samples of the window, at most `n_fft`. None: `n_fft`.
         f_min: where the lowest band begins, in Hz.
         f_max: where the highest band ends, in Hz. None: half of `sample_rate`.
         mel_scale: "slaney" (linear to 1 kHz, then logarithmic) or "htk" (`2595 log10(1 + f / 700)`).
-        norm: "slaney" (each triangle has the area 1 over Hz) or None (each has the height 1).
+        norm: "slaney" (each triangle has area 1 over Hz) or None (each has height 1).
         power: 1 for magnitudes, 2 for powers.
         log: "ln", "log10", "log1p" (`ln(1 + mel)`) or "db" (`10 log10` of power, `20 log10` of magnitude).
-        log_floor: the least mel before the logarithm, in the mel's own unit. None: 1e-5 for ln and log10, 1e-10 for
+        log_floor: the smallest mel before the logarithm, in the mel's own unit. None: 1e-5 for ln and log10, 1e-10 for
             db, 0 for log1p, which has none.
         magnitude_eps: added under the root.
         center: pad by `n_fft // 2` on both sides, so that frame t is centred on sample `t * hop_length`; otherwise by
@@ -77,7 +77,7 @@ class MelSpec:
         pad_mode: "reflect" or "constant" (zeros).
 
     Raises:
-        SpecError: a field of a wrong type, out of its range, or at odds with another.
+        SpecError: a field of the wrong type, out of range, or at odds with another.
     """
 
     sample_rate: int
@@ -135,7 +135,7 @@ class MelSpec:
         for field in fields(self):
             object.__setattr__(self, field.name, values[field.name])
         _check_relations(self)
-        if self.n_mels > 2 * self.n_bins:  # a bin lies inside two bands at most; said before they are laid out
+        if self.n_mels > 2 * self.n_bins:  # a bin lies inside two bands at most; checked before they are laid out
             raise SpecError(
                 f"n_mels={self.n_mels}, but the {self.n_bins} bins of n_fft={self.n_fft} fill at most twice as many "
                 "bands; lower n_mels or raise n_fft"
@@ -158,49 +158,49 @@ class MelSpec:
         return band_edges(n_mels=self.n_mels, f_min=self.f_min, f_max=self.f_max, mel_scale=self.mel_scale)
 
     def samples(self, frames: int) -> int:
-        """Samples that a vocoder makes of so many frames: `frames * hop_length`."""
+        """Samples that a vocoder makes from `frames` frames: `frames * hop_length`."""
         return _integer("frames", frames, least=0) * self.hop_length
 
     def frames(self, samples: int) -> int:
-        """Frames of a signal of so many samples: `1 + (samples + 2 * pad - n_fft) // hop_length`, at least 0.
+        """Frames of a signal of `samples` samples: `1 + (samples + 2 * pad - n_fft) // hop_length`, at least 0.
 
-        Not the inverse of `samples` where `center` is true: there a signal has one frame more.
+        Not the inverse of `samples` if `center` is true: a signal then has one frame more.
         """
-        count = _integer("samples", samples, least=0)
+        count = _integer("samples", samples, least=0, most=_LARGEST**2)
         return max(0, 1 + (count + 2 * self.pad - self.n_fft) // self.hop_length)
 
     def diff(self, other: MelSpec) -> dict[str, tuple[Any, Any]]:
-        """The fields that differ: `{field: (mine, other's)}`, empty where the specs are equal."""
+        """The fields that differ: `{field: (mine, other's)}`, empty if the specs are equal."""
         if not isinstance(other, MelSpec):
-            raise SpecError(f"diff got {other!r}, but a MelSpec compares with a MelSpec; MelSpec.from_dict makes one")
+            raise SpecError(f"diff got {other!r}, but it compares with a MelSpec; MelSpec.from_dict makes one")
         mine, theirs = self.to_dict(), other.to_dict()
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON values, none of them unresolved."""
+        """All fields as JSON values, all of them resolved."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The spec of a dict of fields; absent ones have their defaults.
+        """The spec of a dict of fields; absent ones take their defaults.
 
         Raises:
-            SpecError: not a dict, an unknown key (with the closest field), a required one missing, or a bad value.
+            SpecError: not a dict, an unknown key (with the closest field), a missing required one, or a bad value.
         """
         _mapping(values, "MelSpec.from_dict")
         names = [field.name for field in fields(cls)]
         for key in values:
             if key not in names:
-                raise SpecError(f"{key!r} is no field of MelSpec{_closest(key, names)}; they are {', '.join(names)}")
+                raise SpecError(f"{key!r} is not a field of MelSpec{_closest(key, names)}; they are {', '.join(names)}")
         if missing := [name for name in ("sample_rate", "n_fft", "hop_length", "n_mels") if name not in values]:
             raise SpecError(f"this dict has no {', '.join(map(repr, missing))}, which a MelSpec needs; add them")
         return cls(**values)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """The spec of a HiFi-GAN or BigVGAN `config.json`, read into a dict.
+        """The spec of a HiFi-GAN or BigVGAN `config.json`, loaded as a dict.
 
-        Keys that do not concern the mel are ignored. A null `fmin` is 0, a null `fmax` Nyquist, a null `win_size`
+        Keys that do not concern the mel are ignored. A null `fmin` means 0, a null `fmax` Nyquist, a null `win_size`
         `n_fft`.
 
         Raises:
@@ -210,7 +210,7 @@ class MelSpec:
         if missing := [key for key in _CONFIG_KEYS.values() if key not in config]:
             raise SpecError(
                 f"this config has no {', '.join(map(repr, missing))}; a HiFi-GAN or BigVGAN config.json has "
-                f"{', '.join(_CONFIG_KEYS.values())}: add what is missing, or write MelSpec(...) out"
+                f"{', '.join(_CONFIG_KEYS.values())}: add what is missing, or write out MelSpec(...)"
             )
         values = {name: config[key] for name, key in _CONFIG_KEYS.items()}
         if values["f_min"] is None:
@@ -219,17 +219,17 @@ class MelSpec:
             return cls(**values)
         except SpecError as error:
             keys = ", ".join(f"{key} is {name}" for name, key in _CONFIG_KEYS.items() if key != name)
-            raise SpecError(f"this config is not a mel's: {error} (in the config {keys})") from None
+            raise SpecError(f"this config is not a valid mel's: {error} (in the config {keys})") from None
 
     @classmethod
     def preset(cls, name: str) -> Self:
-        """The spec of a known convention or registered vocoder; `PRESETS` has the names.
+        """The spec of a known convention or registered vocoder; `PRESETS` lists the names.
 
         Raises:
             SpecError: an unknown name, with the closest ones.
         """
         if name not in PRESETS:
-            raise SpecError(f"{name!r} is no preset{_closest(name, PRESETS)}; the presets are {', '.join(PRESETS)}")
+            raise SpecError(f"{name!r} is not a preset{_closest(name, PRESETS)}; the presets are {', '.join(PRESETS)}")
         return cls(**PRESETS[name])
 
 
@@ -240,23 +240,23 @@ def _check_relations(spec: MelSpec) -> None:
         raise SpecError(f"win_length={spec.win_length} is longer than n_fft={spec.n_fft}; lower it or raise n_fft")
     if spec.hop_length > spec.win_length:
         raise SpecError(
-            f"hop_length={spec.hop_length} is longer than win_length={spec.win_length}, so that samples would be "
+            f"hop_length={spec.hop_length} is longer than win_length={spec.win_length}, so samples would be "
             "skipped; lower hop_length (a quarter of the window is usual)"
         )
     nyquist = spec.sample_rate / 2
     if not 0 <= spec.f_min < spec.f_max <= nyquist:
         raise SpecError(
             f"f_min={spec.f_min:g}, f_max={spec.f_max:g}, but 0 <= f_min < f_max <= {nyquist:g} (half of "
-            f"sample_rate={spec.sample_rate}); f_max=None means just that half"
+            f"sample_rate={spec.sample_rate}); f_max=None means exactly that half"
         )
     if spec.magnitude_eps and not _SMALLEST_NORMAL <= spec.magnitude_eps <= 1.0:
-        raise SpecError(f"magnitude_eps={spec.magnitude_eps:g}, but it is 0 or from 1.2e-38 to 1; 1e-9 is usual")
+        raise SpecError(f"magnitude_eps={spec.magnitude_eps:g}, but it is 0 or between 1.2e-38 and 1; 1e-9 is usual")
     if spec.log == "log1p" and spec.log_floor:
         raise SpecError(f"log_floor={spec.log_floor:g}, but log1p has no floor; pass 0 or None, or log='ln'")
     if spec.log != "log1p" and not _SMALLEST_NORMAL <= spec.log_floor <= _LARGEST_FLOAT:
         raise SpecError(
-            f"log_floor={spec.log_floor:g}, but log={spec.log!r} needs a floor above 0 that float32 can hold (from "
-            f"1.2e-38); None means {_DEFAULT_FLOOR[spec.log]:g}"
+            f"log_floor={spec.log_floor:g}, but log={spec.log!r} needs a floor above 0 that float32 can hold (at "
+            f"least 1.2e-38); None means {_DEFAULT_FLOOR[spec.log]:g}"
         )
 
 
@@ -288,7 +288,7 @@ def _choice(name: str, value: object) -> object:
 
 def _mapping(values: object, caller: str) -> None:
     if not isinstance(values, Mapping):
-        raise SpecError(f"{caller} got a {type(values).__name__}, but it reads a dict; json.loads makes one of text")
+        raise SpecError(f"{caller} got a {type(values).__name__}, but it reads a dict; json.loads makes one from text")
 
 
 def _closest(name: object, names: Iterable[str]) -> str:

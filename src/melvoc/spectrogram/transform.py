@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from functools import lru_cache
 
 import torch
@@ -11,15 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from melvoc.errors import SpecError
+from melvoc.host import public, warn
 from melvoc.spectrogram.spec import MelSpec
 
-_BLOCK_SAMPLES = 1 << 21  # frames are cut in blocks of about so many samples, so that long audio stays in bounds
+_BLOCK_SAMPLES = 1 << 21  # frames are cut in blocks of about this many samples, to bound memory on long audio
 
 
 def mel_filters(spec: MelSpec) -> Tensor:
     """The filter bank of a spec.
 
-    Triangles over the FFT's frequencies with the corners of `band_edges(spec)`, computed in float64. With
+    Triangles over the FFT's frequencies with the corners of `spec.band_edges()`, computed in float64. With
     `norm="slaney"` each is divided by half its width, so that its area over Hz is 1 (librosa and torchaudio agree).
 
     Returns:
@@ -29,7 +29,7 @@ def mel_filters(spec: MelSpec) -> Tensor:
 
 
 class MelSpectrogram(nn.Module):
-    """The log-mel spectrogram of a spec, on the device and in the type of what comes in. It has no parameters.
+    """The log-mel spectrogram of a spec, on the device and in the type of its input. It has no parameters.
 
     Differentiable; gradients are finite everywhere: 0 where the magnitude is 0, and where a band is below the floor.
 
@@ -52,28 +52,29 @@ class MelSpectrogram(nn.Module):
         """The spec, in the module's repr."""
         return repr(self.spec)
 
+    @public
     def forward(self, waveform: Tensor) -> Tensor:
         """The mel of a whole signal.
 
         Args:
-            waveform: `[N]`, `[B, N]` or `[B, 1, N]` in [-1, 1]; values outside are computed too, with one warning.
+            waveform: `[N]`, `[B, N]` or `[B, 1, N]` in [-1, 1]; values outside are accepted, with one warning.
 
         Returns:
             `[B, n_mels, spec.frames(N)]`.
 
         Raises:
-            SpecError: another shape or type, NaN or Inf, or a signal shorter than the padding.
+            SpecError: any other shape or type, NaN or Inf, or a signal shorter than the padding.
         """
-        wave = self._checked(waveform, stacklevel=5)  # two of torch's frames lie between the caller and this one
+        wave = self._checked(waveform)
         _check_length(wave.shape[-1], self.spec)
         return _frames_to_mel(_pad(wave, self.spec), self.spec)
 
     def stream(self) -> MelStream:
-        """A stream that takes the waveform in pieces, and gives the frames that one call over the whole would."""
+        """A stream that takes the waveform in pieces and returns the frames that one call on the whole would."""
         return MelStream(self)
 
-    def _checked(self, waveform: Tensor, *, stacklevel: int) -> Tensor:
-        """`[B, N]`, finite; warns once of values beyond [-1, 1]."""
+    def _checked(self, waveform: Tensor) -> Tensor:
+        """`[B, N]`, finite; warns once about values outside [-1, 1]."""
         wave = _batch_wave(waveform)
         if wave.numel() == 0:
             return wave
@@ -82,22 +83,21 @@ class MelSpectrogram(nn.Module):
             bad = int((~torch.isfinite(wave)).sum())
             raise SpecError(
                 f"the waveform has {bad} NaN or Inf among its {wave.numel()} samples; torch.nan_to_num removes them, "
-                "but look for where they come from"
+                "but find out where they come from"
             )
         if (low < -1.0 or high > 1.0) and not self._warned:
             self._warned = True
-            warnings.warn(
-                f"this waveform reaches from {low:.4g} to {high:.4g}, but samples are in [-1, 1]; divide it by its "
-                "peak (integer PCM by its full scale). Said once for this MelSpectrogram",
-                stacklevel=stacklevel,
+            warn(
+                f"this waveform ranges from {low:.4g} to {high:.4g}, but samples are in [-1, 1]; divide it by its "
+                "peak (integer PCM by its full scale). Shown once per MelSpectrogram"
             )
         return wave
 
 
 class MelStream:
-    """A mel from a waveform that comes in pieces; `MelSpectrogram.stream` makes it.
+    """Computes a mel from a waveform that comes in pieces; made by `MelSpectrogram.stream`.
 
-    The frames, joined, are those of one call over the whole signal, to float rounding, however the signal is cut: it is
+    The joined frames are those of one call on the whole signal, to float rounding, however the signal is cut: it is
     padded at its true start and end only. It holds fewer than `2 * n_fft` samples of each row.
     """
 
@@ -108,26 +108,27 @@ class MelStream:
         self._samples = 0
         self._flushed = False
 
+    @public
     def push(self, waveform: Tensor) -> Tensor:
-        """The next samples.
+        """Push the next samples.
 
         Args:
-            waveform: `[n]`, `[B, n]` or `[B, 1, n]`; n may be 0. B, type and device are the first piece's.
+            waveform: `[n]`, `[B, n]` or `[B, 1, n]`; n may be 0. B, type and device are those of the first piece.
 
         Returns:
             `[B, n_mels, m]`, the frames that are complete; m may be 0.
 
         Raises:
-            SpecError: a piece that does not fit, or a stream that was flushed. After the former the stream goes on.
+            SpecError: a piece that does not fit, after which the stream can go on; or a stream that was flushed.
         """
         self._check_open()
-        wave, spec = self._mel._checked(waveform, stacklevel=3), self._mel.spec
+        wave, spec = self._mel._checked(waveform), self._mel.spec
         if self._recent is None:
             self._recent = wave[:, :0]
         if (wave.shape[0], wave.dtype, wave.device) != (self._recent.shape[0], self._recent.dtype, self._recent.device):
             raise SpecError(
                 f"this piece is {wave.shape[0]} rows of {wave.dtype} on {wave.device}, but the stream began with "
-                f"{self._recent.shape[0]} of {self._recent.dtype} on {self._recent.device}; go on as it began"
+                f"{self._recent.shape[0]} of {self._recent.dtype} on {self._recent.device}; continue as it began"
             )
         self._samples += wave.shape[-1]
         known = torch.cat([self._recent, wave], -1)
@@ -138,6 +139,7 @@ class MelStream:
             return self._none()
         return self._frames(_pad(known, spec, end=False))
 
+    @public
     def flush(self) -> Tensor:
         """End the signal.
 
@@ -145,7 +147,7 @@ class MelStream:
             `[B, n_mels, m]`, the frames that reach into the padding at the end.
 
         Raises:
-            SpecError: the signal was shorter than the padding, or the stream was flushed before.
+            SpecError: the signal was shorter than the padding, or the stream was already flushed.
         """
         self._check_open()
         spec = self._mel.spec
@@ -153,14 +155,14 @@ class MelStream:
         self._flushed = True
         recent, waiting = self._recent, self._waiting
         self._recent = self._waiting = None
-        assert recent is not None  # a signal of at least one sample was pushed
-        if waiting is None:  # shorter than the padding, which then is zeros
+        assert recent is not None  # at least one sample was pushed
+        if waiting is None:  # shorter than the padding, so the padding is zeros
             return _frames_to_mel(_pad(recent, spec), spec)
         end = _pad(recent, spec, start=False)[:, recent.shape[-1] :]
         return _frames_to_mel(torch.cat([waiting, end], -1), spec)
 
     def _frames(self, padded: Tensor) -> Tensor:
-        """The complete frames; what the next one needs stays."""
+        """The complete frames; what the next one needs is kept."""
         spec = self._mel.spec
         count = max(0, 1 + (padded.shape[-1] - spec.n_fft) // spec.hop_length)
         self._waiting = padded[:, count * spec.hop_length :].clone()
@@ -206,14 +208,14 @@ def _pad(wave: Tensor, spec: MelSpec, *, start: bool = True, end: bool = True) -
 
 
 def _frames_to_mel(padded: Tensor, spec: MelSpec) -> Tensor:
-    """`[B, n]`, padded, to `[B, n_mels, 1 + (n - n_fft) // hop_length]`, which may be no frame at all."""
+    """`[B, n]`, padded, to `[B, n_mels, 1 + (n - n_fft) // hop_length]`, possibly no frames at all."""
     count = 1 + (padded.shape[-1] - spec.n_fft) // spec.hop_length
     if count < 1 or not padded.shape[0]:  # torch's FFT fails on an empty batch
         return padded.new_zeros(padded.shape[0], spec.n_mels, max(0, count))
     _, filters = constants(spec, padded.device, padded.dtype)
     size = max(1, _BLOCK_SAMPLES // (spec.n_fft * max(1, padded.shape[0])))
     blocks = []
-    with torch.autocast(padded.device.type, enabled=False):  # a mel in half precision would be another mel
+    with torch.autocast(padded.device.type, enabled=False):  # a mel in half precision would be a different mel
         for begin in range(0, count, size):
             last = min(begin + size, count) - 1
             part = padded[:, begin * spec.hop_length : last * spec.hop_length + spec.n_fft]
@@ -249,7 +251,7 @@ def constants(spec: MelSpec, device: torch.device, dtype: torch.dtype) -> tuple[
 
     Rounded to float32 whatever the dtype, so that a spec means the same numbers everywhere.
     """
-    with torch.inference_mode(False):  # or the first caller's mode would stick to them
+    with torch.inference_mode(False):  # otherwise the first caller's mode would stick to them
         return tuple(x.float().to(device, dtype) for x in (_window(spec), _filters(spec)))  # type: ignore[return-value]
 
 

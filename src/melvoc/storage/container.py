@@ -3,6 +3,9 @@
 The header is one metadata key, `melvoc`, whose value is JSON: format version, architecture and its configuration, the
 mel's specification, name, licence and provenance. Weights are folded and named as the architecture's state dict. The
 same content also goes to bytes, and to a flat dict of plain tensors for embedding in another file.
+
+Format 2 adds the steps after the network (`post`), and refuses keys that it does not know, so that nothing that changes
+the sound is dropped in silence. It is written only where there are such steps; format 1 is read for ever.
 """
 
 from __future__ import annotations
@@ -10,7 +13,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melvoc.errors import CheckpointError, SpecError
+from melvoc.errors import CheckpointError, MissingCheckpointError, SpecError, about
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.atomic import replacing
 
-FORMAT_VERSION = 1
+FORMATS = (1, 2)
+KEYS = frozenset({"format", "architecture", "config", "spec", "name", "licence", "provenance", "post"})
 HEADER_KEY = "melvoc"
 PACKED_HEADER = "melvoc.header"
 PACKED_WEIGHTS = "melvoc.weights."
@@ -33,13 +38,14 @@ class Checkpoint:
     """A vocoder on its way to or from a file: plain data, no module.
 
     Attributes:
-        architecture: "bigvgan", "hifigan", "vocos" or "griffinlim".
+        architecture: the architecture's name, or "griffinlim".
         config: the architecture's configuration as JSON values.
         spec: the mel that the vocoder understands.
         tensors: the folded weights by name.
         name: what the vocoder is called in messages.
         licence: of the weights, where known.
         provenance: where they come from: names and values, both text.
+        post: the steps after the network, as JSON values (`melvoc.post`).
         source: what error messages call this checkpoint (a path, say); not part of the file.
     """
 
@@ -50,21 +56,21 @@ class Checkpoint:
     name: str
     licence: str | None = None
     provenance: dict[str, str] = field(default_factory=dict)
+    post: list[dict[str, Any]] = field(default_factory=list)
     source: str = field(default="this checkpoint", compare=False)
 
     def header(self) -> str:
         """All but the weights, as JSON."""
-        return json.dumps(
-            {
-                "format": FORMAT_VERSION,
-                "architecture": self.architecture,
-                "config": self.config,
-                "spec": self.spec.to_dict(),
-                "name": self.name,
-                "licence": self.licence,
-                "provenance": self.provenance,
-            }
-        )
+        values = {
+            "format": 2 if self.post else 1,
+            "architecture": self.architecture,
+            "config": self.config,
+            "spec": self.spec.to_dict(),
+            "name": self.name,
+            "licence": self.licence,
+            "provenance": self.provenance,
+        }
+        return json.dumps(values | ({"post": self.post} if self.post else {}))
 
 
 def parse_header(text: str, tensors: Mapping[str, Tensor], source: str) -> Checkpoint:
@@ -80,10 +86,15 @@ def parse_header(text: str, tensors: Mapping[str, Tensor], source: str) -> Check
         raise CheckpointError(
             f"{source}: the melvoc header is damaged ({error!r}); save or convert the model again"
         ) from error
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version not in FORMATS:
         raise CheckpointError(
-            f"{source}: melvoc format {version!r}, but this melvoc reads format {FORMAT_VERSION}; update melvoc, or "
-            "save the model again with this version"
+            f"{source}: melvoc format {version!r}, but this melvoc reads formats {' and '.join(map(str, FORMATS))}; "
+            "update melvoc, or save the model again with this version"
+        )
+    if version > 1 and (unknown := set(values) - KEYS):
+        raise CheckpointError(
+            f"{source}: the melvoc header has an unknown {min(unknown)!r}; update melvoc, or save the model again "
+            "with this version"
         )
     try:
         return Checkpoint(
@@ -94,6 +105,7 @@ def parse_header(text: str, tensors: Mapping[str, Tensor], source: str) -> Check
             name=str(values["name"]),
             licence=values["licence"],
             provenance={str(key): str(value) for key, value in values["provenance"].items()},
+            post=list(values["post"]) if version > 1 else [],
             source=source,
         )
     except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
@@ -108,17 +120,10 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: no such file, no safetensors file, one that is cut, or not melvoc's.
     """
-    from safetensors import SafetensorError, safe_open
-
     source = os.fspath(path)
-    _check_file(source)
-    try:
-        with safe_open(source, framework="pt", device="cpu") as file:
-            metadata = file.metadata() or {}
-            text = _header_of(metadata, source)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise CheckpointError(f"{source}: damaged or cut ({error}); download, copy or save it again") from error
+    with _opened(source) as file:
+        text = _header_of(file.metadata() or {}, source)
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
     return parse_header(text, tensors, source)
 
 
@@ -128,16 +133,10 @@ def read_header(path: str | os.PathLike[str]) -> tuple[Checkpoint, int]:
     Raises:
         CheckpointError: as `read`.
     """
-    from safetensors import SafetensorError, safe_open
-
     source = os.fspath(path)
-    _check_file(source)
-    try:
-        with safe_open(source, framework="pt", device="cpu") as file:
-            text = _header_of(file.metadata() or {}, source)
-            shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise CheckpointError(f"{source}: damaged or cut ({error}); download, copy or save it again") from error
+    with _opened(source) as file:
+        text = _header_of(file.metadata() or {}, source)
+        shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
     count = sum(torch.Size(shape).numel() for shape in shapes)
     return parse_header(text, {}, source), count
 
@@ -148,7 +147,8 @@ def is_melvoc_file(path: str | os.PathLike[str]) -> bool:
     Raises:
         CheckpointError: no such file, no safetensors, or one that is cut.
     """
-    return HEADER_KEY in _metadata(os.fspath(path))
+    with _opened(os.fspath(path)) as file:
+        return HEADER_KEY in (file.metadata() or {})
 
 
 def write(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
@@ -165,7 +165,7 @@ def write(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
             save_file(_savable(checkpoint.tensors), temporary, metadata={HEADER_KEY: checkpoint.header()})
     except Exception as error:
         raise CheckpointError(
-            f"{target}: cannot be written ({error}); is there room, and may you write there?"
+            f"{target}: cannot be written ({error}); is there room, and may you write there?", path=str(target)
         ) from error
 
 
@@ -243,20 +243,23 @@ def renamed(checkpoint: Checkpoint, name: str) -> Checkpoint:
     return dataclasses.replace(checkpoint, name=name)
 
 
-def _check_file(source: str) -> None:
-    if not Path(source).is_file():
-        raise CheckpointError(f"{source}: no such file; give the path of a melvoc .safetensors file")
+@contextmanager
+def _opened(source: str) -> Iterator[Any]:
+    """A safetensors file; whatever is wrong with it names it.
 
-
-def _metadata(source: str) -> dict[str, str]:
+    Raises:
+        CheckpointError: no such file, no safetensors, or one that is cut.
+    """
     from safetensors import SafetensorError, safe_open
 
-    _check_file(source)
-    try:
-        with safe_open(source, framework="pt", device="cpu") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise CheckpointError(f"{source}: damaged or cut ({error}); download, copy or save it again") from error
+    with about(source):
+        if not Path(source).is_file():
+            raise MissingCheckpointError(f"{source}: no such file; give the path of a melvoc .safetensors file")
+        try:
+            with safe_open(source, framework="pt", device="cpu") as file:
+                yield file
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise CheckpointError(f"{source}: damaged or cut ({error}); download, copy or save it again") from error
 
 
 def _header_of(metadata: Mapping[str, str], source: str) -> str:

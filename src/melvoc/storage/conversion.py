@@ -17,14 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melvoc.errors import CheckpointError, SpecError
-from melvoc.models import architecture, empty_network
+from melvoc.architecture import Architecture, Layout
+from melvoc.errors import CheckpointError, MissingCheckpointError, OptionError, SpecError, about
+from melvoc.registry import all_architectures
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.container import Checkpoint
-
-# Not weights: BigVGAN's low-pass filters, Vocos' window, and the mel that Vocos carries with it.
-DROPPED = re.compile(r"(\.upsample|\.lowpass)\.filter$|^head\.istft\.window$|^feature_extractor\.")
-VOCOS_MEL = {"mel_scale": "htk", "norm": None, "log_floor": 1e-7, "magnitude_eps": 0.0, "center": True}
+from melvoc.storage.vocoder_file import empty_network
 
 
 def convert(
@@ -38,9 +36,9 @@ def convert(
     """Read a published generator.
 
     Args:
-        path: BigVGAN's or HiFi-GAN's generator, or Vocos' model: a torch file, or safetensors of the same tensors.
-            Weight norm may be torch's old or new kind, or folded already.
-        config: its `config.json` or `config.yaml`, a path or what is in it.
+        path: the published weights: a torch file, or safetensors of the same tensors. Weight norm may be torch's old
+            or new kind, or folded already.
+        config: the configuration beside them (`config.json`, `config.yaml`), a path or its content.
         name: what the vocoder is called; None: the checkpoint's folder or file.
         licence: of the weights, where known.
         provenance: where they come from.
@@ -52,34 +50,53 @@ def convert(
         CheckpointError: a file that is damaged, asks for code, or does not belong to the configuration.
     """
     source = os.fspath(path)
-    values = config if isinstance(config, Mapping) else read_config(config)
-    kind = _architecture_of(values, source)
-    config_class, _ = architecture(kind, source)
-    try:
-        settings = config_class.from_published(values)
-        spec = _vocos_spec(values) if kind == "vocos" else MelSpec.from_config(values)
-    except SpecError as error:
-        raise CheckpointError(f"the configuration of {source} has no mel that melvoc can make: {error}") from error
-    if settings.hop_length != spec.hop_length:
-        raise CheckpointError(
-            f"the configuration of {source} upsamples by {settings.hop_length}, but its hop size is {spec.hop_length}; "
-            "it is not the one the model was trained with"
+    with about(source):
+        values = config if isinstance(config, Mapping) else read_config(config)
+        record, layout = recognise(values, source)
+        try:
+            settings, spec = layout.read(values)
+        except SpecError as error:
+            raise CheckpointError(f"the configuration of {source} has no mel that melvoc can make: {error}") from error
+        except OptionError as error:
+            raise CheckpointError(f"the configuration of {source} is not {record.title}'s: {error}") from error
+        if settings.hop_length * spec.sample_rate != spec.hop_length * (settings.sample_rate or spec.sample_rate):
+            raise CheckpointError(
+                f"the configuration of {source} upsamples by {settings.hop_length}, but its hop size is "
+                f"{spec.hop_length}; it is not the one the model was trained with"
+            )
+        return assemble(
+            path,
+            record=record,
+            config=settings.to_dict(),
+            spec=spec,
+            name=name or Path(source).resolve().parent.name or Path(source).stem,
+            licence=licence,
+            provenance=provenance or {"converted from": Path(source).name},
         )
-    return assemble(
-        path,
-        kind=kind,
-        config=settings.to_dict(),
-        spec=spec,
-        name=name or Path(source).resolve().parent.name or Path(source).stem,
-        licence=licence,
-        provenance=provenance or {"converted from": Path(source).name},
+
+
+def recognise(values: Mapping[str, Any], source: str) -> tuple[Architecture, Layout]:
+    """The architecture and the layout that a published configuration is of.
+
+    Raises:
+        CheckpointError: none that melvoc or an installed package knows.
+    """
+    titles = []
+    for record in all_architectures():
+        for layout in record.layouts:
+            if layout.recognises(values):
+                return record, layout
+            titles.append(layout.title)
+    raise CheckpointError(
+        f"the configuration of {source} is none of {', '.join(titles)}; give the configuration that was published with "
+        "the model"
     )
 
 
 def assemble(
     path: str | os.PathLike[str],
     *,
-    kind: str,
+    record: Architecture,
     config: dict[str, Any],
     spec: MelSpec,
     name: str,
@@ -93,10 +110,10 @@ def assemble(
     """
     source = os.fspath(path)
     checkpoint = Checkpoint(
-        architecture=kind,
+        architecture=record.name,
         config=config,
         spec=spec,
-        tensors=fold(_generator(read_tensors(path), source), source),
+        tensors=fold(_generator(read_tensors(path), record, source), source),
         name=name,
         licence=licence,
         provenance=dict(provenance),
@@ -107,7 +124,7 @@ def assemble(
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A `config.json`, or Vocos' `config.yaml`, of which nothing is imported or run.
+    """A configuration in JSON or YAML, of which nothing is imported or run.
 
     Raises:
         CheckpointError: no such file, or no JSON or YAML object in it.
@@ -122,7 +139,8 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
         else:
             values = json.loads(text)
     except OSError as error:
-        raise CheckpointError(f"{source}: cannot be read ({error.strerror}); give the model's config.json") from error
+        kind = MissingCheckpointError if isinstance(error, FileNotFoundError) else CheckpointError
+        raise kind(f"{source}: cannot be read ({error.strerror}); give the model's configuration") from error
     except Exception as error:  # yaml's errors have no base that could be named without importing it
         raise CheckpointError(
             f"{source}: no valid {source.suffix or 'JSON'} ({error}); is it the model's config?"
@@ -142,7 +160,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     source = os.fspath(path)
     if not Path(source).is_file():
-        raise CheckpointError(f"{source}: no such file; give the path of the published generator")
+        raise MissingCheckpointError(f"{source}: no such file; give the path of the published generator", path=source)
     try:
         if source.endswith(".safetensors"):
             from safetensors.torch import load_file
@@ -208,14 +226,17 @@ def _weight_norm_of(key: str) -> tuple[str, str | None]:
     return key, None
 
 
-def _generator(content: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+def _generator(content: Mapping[str, Any], record: Architecture, source: str) -> dict[str, Tensor]:
     """The generator's own tensors out of what a file holds."""
     inner = content.get("generator", content.get("state_dict", content))
     if not isinstance(inner, Mapping):
         raise CheckpointError(f"{source}: its 'generator' is a {type(inner).__name__}, but it is a dict of tensors")
     if all(str(key).startswith("generator.") for key in inner) and inner:
         inner = {str(key).removeprefix("generator."): value for key, value in inner.items()}
-    tensors = {str(key): value for key, value in inner.items() if not DROPPED.search(str(key))}
+    others = [layout.not_weights for layout in record.layouts if layout.not_weights]
+    tensors = {
+        str(key): value for key, value in inner.items() if not any(pattern.search(str(key)) for pattern in others)
+    }
     for key, value in tensors.items():
         if not isinstance(value, Tensor):
             raise CheckpointError(
@@ -223,35 +244,3 @@ def _generator(content: Mapping[str, Any], source: str) -> dict[str, Tensor]:
                 "discriminator or optimizer?"
             )
     return tensors
-
-
-def _architecture_of(values: Mapping[str, Any], source: str) -> str:
-    if "backbone" in values and "head" in values:
-        return "vocos"
-    if "activation" in values or "snake_logscale" in values:
-        return "bigvgan"
-    if "upsample_rates" in values:
-        return "hifigan"
-    raise CheckpointError(
-        f"the configuration of {source} is neither BigVGAN's (activation), HiFi-GAN's (upsample_rates) nor Vocos' "
-        "(backbone, head); give the config.json or config.yaml that was published with the model"
-    )
-
-
-def _vocos_spec(values: Mapping[str, Any]) -> MelSpec:
-    """Vocos' mel: torchaudio's defaults at the configured size, then a clipped natural log."""
-    section = values.get("feature_extractor") or {}
-    arguments = section.get("init_args", section)
-    if not str(section.get("class_path", "MelSpectrogramFeatures")).endswith("MelSpectrogramFeatures"):
-        raise CheckpointError(f"the features are a {section['class_path']}, but melvoc reads Vocos on mels only")
-    if arguments.get("padding", "center") != "center":
-        raise CheckpointError(f"feature padding={arguments['padding']!r}, but melvoc reads Vocos with 'center' only")
-    return MelSpec.from_dict(
-        {
-            "sample_rate": arguments.get("sample_rate", 24000),
-            "n_fft": arguments.get("n_fft", 1024),
-            "hop_length": arguments.get("hop_length", 256),
-            "n_mels": arguments.get("n_mels", 100),
-            **VOCOS_MEL,
-        }
-    )

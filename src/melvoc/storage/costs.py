@@ -8,12 +8,15 @@ import json
 import logging
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from melvoc.nn.engines.cpu.plan import CostModel
 from melvoc.storage.atomic import replacing
 from melvoc.storage.cache import cache_folder
+
+if TYPE_CHECKING:
+    from melvoc.nn.engines.cpu.plan import CostModel
 
 _logger = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ def tuned_costs() -> CostModel | None:
     try:
         if content["machine"] != machine():
             return _ignored(path, f"is of another machine ({content['machine']}; this one is {machine()})")
+        from melvoc.nn.engines.cpu.plan import CostModel
+
         return CostModel(**content["costs"])
     except ImportError:  # without llvmlite there are no kernels whose costs would matter
         return None

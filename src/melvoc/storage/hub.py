@@ -7,134 +7,92 @@ From then on that file is all that a load needs: no network, no Hub client.
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
-from melvoc.errors import CheckpointError, DownloadError
-from melvoc.models import check_options
-from melvoc.storage import container as checkpoints
+from melvoc.architecture import Architecture, Pin
+from melvoc.errors import CheckpointError, DownloadError, DownloadReason
+from melvoc.options import LoadOptions
+from melvoc.registry import all_architectures
+from melvoc.storage import container
 from melvoc.storage.atomic import replacing
-from melvoc.storage.cache import cache_folder as cache_folder
+from melvoc.storage.cache import cache_folder
 from melvoc.storage.container import Checkpoint, is_melvoc_file
 from melvoc.storage.conversion import assemble, convert
-from melvoc.storage.pins import PUBLISHED, Published
 from melvoc.storage.vocoder_file import load_file, revive
 from melvoc.vocoder import Vocoder
 
 COMMIT = "[0-9a-f]{40}"
-PAIRS = (  # weights (a pattern) and configuration of published generators, in the order they are looked for
-    (r"bigvgan_generator\.pt", "config.json"),
-    (r"(generator|g_)[^/]*", "config.json"),
-    (r"pytorch_model\.bin", "config.yaml"),
-)
 
 
-def load_published(
-    name: str,
-    *,
-    device: str | torch.device,
-    dtype: torch.dtype | None,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-    allow_unverified: bool = False,
-    engine: Literal["auto", "torch"] = "auto",
-    memory: Literal["auto", "low"] = "auto",
-) -> Vocoder:
+def load_pinned(record: Architecture, pin: Pin, options: LoadOptions) -> Vocoder:
     """A published vocoder by its registered name. See `melvoc.load`.
 
     Raises:
-        DownloadError: a file that cannot be had, cannot be verified, or is another one than was pinned.
+        DownloadError: a file that is not available, cannot be verified, or is another one than was pinned.
     """
-    check_options(engine=engine, memory=memory)
-    path = fetch(
-        PUBLISHED[name], revision=revision, cache_dir=cache_dir, local_files_only=local_files_only,
-        allow_unverified=allow_unverified,
-    )  # fmt: skip
-    return load_file(path, device=device, dtype=dtype, engine=engine, memory=memory)
+    return load_file(fetch(record, pin, options), options)
 
 
-def fetch(
-    row: Published,
-    *,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-    allow_unverified: bool = False,
-) -> Path:
+def fetch(record: Architecture, pin: Pin, options: LoadOptions) -> Path:
     """The melvoc file of a published checkpoint, downloaded and converted if it is not there yet.
 
-    Args:
-        row: which.
-        revision: another commit than the pinned one.
-        cache_dir: root of both caches.
-        local_files_only: never touch the network.
-        allow_unverified: take a file whose sha256 is not known.
-
     Raises:
-        DownloadError: as `load_published`.
+        DownloadError: as `load_pinned`.
     """
-    chosen = revision or row.revision
-    pinned = row.sha256 is not None and chosen == row.revision
-    if not pinned and not allow_unverified:
+    chosen = options.revision or pin.revision
+    pinned = pin.sha256 is not None and chosen == pin.revision
+    if not pinned and not options.allow_unverified:
         why = (
             "another revision than the pinned one was asked for"
-            if row.sha256 and chosen
+            if pin.sha256 and chosen
             else "no sha256 is known for it"
         )
         more = "" if chosen else ", and a full commit as revision=, for none is known either (never main)"
         raise DownloadError(
-            f"{row.name} cannot be verified: {why}. If you trust {row.repo}, pass allow_unverified=True{more}"
+            f"{pin.name} cannot be verified: {why}. If you trust {pin.repo}, pass allow_unverified=True{more}",
+            reason="hash",
         )
     if chosen is None or not re.fullmatch(COMMIT, chosen):
         given = "no full revision of it is known" if chosen is None else f"revision={chosen!r}"
         raise DownloadError(
-            f"{row.name}: {given}, but a name stands for one commit, and a branch may change; pass revision= with a "
-            f"full commit (40 hex digits) of {row.repo}"
+            f"{pin.name}: {given}, but a name stands for one commit, and a branch may change; pass revision= with a "
+            f"full commit (40 hex digits) of {pin.repo}",
+            reason="hash",
         )
     target = (
-        cache_folder(cache_dir) / "models" / f"{row.name}-{chosen[:12]}{'' if pinned else '-unverified'}.safetensors"
+        cache_folder(options.cache_dir)
+        / "models"
+        / f"{pin.name}-{chosen[:12]}{'' if pinned else '-unverified'}.safetensors"
     )
 
     def make() -> Checkpoint:
-        path = _download(row.repo, row.filename, chosen, cache_dir, local_files_only)
+        path = _download(pin.repo, pin.filename, chosen, options)
         digest = _sha256(path)
-        if pinned and digest != row.sha256:
+        if pinned and digest != pin.sha256:
             _discard(path)
             raise DownloadError(
-                f"{row.repo}/{row.filename} at {chosen[:12]} has sha256 {digest}, but {row.sha256} is pinned: the file "
-                "was cut, changed or tampered with, and has been removed; try again"
+                f"{pin.repo}/{pin.filename} at {chosen[:12]} has sha256 {digest}, but {pin.sha256} is pinned: the file "
+                "was cut, changed or tampered with, and has been removed; try again",
+                reason="hash",
             )
-        provenance = {"repository": row.repo, "revision": chosen, "file": row.filename, "sha256": digest}
+        provenance = {"repository": pin.repo, "revision": chosen, "file": pin.filename, "sha256": digest}
         provenance["verified"] = "yes" if pinned else "no"
         with _discarding(path):
             return assemble(
-                path, kind=row.architecture, config=dict(row.config), spec=row.spec, name=row.name, licence=row.licence,
+                path, record=record, config=pin.config.to_dict(), spec=pin.spec, name=pin.name, licence=pin.licence,
                 provenance=provenance,
             )  # fmt: skip
 
     return _once(target, make)
 
 
-def load_repository(
-    name: str,
-    *,
-    device: str | torch.device,
-    dtype: torch.dtype | None,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-    allow_unverified: bool = False,
-    engine: Literal["auto", "torch"] = "auto",
-    memory: Literal["auto", "low"] = "auto",
-) -> Vocoder:
+def load_repository(name: str, options: LoadOptions) -> Vocoder:
     """A vocoder of any repository on the Hub, `hf://owner/repo[@revision]`.
 
     Its one melvoc file, else a published pair of weights and configuration, which needs allow_unverified=True. Without
@@ -143,56 +101,48 @@ def load_repository(
     Raises:
         DownloadError: no such repository or file, or one that would have to be trusted.
     """
-    check_options(engine=engine, memory=memory)
     match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?", name)
     if not match:
         raise DownloadError(f"{name!r} is no repository; write hf://owner/repo or hf://owner/repo@revision")
-    repo, wanted = match[1], revision or match[2]
-    folder = cache_folder(cache_dir) / "repositories" / repo.replace("/", "--")
-    commit, files = _resolve(repo, wanted, folder, local_files_only)
+    repo, wanted = match[1], options.revision or match[2]
+    folder = cache_folder(options.cache_dir) / "repositories" / repo.replace("/", "--")
+    commit = _resolve(repo, wanted, folder, options)
     # What was accepted once without verification is not what a later, stricter call has accepted.
     target = folder / f"{commit}.safetensors"
-    if not target.is_file() and allow_unverified:
+    if not target.is_file() and options.allow_unverified:
         target = folder / f"{commit}-unverified.safetensors"
 
-    def make() -> Checkpoint:
-        listed = files() if files else []
-        return _from_repository(repo, commit, listed, cache_dir, local_files_only, allow_unverified)
-
-    path = _once(target, make)
-    return load_file(path, device=device, dtype=dtype, engine=engine, memory=memory)
+    path = _once(target, lambda: _from_repository(repo, commit, options))
+    return load_file(path, options)
 
 
-def _resolve(
-    repo: str, wanted: str | None, folder: Path, local_files_only: bool
-) -> tuple[str, Callable[[], list[str]] | None]:
-    """The commit that a revision stands for, recorded where it was resolved, and a way to list its files."""
+def _resolve(repo: str, wanted: str | None, folder: Path, options: LoadOptions) -> str:
+    """The commit that a revision stands for, recorded when it is resolved."""
     record = folder / f"{re.sub('[^0-9A-Za-z._-]', '_', wanted or 'main')}.commit"
     if wanted and re.fullmatch(COMMIT, wanted):
-        commit = wanted
-    elif record.is_file():
-        commit = record.read_text(encoding="utf-8").strip()
-    elif local_files_only:
-        raise DownloadError(f"hf://{repo} has not been loaded here before; load it once with local_files_only=False")
-    else:
-        commit = str(_asked(repo, lambda api: api.model_info(repo, revision=wanted).sha))
-        with _cache_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with replacing(record) as part:
-                part.write_text(commit, encoding="utf-8")
-    if local_files_only:
-        return commit, None
-    return commit, lambda: _asked(repo, lambda api: list(api.list_repo_files(repo, revision=commit)))
-
-
-def _from_repository(
-    repo: str, commit: str, files: list[str], cache_dir: Any, local_files_only: bool, allow_unverified: bool
-) -> Checkpoint:
-    """The one melvoc file, else a published pair."""
-    if local_files_only:
+        return wanted
+    if record.is_file():
+        return record.read_text(encoding="utf-8").strip()
+    if options.local_files_only:
         raise DownloadError(
-            f"hf://{repo}@{commit[:12]} is not in melvoc's cache; load it once with local_files_only=False"
+            f"hf://{repo} has not been loaded here before; load it once with local_files_only=False", reason="offline"
         )
+    commit = str(_asked(repo, lambda api: api.model_info(repo, revision=wanted).sha))
+    with _cache_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(record) as part:
+            part.write_text(commit, encoding="utf-8")
+    return commit
+
+
+def _from_repository(repo: str, commit: str, options: LoadOptions) -> Checkpoint:
+    """The one melvoc file, else a published pair."""
+    if options.local_files_only:
+        raise DownloadError(
+            f"hf://{repo}@{commit[:12]} is not in melvoc's cache; load it once with local_files_only=False",
+            reason="offline",
+        )
+    files = _asked(repo, lambda api: list(api.list_repo_files(repo, revision=commit)))
     safe = [file for file in files if file.endswith(".safetensors")]
     if len(safe) > 1:
         raise DownloadError(
@@ -200,28 +150,31 @@ def _from_repository(
         )
     foreign = ""
     if safe:
-        path = _download(repo, safe[0], commit, cache_dir, False)
+        path = _download(repo, safe[0], commit, options)
         with _discarding(path):
             if is_melvoc_file(path):
-                return _fitting(checkpoints.read(path))
+                return _fitting(container.read(path))
         foreign = f" ({safe[0]} is safetensors, but not melvoc's)"
-    for pattern, config in PAIRS:
+    records = list(all_architectures())
+    for pattern, config in (pair for record in records for layout in record.layouts for pair in layout.files):
         weights = sorted(file for file in files if re.fullmatch(pattern, file))
         if not weights or config not in files:
             continue
-        if not allow_unverified:
+        if not options.allow_unverified:
             raise DownloadError(
                 f"hf://{repo} has no melvoc file, but {weights[-1]} with {config}, which cannot be verified; if you "
-                "trust it, pass allow_unverified=True"
+                "trust it, pass allow_unverified=True",
+                reason="hash",
             )
-        path = _download(repo, weights[-1], commit, cache_dir, False)
-        values = _download(repo, config, commit, cache_dir, False)
+        path = _download(repo, weights[-1], commit, options)
+        values = _download(repo, config, commit, options)
         provenance = {"repository": repo, "revision": commit, "file": weights[-1], "verified": "no"}
         with _discarding(path, values):
             return convert(path, config=values, name=repo.split("/")[1], provenance=provenance)
     raise DownloadError(
-        f"hf://{repo} has neither a melvoc .safetensors file nor a published BigVGAN, HiFi-GAN or Vocos generator with "
-        f"its configuration; it has {', '.join(files[:8]) or 'no files'}{foreign}"
+        f"hf://{repo} has neither a melvoc .safetensors file nor a published generator of "
+        f"{', '.join(record.title for record in records)} with its configuration; it has "
+        f"{', '.join(files[:8]) or 'no files'}{foreign}"
     )
 
 
@@ -237,21 +190,21 @@ def _once(target: Path, make: Callable[[], Checkpoint]) -> Path:
         lock.acquire()
     try:
         if not target.is_file():
-            checkpoints.write(make(), target)
+            container.write(make(), target)
     finally:
         lock.release()
     return target
 
 
-def _download(repo: str, filename: str, revision: str, cache_dir: Any, local_files_only: bool) -> Path:
+def _download(repo: str, filename: str, revision: str, options: LoadOptions) -> Path:
     """One file through the Hub's client, with its progress bar."""
-    hub_cache = None if cache_dir is None else Path(cache_dir) / "huggingface"
+    hub_cache = None if options.cache_dir is None else Path(options.cache_dir) / "huggingface"
 
     def get() -> str:
         from huggingface_hub import hf_hub_download
 
         return hf_hub_download(
-            repo, filename, revision=revision, cache_dir=hub_cache, local_files_only=local_files_only
+            repo, filename, revision=revision, cache_dir=hub_cache, local_files_only=options.local_files_only
         )
 
     return Path(_translated(f"{repo}/{filename} at {revision[:12]}", get))
@@ -265,21 +218,33 @@ def _asked(repo: str, question: Callable[[Any], Any]) -> Any:
 
 
 def _translated(what: str, action: Callable[[], Any]) -> Any:
-    """The Hub client's errors, which changed their names between versions, as one."""
+    """The Hub client's errors as one."""
     try:
         return action()
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        kind = type(error).__name__
-        if "LocalEntryNotFound" in kind or "Offline" in kind:
-            hint = "it is not in the cache, and the network is off or out of reach; load it once online"
-        elif "Gated" in kind or "RepositoryNotFound" in kind or "401" in reason or "403" in reason:
-            hint = "the repository does not exist or needs a token; check the name, or set HF_TOKEN"
-        elif "NotFound" in kind or "404" in reason:
-            hint = "there is no such file or revision; check them on the Hub"
-        else:
-            hint = "check the network, HF_ENDPOINT and the room on the disk, then try again"
-        raise DownloadError(f"{what} could not be downloaded: {hint} ({kind}: {reason})") from error
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason, hint = _understood(error)
+        raise DownloadError(
+            f"{what} could not be downloaded: {hint} ({type(error).__name__}: {first})", reason=reason
+        ) from error
+
+
+def _understood(error: Exception) -> tuple[DownloadReason, str]:
+    """What kept a file from coming, and what to do."""
+    from huggingface_hub import errors as hub
+
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled):
+        return "offline", "it is not in the cache, and the network is off or out of reach; load it once online"
+    if isinstance(error, hub.GatedRepoError) or status in (401, 403):
+        return "token", "the repository does not exist or needs a token; check the name, or set HF_TOKEN"
+    if isinstance(error, hub.RepositoryNotFoundError):
+        return "not found", "the repository does not exist or needs a token; check the name, or set HF_TOKEN"
+    if isinstance(error, hub.EntryNotFoundError | hub.RevisionNotFoundError) or status == 404:
+        return "not found", "there is no such file or revision; check them on the Hub"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        return "disk", "the cache cannot be written; make room, or set HF_HUB_CACHE to a folder you may write to"
+    return "offline", "check the network, HF_ENDPOINT and the room on the disk, then try again"
 
 
 def _sha256(path: Path) -> str:
@@ -294,7 +259,8 @@ def _cache_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DownloadError(
-            f"melvoc's cache {folder} cannot be used ({error}); set MELVOC_CACHE to a folder you may write to"
+            f"melvoc's cache {folder} cannot be used ({error}); set MELVOC_CACHE to a folder you may write to",
+            reason="disk",
         ) from error
 
 
@@ -311,7 +277,7 @@ def _discarding(*paths: Path) -> Iterator[None]:
 
 def _fitting(checkpoint: Checkpoint) -> Checkpoint:
     """The same, after a look at whether its weights fit, for what is kept once is what every later load gets."""
-    revive(checkpoint, device="meta", dtype=None, engine="torch", memory="auto")
+    revive(checkpoint, LoadOptions(device="meta", engine="torch"))
     return checkpoint
 
 

@@ -8,47 +8,49 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from melvoc.errors import CheckpointError, MelvocError
-from melvoc.models import build, describe, pick_device
-from melvoc.storage import container as checkpoints
-from melvoc.storage.container import Checkpoint
+from melvoc import post
+from melvoc.errors import CheckpointError, MelvocError, OptionError, SpecError, about
+from melvoc.griffinlim import GriffinLim
+from melvoc.host import public
+from melvoc.neural import HALF, NeuralVocoder, automatic_dtype
+from melvoc.options import LoadOptions
+from melvoc.registry import GRIFFINLIM, architecture
+from melvoc.storage import container
+from melvoc.storage.container import Checkpoint, check_finite
 from melvoc.vocoder import Vocoder
 
 
+@public
 def save(vocoder: Vocoder, path: str | os.PathLike[str]) -> None:
     """Write a vocoder into a melvoc file, which `melvoc.load` reads. The file is whole or not there.
 
     Raises:
-        CheckpointError: a vocoder that is not melvoc's own, or a file that cannot be written.
+        CheckpointError: a vocoder that cannot be saved, or a file that cannot be written.
     """
     if Path(os.fsdecode(path)).suffix != ".safetensors":
-        raise CheckpointError(f"{os.fsdecode(path)}: a melvoc file ends in .safetensors; load would not know it else")
-    checkpoints.write(describe(vocoder), path)
+        raise CheckpointError(f"{os.fsdecode(path)}: a melvoc file ends in .safetensors, by which load knows it")
+    container.write(describe(vocoder), path)
 
 
-def load_file(
-    path: str | os.PathLike[str],
-    *,
-    device: str | torch.device = "auto",
-    dtype: torch.dtype | None = None,
-    engine: Literal["auto", "torch"] = "auto",
-    memory: Literal["auto", "low"] = "auto",
-) -> Vocoder:
+def load_file(path: str | os.PathLike[str], options: LoadOptions) -> Vocoder:
     """A vocoder of a melvoc file; weights on the CPU stay on disk and are mapped into memory.
 
     Raises:
         CheckpointError: no such file, a damaged one, or one whose weights do not fit its configuration.
     """
-    return revive(checkpoints.read(path), device=device, dtype=dtype, engine=engine, memory=memory)
+    with about(path):
+        return revive(container.read(path), options)
 
 
+@public
 def to_bytes(vocoder: Vocoder) -> bytes:
     """What `save` writes, for embedding in another file."""
-    return checkpoints.to_bytes(describe(vocoder))
+    return container.to_bytes(describe(vocoder))
 
 
+@public
 def from_bytes(
     data: bytes,
     *,
@@ -60,16 +62,19 @@ def from_bytes(
     """A vocoder of `to_bytes`' result.
 
     Raises:
-        CheckpointError: as `load_file`.
+        CheckpointError: as `load`.
     """
-    return revive(checkpoints.from_bytes(data), device=device, dtype=dtype, engine=engine, memory=memory)
+    options = LoadOptions(device=device, dtype=dtype, engine=engine, memory=memory)
+    return revive(container.from_bytes(data), options)
 
 
+@public
 def pack(vocoder: Vocoder) -> dict[str, Tensor]:
     """A flat dict of plain tensors: survives `torch.save`, `torch.load(weights_only=True)` and safetensors."""
-    return checkpoints.pack(describe(vocoder))
+    return container.pack(describe(vocoder))
 
 
+@public
 def unpack(
     state: Mapping[str, Tensor],
     *,
@@ -81,29 +86,151 @@ def unpack(
     """A vocoder of `pack`'s dict.
 
     Raises:
-        CheckpointError: as `load_file`.
+        CheckpointError: as `load`.
     """
-    return revive(checkpoints.unpack(state), device=device, dtype=dtype, engine=engine, memory=memory)
+    options = LoadOptions(device=device, dtype=dtype, engine=engine, memory=memory)
+    return revive(container.unpack(state), options)
 
 
-def revive(
-    checkpoint: Checkpoint,
-    *,
-    device: str | torch.device,
-    dtype: torch.dtype | None,
-    engine: Literal["auto", "torch"],
-    memory: Literal["auto", "low"],
-) -> Vocoder:
-    """A vocoder of any checkpoint, Griffin-Lim's options included."""
-    if checkpoint.architecture == "griffinlim":
-        from melvoc.griffinlim import GriffinLim
+def describe(vocoder: Vocoder) -> Checkpoint:
+    """The checkpoint of a vocoder: what `revive` needs to make it again.
 
-        if checkpoint.tensors:
-            extra = ", ".join(sorted(checkpoint.tensors)[:3])
-            raise CheckpointError(f"{checkpoint.source} has unknown {extra}; Griffin-Lim has no tensors")
-        try:
-            vocoder = GriffinLim.from_options(checkpoint.config, name=checkpoint.name)
-        except (MelvocError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{checkpoint.source}: its options are not Griffin-Lim's: {error}") from error
-        return vocoder.to(pick_device(device), dtype)
-    return build(checkpoint, device=device, dtype=dtype, engine=engine, memory=memory)
+    Raises:
+        CheckpointError: a vocoder that no architecture's record describes.
+    """
+    if not isinstance(vocoder, Vocoder):
+        raise CheckpointError(f"{vocoder!r} is a {type(vocoder).__name__}, but only a melvoc.Vocoder can be saved")
+    steps = post.describe(vocoder.post)
+    # Exactly these classes: a subclass may compute something else, which a file would not say.
+    if type(vocoder) is GriffinLim:
+        return Checkpoint(
+            architecture=GRIFFINLIM,
+            config=vocoder.options,
+            spec=vocoder.spec,
+            tensors={},
+            name=vocoder.name,
+            post=steps,
+        )
+    if type(vocoder) is not NeuralVocoder:
+        raise CheckpointError(
+            f"{vocoder.name!r} is a {type(vocoder).__module__}.{type(vocoder).__qualname__}, which melvoc cannot save; "
+            "save it with the package it comes from"
+        )
+    if vocoder.architecture is None:
+        raise CheckpointError(
+            f"{vocoder.name!r} is a {type(vocoder.network).__qualname__} without an architecture's record, by which a "
+            "file would name it; pass NeuralVocoder(..., architecture=...)"
+        )
+    return Checkpoint(
+        architecture=vocoder.architecture.name,
+        config=vocoder.config.to_dict(),
+        spec=vocoder.spec,
+        tensors=dict(vocoder.network.state_dict()),
+        name=vocoder.name,
+        licence=vocoder.licence,
+        provenance=vocoder.provenance,
+        post=steps,
+    )
+
+
+def revive(checkpoint: Checkpoint, options: LoadOptions) -> Vocoder:
+    """A vocoder of any checkpoint.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown, of another shape or type, or has NaN; a configuration, a step or
+            an option is not allowed.
+    """
+    source = checkpoint.source
+    try:
+        steps = post.revive(checkpoint.post)
+    except OptionError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    vocoder = _griffinlim(checkpoint, options) if checkpoint.architecture == GRIFFINLIM else build(checkpoint, options)
+    vocoder.post = steps
+    return vocoder
+
+
+def build(checkpoint: Checkpoint, options: LoadOptions) -> NeuralVocoder:
+    """A vocoder of a network's checkpoint.
+
+    The network is built without memory for its weights (torch's meta device), and the checkpoint's tensors become its
+    parameters as they are: nothing is initialised, and nothing copied where type and device are right.
+
+    Raises:
+        CheckpointError: as `revive`.
+    """
+    record = architecture(checkpoint.architecture, checkpoint.source)
+    network, place = empty_network(checkpoint), options.place
+    kind = automatic_dtype(record, place) if options.dtype is None else options.dtype
+    loaded = torch.float32 if kind in HALF else kind  # a half type is taken on below, where it does no harm
+    tensors = {key: tensor.to(place, loaded) for key, tensor in checkpoint.tensors.items()}
+    network.load_state_dict(tensors, strict=True, assign=True)
+    try:
+        vocoder = NeuralVocoder(
+            network.eval().requires_grad_(False),
+            name=checkpoint.name,
+            spec=checkpoint.spec,
+            architecture=record,
+            engine=options.engine,
+            memory=options.memory,
+            licence=checkpoint.licence,
+            provenance=checkpoint.provenance,
+        )
+    except SpecError as error:
+        raise CheckpointError(f"{checkpoint.source}: its configuration and its MelSpec disagree: {error}") from error
+    return vocoder.to(place, kind).eval()
+
+
+def empty_network(checkpoint: Checkpoint) -> nn.Module:
+    """The network of a checkpoint on the meta device, without weights, after a look at whether the checkpoint's fit.
+
+    Raises:
+        CheckpointError: as `revive`.
+    """
+    record = architecture(checkpoint.architecture, checkpoint.source)
+    try:
+        config = record.config.from_dict(checkpoint.config)
+        with torch.device("meta"):
+            network = record.network(config)
+    except (OptionError, TypeError, RuntimeError) as error:  # RuntimeError: sizes beyond any memory
+        raise CheckpointError(
+            f"{checkpoint.source}: its configuration is not {checkpoint.architecture}'s: {error}"
+        ) from error
+    check_tensors(checkpoint, network)
+    check_finite(checkpoint)
+    return network
+
+
+def check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:
+    """Compare names, shapes and types with what the network needs.
+
+    Raises:
+        CheckpointError: the first tensors that do not fit.
+    """
+    expected, tensors, source = network.state_dict(), checkpoint.tensors, checkpoint.source
+    for kind, keys in (("lacks", expected.keys() - tensors.keys()), ("has unknown", tensors.keys() - expected.keys())):
+        if keys:
+            some = ", ".join(sorted(keys)[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            raise CheckpointError(
+                f"{source} {kind} {some}; {checkpoint.architecture} with its configuration has {len(expected)} "
+                "tensors. The file and its configuration belong to different models, or the file is damaged"
+            )
+    for key, tensor in tensors.items():
+        if tensor.shape != expected[key].shape:
+            raise CheckpointError(
+                f"{source}: {key!r} has shape {list(tensor.shape)}, but the configuration makes it "
+                f"{list(expected[key].shape)}; they belong to different models"
+            )
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{source}: {key!r} is {tensor.dtype}, but weights are floating-point numbers")
+
+
+def _griffinlim(checkpoint: Checkpoint, options: LoadOptions) -> GriffinLim:
+    if checkpoint.tensors:
+        extra = ", ".join(sorted(checkpoint.tensors)[:3])
+        raise CheckpointError(f"{checkpoint.source} has unknown {extra}; Griffin-Lim has no tensors")
+    try:
+        vocoder = GriffinLim.from_options(checkpoint.config, name=checkpoint.name)
+    except (MelvocError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{checkpoint.source}: its options are not Griffin-Lim's: {error}") from error
+    return vocoder.to(options.place, options.dtype)

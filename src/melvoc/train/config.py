@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from melvoc.architectures.hifigan import HiFiGANConfig
-from melvoc.errors import CheckpointError, MelvocError, SpecError
+from melvoc.architecture import Architecture, NetworkConfig
+from melvoc.errors import OptionError, SpecError
+from melvoc.registry import all_architectures
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.train.rates import upsampling
-
-INITIAL_CHANNELS = 128  # HiFi-GAN V2's
 
 # The presets: how far the discriminators' channels are divided.
 PRESETS: Mapping[str, int] = {"full": 1, "slim": 8}
@@ -30,13 +28,8 @@ NOT_COMPARED = frozenset(
     }
 )  # fmt: skip
 
-# What a configuration may leave open, and how to read it back from a run's.
-LEFT_OPEN: Mapping[str, Callable[[Any], Any]] = {
-    "spec": MelSpec.from_dict,
-    "generator": HiFiGANConfig.from_dict,
-    "discriminator_warmup": int,
-    "ramp_steps": int,
-}
+# What a configuration may leave open, to be read back from a run's.
+LEFT_OPEN = ("architecture", "spec", "generator", "discriminator_warmup", "ramp_steps")
 
 WARMUP = 500  # steps for new discriminators beside a generator that has learnt already
 RAMP = 1000  # steps until such a generator learns at the full rate
@@ -62,12 +55,14 @@ class LossWeights:
         for entry in dataclasses.fields(self):
             _check_number(f"weights.{entry.name}", getattr(self, entry.name), least=0.0)
         if not (self.mel or self.stft or self.adversarial):
-            raise MelvocError("all weights of the generator's losses are 0, so that it would learn nothing; set mel=45")
+            raise OptionError("all weights of the generator's losses are 0, so that it would learn nothing; set mel=45")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run. The defaults are HiFi-GAN's recipe with its V2 generator at 44.1 kHz.
+
+    What each attribute says is also the help text of `melvoc train`.
 
     Attributes:
         audio_dir: folder of WAV, FLAC, OGG and MP3 files, searched with its subfolders.
@@ -76,7 +71,9 @@ class TrainConfig:
             audio's own.
         spec: the mel that the generator will understand. None: the warm start's, or what the mels in `mels_dir` say,
             else 44.1 kHz, n_fft 2048, hop 512, 128 bands.
-        generator: None: the warm start's, else V2 with rates derived from the hop length.
+        architecture: name of the generator's architecture. None: that of the warm start or of `generator`, else the
+            first that melvoc trains.
+        generator: its configuration. None: the warm start's, else the architecture's small one for the spec.
         preset: "full" for the published discriminators, "slim" for an eighth of their channels, for a CPU.
         warm_start: a generator to begin with: a melvoc file, a published one with its `config.json` beside it, or a
             checkpoint of another run.
@@ -111,7 +108,7 @@ class TrainConfig:
         keep_discriminators: write `RUN/discriminators.pt` beside the generator at the end.
 
     Raises:
-        MelvocError: a value out of its range.
+        OptionError: a value out of its range.
         SpecError: a hop length that no rates give, or a segment that does not fit the spec.
     """
 
@@ -119,7 +116,8 @@ class TrainConfig:
     run_dir: str | os.PathLike[str] = ""
     mels_dir: str | os.PathLike[str] | None = None
     spec: MelSpec | None = None
-    generator: HiFiGANConfig | None = None
+    architecture: str | None = None
+    generator: NetworkConfig | None = None
     preset: Literal["full", "slim"] = "full"
     warm_start: str | os.PathLike[str] | None = None
     warm_discriminators: str | os.PathLike[str] | None = None
@@ -162,7 +160,7 @@ class TrainConfig:
         """Of the discriminators' channels."""
         return PRESETS[self.preset]
 
-    def resolved(self, *, spec: MelSpec | None = None, generator: HiFiGANConfig | None = None) -> Self:
+    def resolved(self, *, spec: MelSpec | None = None, generator: NetworkConfig | None = None) -> Self:
         """The same with spec and generator filled in: the given ones (a warm start's), else the defaults.
 
         Raises:
@@ -174,10 +172,13 @@ class TrainConfig:
         if generator is not None and self.generator is not None and generator != self.generator:
             raise SpecError("the generator's configuration is not the warm start's; leave it to the file")
         chosen = self.spec or spec or MelSpec.preset("griffinlim")
+        network = self.generator or generator
+        record = trained_architecture(self.architecture, network)
         return dataclasses.replace(
             self,
             spec=chosen,
-            generator=self.generator or generator or derive_generator(chosen),
+            architecture=record.name,
+            generator=network or small_generator(record, chosen),
             discriminator_warmup=self._warmup() if self.discriminator_warmup is None else self.discriminator_warmup,
             ramp_steps=(RAMP if self.warm_start else 0) if self.ramp_steps is None else self.ramp_steps,
         )
@@ -187,8 +188,14 @@ class TrainConfig:
 
     def resumed(self, stored: Mapping[str, Any]) -> Self:
         """The same with what was left open filled in as the run that is resumed has it."""
-        left_open = {name: read(stored[name]) for name, read in LEFT_OPEN.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **left_open)
+        record = trained_architecture(stored.get("architecture"), None)
+        values = {
+            **stored,
+            "architecture": record.name,
+            "spec": MelSpec.from_dict(stored["spec"]),
+            "generator": record.config.from_dict(stored["generator"]),
+        }
+        return dataclasses.replace(self, **{name: values[name] for name in LEFT_OPEN if getattr(self, name) is None})
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""
@@ -211,24 +218,40 @@ class TrainConfig:
         found: dict[str, tuple[Any, Any]] = {}
         for entry in dataclasses.fields(self):
             left_open = entry.name in LEFT_OPEN and mine[entry.name] is None
-            if entry.name not in NOT_COMPARED and not left_open:
+            if entry.name not in NOT_COMPARED and not left_open and entry.name in stored:
                 _compare(entry.name, stored.get(entry.name), mine[entry.name], found)
         return found
 
 
-def derive_generator(spec: MelSpec) -> HiFiGANConfig:
-    """HiFi-GAN V2 for a spec: rates and kernels from its hop length.
+def trained_architecture(name: str | None, generator: NetworkConfig | None) -> Architecture:
+    """The record of what is trained: by its name, by its configuration, or the first that melvoc trains.
 
     Raises:
-        SpecError: a hop length that no rates give.
+        OptionError: an architecture that has no recipe, or a configuration that is not its.
     """
-    rates, kernels = upsampling(spec.hop_length)
-    return HiFiGANConfig(
-        n_mels=spec.n_mels,
-        upsample_rates=rates,
-        upsample_kernel_sizes=kernels,
-        upsample_initial_channel=INITIAL_CHANNELS,
-    )
+    records = [record for record in all_architectures() if record.recipe]
+    fitting = [record for record in records if name in (None, record.name)]
+    if not fitting:
+        trained = ", ".join(record.name for record in records)
+        raise OptionError(f"architecture={name!r}, but melvoc trains {trained}; take one of them")
+    if generator is not None:
+        fitting = [record for record in fitting if type(generator) is record.config]
+    if not fitting:
+        configs = " or ".join(f"{record.config.__name__}(...)" for record in records if name in (None, record.name))
+        raise OptionError(f"generator={generator!r}, but it is a {configs}")
+    return fitting[0]
+
+
+def small_generator(record: Architecture, spec: MelSpec) -> NetworkConfig:
+    """The architecture's small configuration for a spec.
+
+    Raises:
+        OptionError: it has none.
+        SpecError: it has none for this hop length.
+    """
+    if record.small is None:
+        raise OptionError(f"{record.title} has no small configuration; pass generator={record.config.__name__}(...)")
+    return record.small(spec)
 
 
 def check_fit(config: TrainConfig, spec: MelSpec) -> None:
@@ -238,11 +261,11 @@ def check_fit(config: TrainConfig, spec: MelSpec) -> None:
         SpecError: they do not.
     """
     if config.generator is None:
-        derive_generator(spec)
+        small_generator(trained_architecture(config.architecture, None), spec)
     elif (config.generator.hop_length, config.generator.n_mels) != (spec.hop_length, spec.n_mels):
         raise SpecError(
-            f"the generator makes {config.generator.hop_length} samples of {config.generator.n_mels} bands a frame, "
-            f"but the spec has hop_length={spec.hop_length}, n_mels={spec.n_mels}; leave generator=None to derive it"
+            f"the generator makes {config.generator.hop_length} samples of {config.generator.n_mels} bands per frame, "
+            f"but the spec has hop_length={spec.hop_length}, n_mels={spec.n_mels}; omit generator to derive it"
         )
     if config.segment % spec.hop_length:
         near = max(1, round(config.segment / spec.hop_length)) * spec.hop_length
@@ -258,9 +281,9 @@ def check_fit(config: TrainConfig, spec: MelSpec) -> None:
 
 def _check_ranges(config: TrainConfig) -> None:
     if config.preset not in PRESETS:
-        raise MelvocError(f"preset={config.preset!r}, but it is one of {', '.join(map(repr, PRESETS))}")
+        raise OptionError(f"preset={config.preset!r}, but it is one of {', '.join(map(repr, PRESETS))}")
     if config.precision not in ("auto", "float32", "bfloat16"):
-        raise MelvocError(f"precision={config.precision!r}, but it is 'auto', 'float32' or 'bfloat16'")
+        raise OptionError(f"precision={config.precision!r}, but it is 'auto', 'float32' or 'bfloat16'")
     for name in ("batch_size", "segment", "checkpoint_every", "keep_checkpoints"):
         _check_whole(name, getattr(config, name), least=1)
     for name in ("steps", "mel_only_steps", "seed"):
@@ -278,30 +301,29 @@ def _check_ranges(config: TrainConfig) -> None:
     _check_number("lr_decay", config.lr_decay, above=0.0, most=1.0)
     _check_number("ema_decay", config.ema_decay, least=0.0, below=1.0)
     if not isinstance(config.betas, tuple) or len(config.betas) != 2:
-        raise MelvocError(f"betas={config.betas!r}, but they are two numbers; (0.8, 0.99) is usual")
+        raise OptionError(f"betas={config.betas!r}, but they are two numbers; (0.8, 0.99) is usual")
     for beta in config.betas:
         _check_number("betas", beta, least=0.0, below=1.0)
     if not isinstance(config.weights, LossWeights):
-        raise MelvocError(f"weights={config.weights!r}, but they are a LossWeights(...)")
+        raise OptionError(f"weights={config.weights!r}, but they are a LossWeights(...)")
     if config.spec is not None and not isinstance(config.spec, MelSpec):
         raise SpecError(f"spec={config.spec!r} is a {type(config.spec).__name__}; pass a melvoc.MelSpec")
-    if config.generator is not None and not isinstance(config.generator, HiFiGANConfig):
-        raise CheckpointError(f"generator={config.generator!r}, but it is a HiFiGANConfig(...)")
+    trained_architecture(config.architecture, config.generator)
     if not (config.weights.mel or config.weights.stft) and config.mel_only_steps:
-        raise MelvocError(
+        raise OptionError(
             f"mel_only_steps={config.mel_only_steps} with weights.mel=0 and weights.stft=0 would learn nothing; "
             "set mel_only_steps=0"
         )
     for name in ("audio_dir", "run_dir"):
         if not os.fspath(getattr(config, name)):
-            raise MelvocError(f"{name} is empty; it is the path of a folder")
+            raise OptionError(f"{name} is empty; it is the path of a folder")
     if Path(config.audio_dir).resolve() == Path(config.run_dir).resolve():
-        raise MelvocError(f"run_dir={os.fspath(config.run_dir)!r} is the folder of the audio itself; take another")
+        raise OptionError(f"run_dir={os.fspath(config.run_dir)!r} is the folder of the audio itself; take another")
 
 
 def _check_whole(name: str, value: object, *, least: int) -> None:
     if type(value) is not int or value < least:
-        raise MelvocError(f"{name}={value!r}, but it is a whole number of at least {least}")
+        raise OptionError(f"{name}={value!r}, but it is a whole number of at least {least}")
 
 
 def _check_number(
@@ -317,7 +339,7 @@ def _check_number(
     bounds = {"at least": least, "above": above, "below": below, "at most": most}
     said = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
     if not (number and _within(value, least, above, below, most)):
-        raise MelvocError(f"{name}={value!r}, but it is a number {said}")
+        raise OptionError(f"{name}={value!r}, but it is a number {said}")
 
 
 def _within(value: Any, least: float | None, above: float | None, below: float | None, most: float | None) -> bool:

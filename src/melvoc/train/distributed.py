@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from melvoc.errors import MelvocError
-from melvoc.models import pick_device
+from melvoc.options import pick_device
 
 
 @dataclass(frozen=True, kw_only=True)

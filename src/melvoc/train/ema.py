@@ -10,23 +10,24 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
-from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
+from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import CheckpointError
 
 
 class TrainableGenerator(nn.Module):
-    """HiFi-GAN with weight norm on every convolution, as published.
+    """A generator with weight norm on every convolution, as HiFi-GAN's is published.
 
     Args:
-        config: of the generator.
+        record: its architecture.
+        config: its hyperparameters.
 
     Shape:
         mel `[B, n_mels, T]` to wave `[B, 1, T * hop_length]`.
     """
 
-    def __init__(self, config: HiFiGANConfig) -> None:
+    def __init__(self, record: Architecture, config: NetworkConfig) -> None:
         super().__init__()
-        self.network = HiFiGAN(config)
+        self.network = record.network(config)
         for module in convolutions(self.network):
             weight_norm(module)
 
@@ -100,10 +101,10 @@ class Average:
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])
 
-    def network(self, config: HiFiGANConfig) -> HiFiGAN:
+    def network(self, record: Architecture, config: NetworkConfig) -> nn.Module:
         """A generator with the mean's weights (copies), for validation and export."""
         with torch.device("meta"):
-            network = HiFiGAN(config)
+            network = record.network(config)
         network.load_state_dict(copy.deepcopy(self.tensors), strict=True, assign=True)
         return network.eval().requires_grad_(False)
 

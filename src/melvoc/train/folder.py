@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from melvoc.errors import CheckpointError, MelvocError
+from melvoc.errors import CheckpointError, MelvocError, MissingCheckpointError
 from melvoc.storage.atomic import replacing
 
 FORMAT = 1
@@ -97,7 +97,7 @@ class RunFolder:
         """
         steps = self.steps()
         if not steps:
-            raise CheckpointError(f"{self.checkpoints}: no checkpoint to resume from; start without --resume")
+            raise MissingCheckpointError(f"{self.checkpoints}: no checkpoint to resume from; start without --resume")
         return load_checkpoint(self.checkpoint(steps[-1]))
 
     def append(self, report: Mapping[str, Any]) -> None:
@@ -146,7 +146,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: no such file, a damaged one, or another kind.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; give a checkpoint, RUN/checkpoints/step-N.pt")
+        raise MissingCheckpointError(f"{path}: no such file; give a checkpoint, RUN/checkpoints/step-N.pt")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from melvoc.architectures.hifigan import HiFiGANConfig
+from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import MelvocError
 from melvoc.neural import NeuralVocoder
 from melvoc.spectrogram.spec import MelSpec
@@ -15,10 +15,13 @@ from melvoc.storage.vocoder_file import save
 from melvoc.train.state import TrainState
 
 
-def vocoder_of(state: TrainState, generator: HiFiGANConfig, spec: MelSpec, *, name: str) -> NeuralVocoder:
+def vocoder_of(
+    state: TrainState, record: Architecture, generator: NetworkConfig, spec: MelSpec, *, name: str
+) -> NeuralVocoder:
     """The running mean of the generator as a vocoder of its own."""
     provenance = {"trained with": "melvoc train", "steps": str(state.step)}
-    return NeuralVocoder(state.average.network(generator), name=name, spec=spec, provenance=provenance)
+    network = state.average.network(record, generator)
+    return NeuralVocoder(network, name=name, spec=spec, architecture=record, provenance=provenance)
 
 
 def write_generator(vocoder: NeuralVocoder, path: str | os.PathLike[str]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from melvoc import audio
 from melvoc.audio.resampling import resample
-from melvoc.errors import MelvocError
+from melvoc.errors import MelvocError, MissingFileError
 from melvoc.spectrogram.file import read_mel
 from melvoc.spectrogram.spec import MelSpec
 
@@ -63,7 +63,7 @@ def find_sounds(folder: str | os.PathLike[str]) -> list[Path]:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise MelvocError(f"{root}: no such folder; give a folder of sound files")
+        raise MissingFileError(f"{root}: no such folder; give a folder of sound files")
     found = [
         path
         for path in root.rglob("*")
@@ -135,7 +135,7 @@ def spec_of_mels(folder: str | os.PathLike[str]) -> MelSpec | None:
         MelvocError: no such folder.
     """
     if not Path(folder).is_dir():
-        raise MelvocError(f"{os.fspath(folder)}: no such folder; give the folder of the mels")
+        raise MissingFileError(f"{os.fspath(folder)}: no such folder; give the folder of the mels")
     for path in sorted(Path(folder).rglob("*.safetensors")):
         with suppress(MelvocError):  # which is said of it when its sound is read
             return read_mel(path).spec

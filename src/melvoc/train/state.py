@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from melvoc.architectures.hifigan import HiFiGANConfig
+from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import MelvocError
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.train.config import TrainConfig
@@ -53,11 +53,13 @@ class TrainState:
     step: int = 0
 
     @classmethod
-    def new(cls, config: TrainConfig, generator: HiFiGANConfig, device: torch.device) -> TrainState:
+    def new(
+        cls, config: TrainConfig, record: Architecture, generator: NetworkConfig, device: torch.device
+    ) -> TrainState:
         """With random weights, the same for the same seed; the caller's own random numbers stay as they are."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            network = TrainableGenerator(generator).to(device)
+            network = TrainableGenerator(record, generator).to(device)
             discriminators = Discriminators(divisor=config.divisor).to(device)
         return cls(
             generator=network,

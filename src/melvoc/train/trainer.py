@@ -13,7 +13,8 @@ from typing import Any, Self
 import torch
 
 from melvoc.errors import CheckpointError, MelvocError
-from melvoc.train.config import TrainConfig, check_fit
+from melvoc.host import public
+from melvoc.train.config import TrainConfig, check_fit, trained_architecture
 from melvoc.train.data import Segments, fingerprint, split
 from melvoc.train.distributed import join
 from melvoc.train.folder import RunFolder
@@ -54,7 +55,7 @@ class TrainReport:
 
 
 class Trainer:
-    """Trains a HiFi-GAN generator on a folder of sounds.
+    """Trains a generator on a folder of sounds.
 
         trainer = Trainer(TrainConfig(audio_dir="sounds", run_dir="run", preset="slim", steps=20000))
         for report in trainer:
@@ -83,6 +84,7 @@ class Trainer:
         SpecError: spec, generator and segment do not belong together.
     """
 
+    @public
     def __init__(self, config: TrainConfig, *, resume: bool = False) -> None:
         self._stopped = False
         self._folder = RunFolder(config.run_dir)
@@ -100,13 +102,14 @@ class Trainer:
         assert config.generator is not None
         check_fit(config, config.spec)
         self.config, self.spec, self.generator = config, config.spec, config.generator
+        self._record = trained_architecture(config.architecture, config.generator)
         self._read_sounds()
         if stored and stored["data"] != self._data:
             raise CheckpointError(
                 f"{config.audio_dir}: not the sounds of this run ({_listed(stored['data'], self._data)}); resume with "
                 "the same folder, or start anew in another run folder"
             )
-        self.state = TrainState.new(config, self.generator, self._world.device)
+        self.state = TrainState.new(config, self._record, self.generator, self._world.device)
         self._stepper = Stepper(self.state, config, self.spec, self._world)
         self._best: dict[str, float] | None = None
         self.resumed_from: int | None = None
@@ -145,6 +148,7 @@ class Trainer:
         """The trainer itself; a loop that was left with `break` goes on in the next one."""
         return self
 
+    @public
     def __next__(self) -> TrainReport:
         """Make one step; after the last one write the generator.
 
@@ -192,7 +196,7 @@ class Trainer:
 
     def vocoder(self) -> Any:
         """The generator as it is now (its running mean), as a `melvoc.Vocoder` of its own."""
-        return vocoder_of(self.state, self.generator, self.spec, name=self._folder.path.resolve().name)
+        return vocoder_of(self.state, self._record, self.generator, self.spec, name=self._folder.path.resolve().name)
 
     def close(self) -> None:
         """Leave the process group, where this trainer opened it."""
@@ -237,7 +241,7 @@ class Trainer:
         """By the first process; the others wait with their next exchange."""
         if not self._world.first or not self._held_out:
             return None
-        network = self.state.average.network(self.generator)
+        network = self.state.average.network(self._record, self.generator)
         return validate(network, self._held_out, self.spec, segment=self.config.segment)
 
     def _save_due(self, validation: dict[str, float] | None) -> Path:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from melvoc.architectures.hifigan import HiFiGAN
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.train.losses import log_mel, loss_spec, stft_distance
 from melvoc.train.sounds import Sound
@@ -17,7 +17,7 @@ MOST_SECONDS = 5.0  # of each file, from its start
 
 
 @torch.no_grad()
-def validate(network: HiFiGAN, sounds: Sequence[Sound], spec: MelSpec, *, segment: int) -> dict[str, float]:
+def validate(network: nn.Module, sounds: Sequence[Sound], spec: MelSpec, *, segment: int) -> dict[str, float]:
     """Log-mel L1 and multi-resolution STFT distance, means over the files (16 at most, 5 s of each).
 
     Args:

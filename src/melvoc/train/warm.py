@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from melvoc.architectures.hifigan import HiFiGANConfig
-from melvoc.errors import CheckpointError
+from melvoc.architecture import NetworkConfig
+from melvoc.errors import CheckpointError, MissingCheckpointError, OptionError
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage import container as checkpoints
 from melvoc.storage.conversion import convert, read_tensors
+from melvoc.train.config import trained_architecture
 from melvoc.train.folder import FORMAT
 
 
@@ -29,14 +30,14 @@ class WarmStart:
     """
 
     spec: MelSpec
-    generator: HiFiGANConfig
+    generator: NetworkConfig
     tensors: dict[str, Tensor]
     source: str
 
 
 def read_generator(path: str | os.PathLike[str]) -> WarmStart:
-    """A melvoc file of HiFi-GAN, a published generator with its `config.json` beside it, or the running mean in a
-    checkpoint of another run.
+    """A melvoc file of an architecture that melvoc trains, a published generator with its `config.json` beside it, or
+    the running mean in a checkpoint of another run.
 
     Raises:
         CheckpointError: a file of another kind.
@@ -47,17 +48,21 @@ def read_generator(path: str | os.PathLike[str]) -> WarmStart:
     elif (content := read_tensors(source) if source.suffix == ".pt" else {}).get("format") == FORMAT:
         return WarmStart(
             spec=MelSpec.from_dict(content["config"]["spec"]),
-            generator=HiFiGANConfig.from_dict(content["config"]["generator"]),
+            generator=trained_architecture(content["config"].get("architecture"), None).config.from_dict(
+                content["config"]["generator"]
+            ),
             tensors=content["average"],
             source=str(source),
         )
     else:
         read = _published(source)
-    if read.architecture != "hifigan":
-        raise CheckpointError(f"{source}: architecture {read.architecture!r}, but melvoc trains HiFi-GAN; give one")
+    try:
+        record = trained_architecture(read.architecture, None)
+    except OptionError as error:
+        raise CheckpointError(f"{source}: {error}") from error
     return WarmStart(
         spec=read.spec,
-        generator=HiFiGANConfig.from_dict(read.config),
+        generator=record.config.from_dict(read.config),
         tensors=read.tensors,
         source=str(source),
     )
@@ -67,8 +72,8 @@ def _published(source: Path) -> checkpoints.Checkpoint:
     """A generator as its authors published it."""
     config = source.parent / "config.json"
     if not source.is_file():
-        what = "a folder" if source.is_dir() else "no such file"
-        raise CheckpointError(f"{source}: {what}; a warm start is a melvoc file, a published generator or a checkpoint")
+        kind, what = (CheckpointError, "a folder") if source.is_dir() else (MissingCheckpointError, "no such file")
+        raise kind(f"{source}: {what}; a warm start is a melvoc file, a published generator or a checkpoint")
     if not config.is_file():
         raise CheckpointError(
             f"{source}: no melvoc file, no checkpoint of a run (RUN/checkpoints/step-N.pt), and for a published "

@@ -1,9 +1,9 @@
-"""Plain torch on MPS, in pieces that its operations take.
+"""Plain torch on MPS, in pieces that its operations can take.
 
-torch's convolutions refuse an output there of which any dimension is above 65536, in words that speak of channels
+There, torch's convolutions refuse an output with any dimension above 65536, with a message about channels
 ("Output channels > 65536 not supported at the MPS device"). Time is such a dimension, and so are the rows that an
-alias-free activation makes of batch and channels. So whatever comes, whole mels, long pieces of a stream or many rows,
-goes through the network in short blocks and few rows.
+alias-free activation makes of batch and channels. So any input, whether whole mels, long pieces of a stream or many
+rows, goes through the network in short blocks and a few rows at a time.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from melvoc.nn.alias_free import Snake
 from melvoc.nn.graph import Engine, Machine, Node, join
 
-LARGEST = 65536  # what MPS takes, in any dimension
-SAMPLES = 16384  # a block, of sound; the last one has the look-ahead besides, and activations double what there is
+LARGEST = 65536  # the most that MPS takes, in any dimension
+SAMPLES = 16384  # of sound per block; the last one also has the look-ahead, and activations double the length
 
 
 class CutEngine(Engine):
-    """Opens a network as a machine that cuts what it gets. Not for parts of a network.
+    """Opens a network as a machine that cuts its input. Not for parts of a network.
 
     Args:
-        frames: a block, at most.
+        frames: per block, at most.
         rows: of the batch that run together, at most.
     """
 
@@ -39,13 +39,13 @@ class CutEngine(Engine):
 
 
 class CutMachine(Machine):
-    """Runs a node in blocks of time, each group of rows on a machine of its own.
+    """Runs a node in blocks of time, each group of rows on its own machine.
 
     Args:
         engine: opens the machines.
         node: what they run.
-        frames: a block, at most.
-        rows: a group, at most.
+        frames: per block, at most.
+        rows: per group, at most.
     """
 
     def __init__(self, engine: Engine, node: Node, *, frames: int, rows: int) -> None:
@@ -53,7 +53,7 @@ class CutMachine(Machine):
         self._machines: list[Machine] = []
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
-        """The next samples; see `Machine`."""
+        """Take the next samples; see `Machine`."""
         groups = x.split(self._rows)
         if not self._machines:
             self._machines = [self._engine.open(self._node) for _ in groups]
@@ -75,8 +75,8 @@ def make_mps_engine(network: nn.Module, hop_length: int) -> Engine:
     """The engine for MPS.
 
     Args:
-        network: whose widest activation bounds the rows.
-        hop_length: samples a frame.
+        network: its widest activation bounds the rows.
+        hop_length: samples per frame.
     """
     widest = max((layer.alpha.numel() for layer in network.modules() if isinstance(layer, Snake)), default=1)
     return CutEngine(frames=max(1, SAMPLES // hop_length), rows=LARGEST // widest)

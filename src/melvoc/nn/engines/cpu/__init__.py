@@ -1,9 +1,9 @@
 """The engine for CPUs.
 
-- `compile`: kernels in machine code; `atomics`, `vector`, `functions`: what they are written in; `threads`: who runs
+- `compile`: kernels in machine code; `atomics`, `vector`, `functions`: what they are written in; `threads`: what runs
   them.
 - `rows`: how signals lie in `memory`; `snake`, `gemm`, `transform`, `tiles`, `tanh`, `framewise`: the kernels; `conv`:
-  convolutions of them.
+  convolutions built from them.
 - `plan`: which way to convolve, `tune`: what that costs on a machine.
 - `nodes`, `machines`, `engine`: the networks' nodes; `tape`: the steps of a stream as one call.
 """
@@ -21,16 +21,16 @@ _logger = logging.getLogger(__name__)
 
 
 def make_cpu_engine(memory: Literal["auto", "low"] = "auto", costs: CostModel | None = None) -> Engine:
-    """The fast engine, or the plain one where numba cannot be imported.
+    """The fast engine, or the plain one if numba cannot be imported.
 
     Args:
-        memory: "auto", or "low" to hold less than 1.3 times the weights, slower.
+        memory: "auto", or "low" to hold less than 1.3 times the weights, at a lower speed.
         costs: of this machine, as `tune` measures them; None for typical ones.
     """
     try:
         from melvoc.nn.engines.cpu.engine import CpuEngine
     except ImportError as error:
-        if (error.name or "").startswith("melvoc"):  # a mistake of ours, or half an installation
+        if (error.name or "").startswith("melvoc"):  # a mistake of ours, or an incomplete installation
             raise
         _say_once(f"numba cannot be imported ({error}); synthesis on the CPU uses plain torch, which is slower")
         return Engine()

@@ -11,8 +11,8 @@ from llvmlite import ir
 from melvoc.nn.engines.cpu.compile import instructions, value
 
 WORD = ir.IntType(64)
-BYTES = ir.IntType(8).as_pointer()  # numba's functions without result return an empty one
-MOST_ARGUMENTS = 40  # of what is called by its address
+BYTES = ir.IntType(8).as_pointer()  # numba's functions without a result return an empty one
+MOST_ARGUMENTS = 40  # of what is called by address
 
 
 def _pointer(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
@@ -41,7 +41,7 @@ def _emit_exchange(builder: ir.IRBuilder, address: ir.Value, old: ir.Value, new:
 
 
 def _emit_job(builder: ir.IRBuilder, counter: ir.Value, jobs: ir.Value) -> ir.Value:
-    """The word has how many jobs were taken from the front, and above bit 32 how many from the back."""
+    """The word holds how many jobs were taken from the front and, from bit 32 on, how many from the back."""
     one, above = ir.Constant(WORD, 1), ir.Constant(WORD, 32)
     back = builder.trunc(counter, ir.IntType(1))
     word = _pointer(builder, builder.and_(counter, ir.Constant(WORD, ~1)))
@@ -52,7 +52,7 @@ def _emit_job(builder: ir.IRBuilder, counter: ir.Value, jobs: ir.Value) -> ir.Va
 
 
 def _emit_breath(builder: ir.IRBuilder) -> None:
-    """What a loop that waits for another thread should do each time, by the maker of the processor."""
+    """What a loop that waits for another thread should do each time, according to the processor's maker."""
     machine = platform.machine().lower()
     number = ir.IntType(32)
     if machine in ("x86_64", "amd64"):
@@ -80,7 +80,7 @@ def _emit_call(builder: ir.IRBuilder, function: ir.Value, arguments: ir.Value, c
 
 
 def calling(argument_count: int) -> Any:
-    """A function for compiled code that calls a part: its address, then its arguments, so many."""
+    """A function for compiled code that calls a part: its address, then its `argument_count` arguments."""
 
     def emit(builder: ir.IRBuilder, address: ir.Value, *arguments: ir.Value) -> None:
         kind = ir.FunctionType(BYTES, [WORD] * argument_count)
@@ -91,10 +91,10 @@ def calling(argument_count: int) -> Any:
 
 load_word = cast(Callable[[int], int], value(1, _emit_load))  # address
 store_word = cast(Callable[[int, int], None], instructions(2, _emit_store))  # address, new value
-add_word = cast(Callable[[int, int], int], value(2, _emit_add))  # address, what to add; gives what was there
-mask_word = cast(Callable[[int, int], int], value(2, _emit_mask))  # address, bits to keep; gives what was there
+add_word = cast(Callable[[int, int], int], value(2, _emit_add))  # address, what to add; returns the old value
+mask_word = cast(Callable[[int, int], int], value(2, _emit_mask))  # address, bits to keep; returns the old value
 exchange_word = cast(Callable[[int, int, int], int], value(3, _emit_exchange))  # address, old, new; 1 if it was old
-take_job = cast(Callable[[int, int], int], value(2, _emit_job))  # counter, jobs; the next one, or `jobs`: none is left
+take_job = cast(Callable[[int, int], int], value(2, _emit_job))  # counter, jobs; the next one, or `jobs` if none left
 breathe = cast(Callable[[], None], instructions(0, _emit_breath))
 # function, arguments, how many, what is added to the first
 call = cast(Callable[[int, int, int, int], None], instructions(4, _emit_call))

@@ -1,8 +1,8 @@
 """Python to machine code: what numba compiles, when, and where it is kept.
 
 A `routine` is called by other compiled code (or by Python), which gets a copy of it. A `kernel` is run by a team of
-threads, which know its address. A `part` is called by kernels by its address: it is there once, and what is large is
-not compiled again with each kernel. All are compiled when they are first used, and kept on disk.
+threads, which know its address. A `part` is called by kernels by its address: it exists once, so that large code
+is not compiled again with each kernel. All are compiled when they are first used, and kept on disk.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @functools.cache
 def _stamp() -> str:
-    """Of the sources that kernels are made of. Numba itself looks only at the file that a kernel stands in."""
+    """A hash of the sources that kernels are made from. Numba itself looks only at the file that a kernel is in."""
     here = Path(__file__).parent
     try:
         sources = [path.read_bytes() for path in [*sorted(here.glob("*.py")), here.parents[1] / "alias_free.py"]]
@@ -39,8 +39,8 @@ def _stamp() -> str:
 @functools.cache
 def _say_once_that_nothing_is_cached() -> None:
     _logger.warning(
-        "numba finds no folder where it may keep compiled kernels: each process compiles them anew, for some seconds; "
-        "name a writable folder in NUMBA_CACHE_DIR"
+        "numba finds no folder where it may keep compiled kernels: each process compiles them again, for some seconds; "
+        "set NUMBA_CACHE_DIR to a writable folder"
     )
 
 
@@ -60,7 +60,7 @@ def routine(function: Function) -> Function:
 
 
 class Part:
-    """A function of so many int64 arguments that other compiled code calls by its address (`atomics.calling`)."""
+    """A function of int64 arguments that other compiled code calls by its address (`atomics.calling`)."""
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.function = _stamped(function)
@@ -85,9 +85,9 @@ class Part:
 
 
 class Kernel(Part):
-    """A function that does jobs until there are none, `function(counter_address, jobs, *arguments)`, all int64.
+    """A function that does jobs until none are left, `function(counter_address, jobs, *arguments)`, all int64.
 
-    Several threads may run it at once with the same arguments: each takes the next job's number off the counter.
+    Several threads may run it at once with the same arguments: each takes the next job's number from the counter.
 
     Attributes:
         layout: of the task that a team runs: counter, address, number of arguments, arguments.
@@ -109,7 +109,7 @@ def kernel(function: Callable[..., None]) -> Kernel:
 
 
 def instructions(argument_count: int, emit: Callable[..., None]) -> Any:
-    """A function for compiled code of so many int64 arguments, whose LLVM code `emit(builder, *arguments)` writes."""
+    """A function of int64 arguments for compiled code, whose LLVM code `emit(builder, *arguments)` writes."""
     return _intrinsic(argument_count, emit, types.void)
 
 
@@ -129,7 +129,7 @@ def _intrinsic(argument_count: int, emit: Callable[..., Any], result: Any) -> An
 
     names = ", ".join(f"a{i}" for i in range(argument_count))
     scope: dict[str, Any] = {"typer": typer}
-    exec(f"def typed(context, {names}): return typer(context, {names})", scope)  # numba wants each argument by name
+    exec(f"def typed(context, {names}): return typer(context, {names})", scope)  # numba needs each argument by name
     return intrinsic(scope["typed"])
 
 
@@ -141,5 +141,5 @@ def _keep(_context: object, array: Any) -> Any:
     return types.void(array), codegen
 
 
-# An array is alive until here, `keep(array)`. Numba frees one after its last use by name, whoever has its address.
+# `keep(array)` keeps an array alive until there. Numba frees one after its last use by name, whoever has its address.
 keep = cast(Callable[[Any], None], intrinsic(_keep))

@@ -38,7 +38,7 @@ class Convolution:
         self.costs, self.slope = costs, layer.slope
         self.weights = Weights(layer, budget)
         self.dilation = layer.dilation[0]
-        self.span = (self.weights.taps - 1) * self.dilation  # rows that a window has more than its outputs
+        self.span = (self.weights.taps - 1) * self.dilation  # rows that a window has beyond its outputs
         self.bias = zeros(self.weights.outputs * LANES)
         if layer.bias is not None:
             self.bias[: layer.out_channels] = layer.bias.detach()
@@ -50,7 +50,7 @@ class Convolution:
 
         Args:
             window: rows `[B, blocks, N + span, 8]`.
-            out: `[B, blocks, N * rate, 8]`, N at least 1; it is written.
+            out: `[B, blocks, N * rate, 8]`, N at least 1; it is written to.
             extra: what is added, at least as many rows; None for nothing.
             workspace: of the calling thread.
             slope: of a leaky ReLU of the result; None for none.
@@ -137,9 +137,9 @@ class Convolution:
         )  # fmt: skip
 
     def _tiles_in_one_run(self, transform: Transform, tiles: int, work: int) -> int:
-        """How many a job takes through all steps; 0 where the steps are better run one after the other."""
+        """How many tiles a job takes through all steps; 0 where the steps are better run one after the other."""
         weights, threads = self.weights, torch.get_num_threads()
-        most = max(24, tiles // (48 * threads) * 12)  # four jobs a thread or more, so that all end together
+        most = max(24, tiles // (48 * threads) * 12)  # at least four jobs per thread, so that all end together
         chunk = min(most, cached_tiles(transform, weights.rate, weights.inputs, weights.outputs))
         return chunk if work < FEW or tiles > chunk * (2 * threads - 1) else 0
 
@@ -183,7 +183,7 @@ offsets_of = functools.lru_cache(maxsize=4096)(Offsets)
 
 
 def slot_step(rows: int) -> int:
-    """Bytes from slot to slot: so that the slots of one tile lie in different sets of a cache (pages of 4096 bytes)."""
+    """Bytes between slots, such that the slots of one tile lie in different sets of a cache (pages of 4096 bytes)."""
     return -(-rows * ROW_BYTES // 4096) * 4096 + 64
 
 
@@ -195,9 +195,9 @@ def extra_steps(extra: Tensor | None) -> tuple[int, int, int, int]:
 
 
 def division(slots: int, rows: int, inputs: int, panels: int, rows_first: int = 0) -> tuple[int, int, int]:
-    """Rows and panels a job, and jobs: rows that fit the cache; fewer panels only where there are too few jobs.
+    """Rows and panels per job, and jobs: rows that fit the cache; fewer panels only where there are too few jobs.
 
-    With `rows_first` all rows are at least two jobs, as the two ends of a signal belong to two processors.
+    With `rows_first`, all rows are at least two jobs, because the two ends of a signal belong to two processors.
     """
     row_chunk = max(24, CACHE_BYTES // (inputs * ROW_BYTES) // 12 * 12)
     if rows_first and rows <= 2 * row_chunk:

@@ -39,10 +39,10 @@ from melvoc.nn.recording import RecordingMachine
 
 
 class CpuEngine(Engine):
-    """Opens convolutions, snakes and their residuals and means with kernels of their own. See the package.
+    """Opens convolutions, snakes and their residuals and means with its own kernels. See the package.
 
     Args:
-        memory: "auto", or "low" to prepare large weights anew for each block instead of keeping them.
+        memory: "auto", or "low" to prepare large weights again for each block instead of keeping them.
         costs: of this machine; None for typical ones.
     """
 
@@ -119,7 +119,7 @@ class CpuEngine(Engine):
         return None
 
     def _native_map(self, function: object) -> Machine | None:
-        """What is done with single frames."""
+        """A machine over rows for a function of single frames, or None."""
         if function is F.gelu:
             return GeluMachine()
         if isinstance(function, FrameNorm) and len(function.weight) % LANES == 0 and plain(function):
@@ -157,9 +157,9 @@ class CpuEngine(Engine):
         return Convolution(layer, self.costs, self.budget)
 
     def _prepared(self, layer: Any, prepare: Callable[[Any], Any], *more: Tensor) -> Any:
-        """What belongs to a layer's present weights, and to `more`, made when it is first opened.
+        """What belongs to a layer's current weights, and to `more`, made when it is first opened.
 
-        Changes that torch does not count are not seen: `parameter.data.mul_(2)`, or those of inference tensors.
+        Changes that torch does not count go unnoticed: `parameter.data.mul_(2)`, or those of inference tensors.
         """
         with self._lock:
             known = self._layers.get(layer)
@@ -170,12 +170,12 @@ class CpuEngine(Engine):
 
 
 class Quiet(Machine):
-    """Runs a machine of torch's, a short piece in parts so small that torch does not wake its threads for it.
+    """Runs a plain torch machine, a short piece in parts so small that torch does not wake its threads for it.
 
-    They would wait for more for milliseconds, on the processors that the kernels want next.
+    They would wait for more work for milliseconds, on the processors that the kernels need next.
     """
 
-    SHORT, PART = 64, 16  # samples at the rate of a mel, as of what follows a Vocos' backbone
+    SHORT, PART = 64, 16  # samples at the rate of a mel, as after Vocos' backbone
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -196,7 +196,7 @@ class Prepared:
     """What was made of a layer's weights.
 
     Attributes:
-        parameters: those weights; while they are held here, no others can come to lie at their address.
+        parameters: those weights; while they are held here, no others can end up at their address.
         versions: address of each, and how often it has been written.
         result: what was made.
     """
@@ -226,7 +226,7 @@ class Border(Machine):
         if self.kind is None:
             return x
         if kind != self.kind and x.shape[-1]:
-            raise ValueError(f"a piece of (batch, channels, type, device) {kind} in a signal of {self.kind}")
+            raise ValueError(f"the piece has (batch, channels, type, device) {kind}, but the signal {self.kind}")
         if isinstance(self.machine, Unbordered):
             return self.machine(x, last)
         with torch.inference_mode():
@@ -248,7 +248,7 @@ class Border(Machine):
 
 
 class Unbordered(Machine):
-    """A plain machine in a border's place."""
+    """A plain machine in place of a border."""
 
     def __init__(self, machine: Machine, channels: int) -> None:
         self.machine, self.channels = machine, channels
@@ -262,7 +262,7 @@ class Unbordered(Machine):
 
 
 def _sections(machines: list[Machine]) -> list[Machine]:
-    """The same, where a snake just before a convolution runs inside its section."""
+    """The same, but a snake just before a convolution runs inside its section."""
     joined: list[Machine] = []
     for machine in machines:
         before = joined[-1] if joined else None

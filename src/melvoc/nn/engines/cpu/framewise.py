@@ -19,7 +19,7 @@ from melvoc.nn.graph import Machine
 from melvoc.nn.layers import Conv1d, FrameNorm
 
 DEPTHWISE_TAPS = 7  # ConvNeXt's; others go to torch
-FRAMES = 8  # a job of a normalisation
+FRAMES = 8  # per job of a normalisation
 
 
 def _depthwise(rows: int) -> Any:
@@ -92,7 +92,7 @@ def depthwise(
     out_batch: int,
     out_block: int,
 ) -> None:
-    """Each channel by itself; a job is a block of channels and up to ROW_CHUNK rows."""
+    """Each channel on its own; a job is a block of channels and up to ROW_CHUNK rows."""
     chunk_count = (rows + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
         job = take_job(counter, jobs)
@@ -159,7 +159,7 @@ def normalise(
 
 @dataclass(frozen=True)
 class Sizes:
-    """Blocks of channels that go in and come out."""
+    """Input and output blocks of channels."""
 
     inputs: int
     outputs: int
@@ -169,7 +169,7 @@ class Depthwise:
     """A depthwise layer as a `Convolution`.
 
     Args:
-        layer: one that `takes` it.
+        layer: one that `takes` accepts.
     """
 
     slope = None
@@ -186,7 +186,7 @@ class Depthwise:
 
     @staticmethod
     def takes(layer: Conv1d) -> bool:
-        """Whether the kernel is for such a layer."""
+        """Whether the kernel can run this layer."""
         alone = layer.groups == layer.in_channels == layer.out_channels
         return alone and layer.kernel_size[0] == DEPTHWISE_TAPS and layer.dilation[0] == 1 and layer.slope is None
 

@@ -15,11 +15,11 @@ WORDS = ir.VectorType(ir.IntType(32), LANES)
 # erf(z) = 1 - t (a1 + t (a2 + ...)) exp(-z^2), t = 1 / (1 + p z), to 1.5e-7 for z >= 0 (Abramowitz and Stegun 7.1.26)
 ERF_P = 0.3275911
 ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
-FURTHEST = 9.0  # where exp(-z^2) is nothing beside 1, and still a normal float
+FURTHEST = 9.0  # where exp(-z^2) is negligible beside 1, but still a normal float
 
 
 def two_to_the(x: Vec) -> Vec:
-    """`2^x` for x between -126 and 127, to 6e-8 of itself."""
+    """`2^x` for x between -126 and 127, with a relative error of 6e-8."""
     builder = x.builder
     shifted = x.plus_exactly(ROUNDER)
     rest = x - shifted.plus_exactly(-ROUNDER)

@@ -1,12 +1,12 @@
-"""Matrix products: `rows x channels`, the channels eight by eight as signals lie in memory.
+"""Matrix products: `rows x channels`, with channels in blocks of eight, as signals are laid out in memory.
 
 One kernel serves all convolutions. An output row is a sum over chunks of eight input values, each chunk at a fixed
 distance from the row (`offsets`): a tap of a convolution at another row, eight more channels in another block. So a
-direct convolution needs no copy of its input, a transformed one is a product a slot, and a transposed one is a
-product an output phase.
+direct convolution needs no copy of its input, a transformed one is one product per slot, and a transposed one
+is one product per output phase.
 
 The tile of outputs that stays in registers is `height` rows by `width` vectors: 6 x 2 or 4 x 3 fill AVX2's sixteen.
-With AVX-512 two vectors are one register of thirty-two, and 12 x 4 fill them.
+With AVX-512, two vectors are one of thirty-two registers, and 12 x 4 fill them.
 Long sums are summed in parts: one running sum of n products errs by about sqrt(n / 2) roundings, parts of m by
 sqrt(m / 2 + n / 2m).
 """
@@ -43,7 +43,7 @@ PART = 32  # chunks, of eight products each
 
 
 def block(height: int, width: int) -> Callable[..., None]:
-    """What writes the product of `height` rows with `width` vectors of output channels.
+    """What emits the product of `height` rows with `width` vectors of output channels.
 
     Arguments, addresses and steps in bytes: the first input row, the offsets of the chunks and their number, the
     weights `[chunks, 8, width, 8]`, the output and its steps from row to row and from vector to vector, the bias
@@ -118,7 +118,7 @@ TALLEST = max(HIGH)
 
 
 def _height(width: int, rows: int) -> int:
-    """Of the next tile, where so many rows are left."""
+    """The height of the next tile, if `rows` rows are left."""
     highest = max((height for height in TILES.get(width, ()) if height <= rows), default=0)
     return 4 if (rows, highest) == (8, 6) else highest  # twice four, not six and two
 
@@ -235,7 +235,7 @@ def multiply(
 
 
 def panel_width(blocks: int) -> int:
-    """Vectors of output channels that a product makes at a time, for so many blocks of eight channels."""
+    """Vectors of output channels that a product makes at a time, for `blocks` blocks of eight channels."""
     if 4 in TILES and blocks % 4 == 0:
         return 4
     return 2 if blocks % 2 == 0 else 3 if blocks % 3 == 0 else 1

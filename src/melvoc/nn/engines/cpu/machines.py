@@ -1,6 +1,6 @@
 """Machines over rows: what the engine opens for the nodes of a network.
 
-They take and give `[B, blocks, n, 8]` (`rows`), and are otherwise machines as in `melvoc.nn.graph`: tensors that they
+They take and return `[B, blocks, n, 8]` (`rows`), and are otherwise machines as in `melvoc.nn.graph`: tensors that they
 keep are replaced, never written.
 """
 
@@ -29,7 +29,7 @@ SNAKE_REACH = 6
 
 
 class Coefficients:
-    """A snake's coefficients as the kernel wants them: a block's `a / pi` in two floats, and the factors."""
+    """A snake's coefficients as the kernel expects them: a block's `a / pi` in two floats, and the factors."""
 
     def __init__(self, layer: AliasFreeSnake) -> None:
         with torch.inference_mode():
@@ -44,7 +44,7 @@ class Coefficients:
 
 
 def joined(first: Tensor | None, x: Tensor) -> Tensor:
-    """One signal after the other, without copying where there is only one."""
+    """One signal after the other, without copying if there is only one."""
     if first is None or first.shape[2] == 0:
         return x
     result = POOL.empty(x.shape[0], x.shape[1], first.shape[2] + x.shape[2], LANES)
@@ -68,7 +68,7 @@ class SnakeMachine(Machine):
         return out
 
     def ready(self, count: int, last: bool) -> int:
-        """How many outputs follow from so many more inputs."""
+        """How many outputs follow from `count` more inputs."""
         total = (0 if self.tail is None else self.tail.shape[2]) + count
         return max(0, total - (0 if last else SNAKE_REACH) - self.given)
 
@@ -118,7 +118,7 @@ class Section(Machine):
         return window
 
     def room(self, batch: int, new: int, last: bool) -> tuple[Tensor, Tensor]:
-        """A window and the place in it of so much activated input, which the caller writes."""
+        """A window and the place in it for `new` activated inputs, which the caller writes."""
         window, start = self._window(batch, new, last, None, None), self._before()
         return window, window[:, :, start : start + new]
 
@@ -134,7 +134,7 @@ class Section(Machine):
         out: Tensor | None = None,
         slope: float | None = None,
     ) -> Tensor:
-        """The outputs that follow from a window, plus `extra`, through a leaky ReLU; `out` is where to."""
+        """The outputs that follow from a window, plus `extra`, through a leaky ReLU; written to `out` if given."""
         count = self.ready(window)
         if out is None:
             out = POOL.empty(window.shape[0], self.convolution.weights.outputs, count, LANES)
@@ -156,7 +156,7 @@ class Section(Machine):
         return window
 
     def fork(self) -> Self:
-        """The activation has a state of its own."""
+        """Fork the activation, which has its own state."""
         twin = copy.copy(self)
         twin.activation = None if self.activation is None else self.activation.fork()
         return twin
@@ -175,7 +175,7 @@ class ResidualSections(Machine):
         skipped = joined(self.queue, x)
         window = self.sections[0].window(x, last)
         for section, following in itertools.pairwise(self.sections):
-            if following.activation is None:  # it gets its input activated, where it wants it
+            if following.activation is None:  # it gets its input activated, where it needs it
                 ahead, body = following.room(x.shape[0], section.ready(window), last)
                 section.convolved(window, last, out=body, slope=following.convolution.slope)
                 window = ahead
@@ -194,7 +194,7 @@ class ResidualSections(Machine):
 
 
 class ResidualRows(Machine):
-    """`x + machine(x)`, the machine's output its own; the skipped signal waits in a queue."""
+    """`x + machine(x)`, for a machine that owns its output; the skipped signal waits in a queue."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -249,7 +249,7 @@ class MeanRows(Machine):
 
 
 class UpsamplingMachine(Machine):
-    """Runs a `ConvTranspose1d`: drops `crop` samples at the start and gives exactly `rate` an input in all."""
+    """Runs a `ConvTranspose1d`: drops the first `crop` samples and gives exactly `rate` samples per input in total."""
 
     def __init__(self, layer: ConvTranspose1d, convolution: Convolution, workspace: Workspace) -> None:
         self.layer, self.convolution, self.workspace = layer, convolution, workspace

@@ -1,4 +1,4 @@
-"""Memory that kernels read and write: used again and again, and of their type whatever torch's defaults are."""
+"""Memory that kernels read and write: reused, and of their type whatever torch's defaults are."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ import torch
 from torch import Tensor
 
 LARGE = 2**17  # floats
-MOST_FREE = 8  # of a size
+MOST_FREE = 8  # per size
 
 
 def floats(*shape: int) -> Tensor:
-    """A tensor with anything in it, of the kernels' type and device whatever torch's defaults are."""
+    """An uninitialised tensor of the kernels' type and device, whatever torch's defaults are."""
     return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
 def zeros(*shape: int) -> Tensor:
-    """The same, of zeros."""
+    """The same, filled with zeros."""
     return floats(*shape).zero_()
 
 
 class Lease(np.ndarray):
-    """Memory of the pool that a tensor has; when no tensor has it any longer, it goes back."""
+    """Memory of the pool that a tensor holds; it goes back when no tensor holds it any longer."""
 
 
 class Pool:
-    """Memory of large signals, used again and again.
+    """Memory for large signals, reused.
 
-    The C library's own goes to pieces when megabytes of many sizes come and go, and grows to several times what is in
-    use; or it gives them back to the system at once, and each page is zeroed anew.
+    The C library's own fragments when megabytes of many sizes come and go, and grows to several times what is in use;
+    or it gives them back to the system at once, and each page is zeroed again.
 
     Args:
-        large: floats from which on memory is the pool's.
-        most_free: of a size that are kept for later.
+        large: number of floats from which memory comes from the pool.
+        most_free: arrays per size that are kept for later.
     """
 
     def __init__(self, large: int = LARGE, most_free: int = MOST_FREE) -> None:
@@ -48,7 +48,7 @@ class Pool:
         self._here = Instead()
 
     def empty(self, *shape: int) -> Tensor:
-        """A tensor with anything in it."""
+        """An uninitialised tensor."""
         if self._here.pool is not None:
             return self._here.pool.empty(*shape)
         size = math.prod(shape)
@@ -72,7 +72,7 @@ class Pool:
 
     @contextmanager
     def replaced(self, pool: Pool) -> Iterator[None]:
-        """What this thread asks for meanwhile is another pool's."""
+        """Within the context, this thread's memory comes from another pool."""
         self._here.pool = pool
         try:
             yield
@@ -90,13 +90,13 @@ POOL = Pool()
 
 
 class Workspace(threading.local):
-    """Buffers that a thread uses again and again; what is in one lasts until the next `take` of its name."""
+    """Buffers that a thread reuses; the contents of one last until the next `take` of its name."""
 
     def __init__(self) -> None:
         self.buffers: dict[str, Tensor] = {}
 
     def take(self, name: str, *shape: int) -> Tensor:
-        """A buffer `[*shape]` with anything in it."""
+        """An uninitialised buffer `[*shape]`."""
         size = 1
         for length in shape:
             size *= length
@@ -107,7 +107,7 @@ class Workspace(threading.local):
 
     @contextmanager
     def replaced(self, buffers: dict[str, Tensor]) -> Iterator[None]:
-        """What this thread takes meanwhile is among other buffers."""
+        """Within the context, this thread takes from other buffers."""
         own, self.buffers = self.buffers, buffers
         try:
             yield

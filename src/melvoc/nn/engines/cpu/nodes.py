@@ -1,4 +1,4 @@
-"""What the engine asks of the nodes of a network: parts in a row, channels, parameters."""
+"""What the engine asks about the nodes of a network: consecutive parts, channels, parameters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Scaled:
 
 
 def flat(node: Node) -> list[Node]:
-    """Nodes in a row without chains in them; factors are joined to the linear map before them."""
+    """The node as consecutive nodes, without chains in them; factors are joined to the linear map before them."""
     if not isinstance(node, Chain):
         return [node]
     nodes: list[Node] = []
@@ -58,7 +58,7 @@ def layers(node: Node) -> list[nn.Module]:
 
 
 def borders(node: Node) -> tuple[int, int]:
-    """Channels that go in, and that come out."""
+    """Input and output channels."""
     in_order = layers(node)
     return _channels(in_order[0])[0], _channels(in_order[-1])[1]
 
@@ -92,12 +92,12 @@ def _weights(node: Node) -> list[Tensor]:
 
 
 def plain(layer: nn.Module) -> bool:
-    """Whether all of a layer is float32, and in a CPU's memory."""
+    """Whether all of a layer is float32, and in CPU memory."""
     return all(p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters(layer))
 
 
 def parameters(layer: nn.Module) -> list[Tensor]:
-    """A layer's own, in no time: `Module.parameters` looks through everything, for each call of a vocoder."""
+    """A layer's own, quickly: `Module.parameters` searches everything, on each call of a vocoder."""
     if isinstance(layer, Conv1d | ConvTranspose1d):
         return [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
     return list(layer.parameters())

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from melvoc.nn.engines.cpu.transform import TRANSFORMS, Transform
 
 SLOT_BYTES = 256 * 1024  # of a core's second-level cache, for slots of convolutions in one go
-# Such a convolution runs so many tiles at a time or more, so that each weight it fetches is used so often. Their slots
-# may take more than SLOT_BYTES, up to 1.3 MB at 192 channels.
+# Such a convolution runs at least this many tiles at a time, so that each weight it fetches is used that often. Their
+# slots may take more than SLOT_BYTES, up to 1.3 MB at 192 channels.
 LEAST_TILES = 12
-WORTH = 0.95  # of the time of the way chosen so far, at most, for one with larger weights
-IN_CACHE = 0.45  # what an element of slots that stay there costs, of what one costs that goes through memory
+WORTH = 0.95  # at most this much of the time of the way chosen so far, for one with larger weights
+IN_CACHE = 0.45  # cost of an element of slots that stay in the cache, relative to one that goes through memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +21,12 @@ class CostModel:
     """What a convolution costs.
 
     Attributes:
-        multiply: seconds a multiply-add of a product, all threads together.
-        stream: seconds a byte of weights that come from memory.
-        element: seconds an element that a transform reads or writes, where its slots do not stay in a core's cache.
+        multiply: seconds per multiply-add of a product, all threads together.
+        stream: seconds per byte of weights that come from memory.
+        element: seconds per element that a transform reads or writes, where its slots do not stay in a core's cache.
 
     Raises:
-        ValueError: a cost that is no number of seconds.
+        ValueError: a cost that is not a number of seconds.
     """
 
     multiply: float = 1.2e-11
@@ -40,12 +40,12 @@ class CostModel:
                 raise ValueError(f"{name}={value!r}, but it is a number of seconds, a float of 0 or more")
 
     def direct(self, taps: int, inputs: int, outputs: int, rows: int) -> float:
-        """Of a direct convolution of so many rows in all, blocks of eight channels."""
+        """The cost of a direct convolution of `rows` rows in total, between blocks of eight channels."""
         pairs = 64 * inputs * outputs * taps
         return rows * pairs * self.multiply + 4 * pairs * self.stream
 
     def transformed(self, transform: Transform, rate: int, inputs: int, outputs: int, tiles: int) -> float:
-        """Of one by transforms, for so many tiles in all."""
+        """The cost of one by transforms, for `tiles` tiles in total."""
         pairs = 64 * inputs * outputs * transform.products
         moved = tiles * 8 * (inputs + outputs) * (transform.products + transform.size / 2)
         element = self.element * (IN_CACHE if cached_tiles(transform, rate, inputs, outputs) else 1.0)
@@ -54,7 +54,7 @@ class CostModel:
     def choose(
         self, taps: int, dilation: int, rate: int, inputs: int, outputs: int, batch: int, rows: int
     ) -> Transform | None:
-        """The cheapest way to so many rows of output for each batch entry; None for the direct one.
+        """The cheapest way to `rows` rows of output per batch entry; None for the direct one.
 
         The outputs are those of all `rate` phases. Larger weights must be worth it: see WORTH.
         """
@@ -78,8 +78,8 @@ def _choose(
 def cached_tiles(transform: Transform, rate: int, inputs: int, outputs: int) -> int:
     """How many tiles to convolve at a time so that their slots stay in a core's cache.
 
-    0 where that costs more than it saves: for each so many tiles, all weights come from a larger cache, while their
-    slots do not go there and back. 0 for upsampling, too, whose outputs are several signals.
+    0 where that costs more than it saves: for each such number of tiles, all weights come from a larger cache, while
+    their slots do not go there and back. Also 0 for upsampling, whose outputs are several signals.
     """
     if rate > 1 or inputs * outputs > LEAST_TILES * (inputs + outputs):
         return 0

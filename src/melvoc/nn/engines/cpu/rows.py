@@ -56,8 +56,8 @@ def pass_over(
     out_block: int,
     factor: int,
 ) -> None:
-    """Each row of `out` from that of `source`: times factor (mode 0), added to what is there, times factor (1), or its
-    GELU (2)."""
+    """Each row of `out` from that of `source`: times factor (mode 0), times factor and added to what is there (1), or
+    its GELU (2)."""
     chunk_count = (rows + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
         job = take_job(counter, jobs)
@@ -100,7 +100,7 @@ def fill(
 ) -> None:
     """`before` rows of context, `rows` of source through a leaky ReLU, zeros up to `total`.
 
-    A context at address 0 is zeros; a source at 0 is not there yet, and its rows are left as they are.
+    A context at address 0 is zeros; a source at 0 does not exist yet, and its rows are left as they are.
     """
     chunk_count = (total + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
@@ -139,7 +139,7 @@ def gather(
     source_step: int,
     out: int,
 ) -> None:
-    """Rows of signals with any steps; a job is a block and up to ROW_CHUNK rows."""
+    """Rows from signals with any steps; a job is a block and up to ROW_CHUNK rows."""
     chunk_count = (rows + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
         job = take_job(counter, jobs)
@@ -171,7 +171,7 @@ def scatter(
     source_block: int,
     out: int,
 ) -> None:
-    """Contiguous signals of rows; a job is a block and up to ROW_CHUNK rows."""
+    """Contiguous signals from rows; a job is a block and up to ROW_CHUNK rows."""
     chunk_count = (rows + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
         job = take_job(counter, jobs)
@@ -202,7 +202,7 @@ _CONSTANTS: dict[float, Constant] = {}
 
 
 def constant(value: float) -> Constant:
-    """A row of one value, which is never let go: kernels are given its address only."""
+    """A row of one value, which is never freed: kernels are given only its address."""
     found = _CONSTANTS.get(value)
     return _CONSTANTS.setdefault(value, Constant(value)) if found is None else found  # all threads get the same
 
@@ -217,7 +217,7 @@ def move(
 ) -> None:
     """Run `pass_over` for rows `first` and later of source, and `to` and later of out, as many as both have.
 
-    A row of eight channels takes some `work` vector operations.
+    A row of eight channels takes about `work` vector operations.
     """
     batch, blocks, rows, _ = source.shape
     rows = min(rows - first, out.shape[2] - to)
@@ -230,7 +230,7 @@ def move(
 
 
 def copied(x: Tensor, first: int = 0) -> Tensor:
-    """A copy of rows `first` and later: for what has to outlive the buffer that it is in."""
+    """A copy of rows `first` and later: for what has to outlive its buffer."""
     batch, blocks, rows, _ = x.shape
     result = POOL.empty(batch, blocks, rows - first, LANES)
     move(SCALED, x, result, first=first)
@@ -240,7 +240,7 @@ def copied(x: Tensor, first: int = 0) -> Tensor:
 def fill_window(
     window: Tensor, context: Tensor | None, before: int, x: Tensor | None, rows: int, slope: float | None
 ) -> None:
-    """What came before (None: zeros), so many rows of x through a leaky ReLU (None: left as they are), then zeros."""
+    """What came before (None: zeros), `rows` rows of x through a leaky ReLU (None: left as they are), then zeros."""
     batch, blocks, total, _ = window.shape
     jobs = batch * blocks * -(-total // ROW_CHUNK)
     nothing = (0, 0, 0)
@@ -252,12 +252,12 @@ def fill_window(
 
 
 def blocks_of(channels: int) -> int:
-    """Blocks of eight that hold so many channels."""
+    """Blocks of eight that hold `channels` channels."""
     return -(-channels // LANES)
 
 
 def to_rows(x: Tensor) -> Tensor:
-    """`[B, C, N]` to rows; channels that there are not are 0."""
+    """`[B, C, N]` to rows; missing channels are 0."""
     batch, channels, count = x.shape
     rows = POOL.empty(batch, blocks_of(channels), count, LANES)
     jobs = batch * rows.shape[1] * -(-count // ROW_CHUNK)

@@ -1,6 +1,6 @@
 """The alias-free snake in one pass: up by 2, snake, down by 2, piece by piece in the first-level cache.
 
-`sin(a x)^2` has the period pi, so `a x / pi` is reduced to [-1 / 2, 1 / 2] by taking away the nearest whole number,
+`sin(a x)^2` has period pi in `a x`, so `a x / pi` is reduced to [-1 / 2, 1 / 2] by subtracting the nearest integer,
 with `a / pi` in two floats and fused multiply-adds: a product that is never rounded. There a polynomial of degree 9
 gives the sine to 1e-7. Where the product is so large (1e7) that nothing is left of its fraction, the clamp keeps the
 square between 0 and 1.
@@ -16,8 +16,8 @@ from melvoc.nn.engines.cpu.atomics import take_job
 from melvoc.nn.engines.cpu.compile import instructions, keep, kernel
 from melvoc.nn.engines.cpu.vector import Vec, at, copy_row, load, store
 
-ROUNDER = 1.5 * 2.0**23  # adding and taking it away rounds to whole numbers
-# sin(pi f) / f in f^2 for |f| <= 1 / 2: the least largest error in the sine (1.7e-8), by Lawson's reweighted squares.
+ROUNDER = 1.5 * 2.0**23  # adding and subtracting it rounds to whole numbers
+# sin(pi f) / f in f^2 for |f| <= 1 / 2: the minimax error of the sine (1.7e-8), by Lawson's reweighted squares.
 SINE = tuple(
     coefficient * np.pi ** (2 * power + 1)
     for power, coefficient in enumerate(
@@ -94,8 +94,8 @@ def snake(
 ) -> None:
     """Outputs `first` to `first + rows` of the signal tail + source, counted in its rows.
 
-    Where the signal begins (or ends) there, its edge is repeated; elsewhere six rows on either side of the outputs are
-    there. A job is a batch entry, a block of channels and up to CHUNK outputs.
+    Where the signal begins (or ends) there, its edge is repeated; elsewhere there are six rows on either side of the
+    outputs. A job is a batch entry, a block of channels and up to CHUNK outputs.
     """
     chunk_count = (rows + 120 - 1) // 120
     total = tail_rows + source_rows

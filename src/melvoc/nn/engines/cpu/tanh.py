@@ -1,7 +1,7 @@
 """The tanh that a network ends with.
 
-Torch's own runs on a thread of torch's for as little as a few thousand samples, and that thread goes on waiting for
-milliseconds, on the processor that a helper of the next kernel wants.
+Torch's own uses one of torch's threads for as few as a few thousand samples, and that thread goes on waiting for
+milliseconds, on the processor that a helper of the next kernel needs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _tanh = instructions(2, _emit)  # eight values: source, target
 
 @kernel
 def tanh(counter: int, jobs: int, count: int, source: int, out: int) -> None:
-    """Of `count` floats; a job is up to CHUNK."""
+    """The tanh of `count` floats; a job is up to CHUNK."""
     scratch = np.zeros(2 * 8, np.float32)
     spare = scratch.ctypes.data
     while True:

@@ -1,4 +1,4 @@
-"""The steps of a stream as one call: what a step's kernels were and what they were told, run again without Python."""
+"""The steps of a stream as one call: a step's kernels and their arguments, run again without Python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from melvoc.nn.engines.cpu.weights import Budget
 from melvoc.nn.recording import Recorder, Step
 
 MOST_FRAMES = 256  # of a piece, in all rows
-MOST_WORK = 1_000_000_000  # multiply-adds, a step's weights times frames; above, Python has no share in the time
+MOST_WORK = 1_000_000_000  # multiply-adds, a step's weights times frames; above that, Python's share is negligible
 
 
 class TapeRecorder(Recorder):
@@ -33,7 +33,7 @@ class TapeRecorder(Recorder):
         return not self._budget.limited and 0 < frames <= MOST_FRAMES and frames * self._budget.plain <= MOST_WORK
 
     def record(self, step: Step) -> Step:
-        """Run a step in memory of its own, and write down its kernels; see `Recorder.record`."""
+        """Run a step in memory of its own, and record its kernels; see `Recorder.record`."""
         pool, buffers = Pool(large=0, most_free=2**30), Outgrown()
         with POOL.replaced(pool), self._workspace.replaced(buffers), TEAM.writing_down() as tape:
             output = step()
@@ -43,7 +43,7 @@ class TapeRecorder(Recorder):
         held = (pool, buffers, tape)
 
         def replay() -> Tensor:
-            assert held  # the memory that the tasks have addresses of
+            assert held  # the memory that the tasks point to
             TEAM.run_again(tasks)
             return output
 
@@ -54,12 +54,12 @@ class TapeRecorder(Recorder):
         return output
 
     def copy(self, source: Tensor, target: Tensor) -> None:
-        """By a kernel."""
+        """Copy with a kernel."""
         move(SCALED, source, target)
 
 
 class Outgrown(dict[str, Tensor]):
-    """Buffers of a workspace that are all kept, the outgrown ones too."""
+    """Buffers of a workspace that are all kept, including the outgrown ones."""
 
     def __init__(self) -> None:
         super().__init__()

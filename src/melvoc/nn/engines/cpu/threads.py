@@ -6,10 +6,10 @@ there are no helpers. After a fork the child makes its own.
 
 The caller takes jobs from the front, every other helper from the back, and jobs are numbered in the order of time,
 except for products that go slot by slot. So a signal's beginning stays with one processor from kernel to kernel and its
-end with another: what they wrote is in their own caches, which need not be one (the processors of a virtual machine may
-lie on different chips).
+end with another: what they wrote is in their own caches, which need not be shared (the processors of a virtual machine
+may be on different chips).
 
-A network is hundreds of kernels of some 50 microseconds, less than it takes to wake a thread. So a helper that has run
+A network is hundreds of kernels of about 50 microseconds, less than it takes to wake a thread. So a helper that has run
 one watches for the next in compiled code, without Python's lock, before it sleeps; the caller opens a gate, runs the
 kernel itself, closes the gate, and waits for the helpers that went through. Nothing is promised to a helper: one that
 comes late finds the gate closed. A second caller finds the team busy and runs alone.
@@ -18,6 +18,7 @@ comes late finds the gate closed. A second caller finds the team busy and runs a
 from __future__ import annotations
 
 import ctypes
+import os
 import queue
 import sys
 import threading
@@ -38,16 +39,15 @@ from melvoc.nn.engines.cpu.atomics import (
     store_word,
 )
 from melvoc.nn.engines.cpu.compile import Kernel, routine
-from melvoc.nn.forks import after_fork
 
-SHARED = 10_000  # vector operations (some 3 microseconds) that a helper pays for
-PATIENCE = 4000  # breaths (some 100 microseconds) until a caller that waits for helpers lets others run
+SHARED = 10_000  # vector operations (about 3 microseconds) that make a helper worthwhile
+PATIENCE = 4000  # breaths (about 100 microseconds) until a caller that waits for helpers lets others run
 WATCH = 4 * PATIENCE  # until a helper without work sleeps: longer than Python takes between two kernels
 MOST_HELPERS = 250
-LINE = 128  # bytes: what processors fetch at a time, so that nobody waits for a neighbour
+LINE = 128  # bytes: what processors fetch at a time, so that no one waits for a neighbour
 
-# A task in memory: the counter, then on lines of their own the kernel's address, the number of arguments, arguments;
-# at the end, where it is part of a tape, how many helpers it may have.
+# A task in memory: the counter, then on separate lines the kernel's address, the number of arguments, arguments;
+# at the end, if it is part of a tape, how many helpers it may have.
 TASK_BYTES = 4 * LINE
 HELPERS = TASK_BYTES - 8
 # A team in memory: the gate, whether there is a caller, its task, and for each helper whether it sleeps.
@@ -64,10 +64,10 @@ def take_part(place: int) -> None:
 
 @routine
 def shared(team: int, helpers: int, task: int, give_way: int, patience: int) -> None:
-    """Run a task with so many helpers; return when all are done. The team's caller is the one who calls this.
+    """Run a task with `helpers` helpers; return when all are done. Whoever calls this is the team's caller.
 
-    The gate is one word: the number of the run above bit 16, how many helpers may come from bit 8 on (0: closed), and
-    how many are there. `give_way` is the address of the system's function for that, called when the wait is long.
+    The gate is one word: the number of the run from bit 16 on, how many helpers may enter from bit 8 on (0: closed),
+    and how many are inside. `give_way` is the address of the system's function that yields, called in a long wait.
     """
     store_word(team + TASK, task)
     store_word(team, (((load_word(team) >> 16) + 1) << 16) | (helpers << 8))
@@ -83,7 +83,7 @@ def shared(team: int, helpers: int, task: int, give_way: int, patience: int) -> 
 
 @routine
 def together(team: int, helpers: int, task: int, give_way: int, patience: int) -> None:
-    """Run a task with so many helpers, or alone if the team has another caller; return when all are done."""
+    """Run a task with `helpers` helpers, or alone if the team has another caller; return when all are done."""
     if exchange_word(team + CALLER, 0, 1) == 0:
         take_part(task)
         return
@@ -93,7 +93,7 @@ def together(team: int, helpers: int, task: int, give_way: int, patience: int) -
 
 @routine
 def in_a_row(team: int, helpers: int, tasks: int, count: int, give_way: int, patience: int) -> None:
-    """Run tasks that lie one behind the other, each with the helpers that it may have, up to so many."""
+    """Run `count` consecutive tasks, each with the helpers that it may have, up to `helpers`."""
     mine = 0
     if helpers > 0:
         mine = exchange_word(team + CALLER, 0, 1)
@@ -126,7 +126,7 @@ def help_out(team: int, index: int, patience: int) -> None:
 
 
 class Memory:
-    """Words that compiled code knows by their address, all 0."""
+    """Words that compiled code knows by address, all 0."""
 
     def __init__(self, size: int) -> None:
         self._bytes = np.zeros(size + LINE, np.uint8)
@@ -136,7 +136,7 @@ class Memory:
 
 
 class Tasks:
-    """Tasks in memory, one behind the other."""
+    """Consecutive tasks in memory."""
 
     def __init__(self, count: int) -> None:
         self._memory = Memory(count * TASK_BYTES)
@@ -144,7 +144,7 @@ class Tasks:
         self.address, self.count = self._memory.address, count
 
     def set(self, number: int, kernel: Kernel, arguments: tuple[int, ...], helpers: int = 0) -> int:
-        """Make task `number` one with these jobs and other arguments, the counter at 0; gives its address."""
+        """Set task `number` to these jobs and other arguments, with the counter at 0; returns its address."""
         place = number * TASK_BYTES
         address = self.address + place
         kernel.layout.pack_into(self._memory.view, place, 0, kernel.address, kernel.count, address, *arguments)
@@ -157,10 +157,10 @@ class Launch:
     """A kernel that was run.
 
     Attributes:
-        kernel: which.
+        kernel: which one.
         arguments: its jobs, and its other arguments.
         helpers: how many it may have.
-        kept: what must be there when it runs again.
+        kept: what must stay alive for it to run again.
     """
 
     kernel: Kernel
@@ -170,7 +170,7 @@ class Launch:
 
 
 class Caller(threading.local):
-    """What belongs to a thread that runs kernels: the present one, and where all are written down, if they are."""
+    """What belongs to a thread that runs kernels: the current task, and the tape that records them, if any."""
 
     def __init__(self) -> None:
         self.task = Tasks(1)
@@ -179,7 +179,7 @@ class Caller(threading.local):
 
 
 def _give_way() -> int:
-    """The address of the function with which a thread gives its processor to another."""
+    """The address of the function with which a thread yields its processor to another."""
     if sys.platform == "win32":
         function = ctypes.windll.kernel32.SwitchToThread
     else:
@@ -194,7 +194,8 @@ class Team:
         self._caller = Caller()
         self._give_way = _give_way()
         self._forget()
-        after_fork(self._forget)
+        if hasattr(os, "register_at_fork"):  # a parent's threads are not there in its child
+            os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
@@ -208,14 +209,14 @@ class Team:
             bell.get()
 
     def _wake(self, helpers: int) -> None:
-        """Helpers that sleep, or are not there yet. They come as soon as they can, which may be after the run."""
+        """Wake helpers that sleep, and start missing ones. They come as soon as they can, perhaps after the run."""
         for index in range(min(helpers, len(self._bells))):
             if self._asleep[index]:
                 self._asleep[index] = 0
                 self._bells[index].put(None)
         if len(self._bells) < helpers:
-            with self._lock, suppress(RuntimeError):  # no more threads in this system: those that there are do it
-                help_out(self._memory.address, MOST_HELPERS, 0)  # compiled before they all want it
+            with self._lock, suppress(RuntimeError):  # no more threads on this system: the existing ones do it
+                help_out(self._memory.address, MOST_HELPERS, 0)  # compiled before they all need it
                 while len(self._bells) < helpers:
                     bell: queue.SimpleQueue[None] = queue.SimpleQueue()
                     given = (len(self._bells), self._memory, bell)
@@ -229,8 +230,8 @@ class Team:
             kernel: takes its jobs' counter, their number, and the arguments.
             jobs: how many there are.
             *arguments: the kernel's.
-            vectors: about how many vector operations they are in all; too few are not worth a helper.
-            kept: what an argument is the address of, where nothing else keeps it for ever.
+            vectors: about how many vector operations there are in total; too few are not worth a helper.
+            kept: what an argument is the address of, if nothing else keeps it forever.
         """
         caller = self._caller
         task = caller.task.set(0, kernel, (jobs, *arguments))
@@ -246,10 +247,10 @@ class Team:
 
     @contextmanager
     def writing_down(self) -> Iterator[list[Launch]]:
-        """A list of what this thread runs meanwhile.
+        """A list of what this thread runs within the context.
 
         Raises:
-            RuntimeError: it did something that a list of kernels does not tell.
+            RuntimeError: it did something that a list of kernels does not capture.
         """
         caller = self._caller
         tape: list[Launch] = []
@@ -259,14 +260,14 @@ class Team:
         finally:
             caller.tape = None
         if caller.spoilt:
-            raise RuntimeError("weights were prepared meanwhile")
+            raise RuntimeError("weights were prepared while recording")
 
     def spoil(self) -> None:
-        """What this thread does now is not to be written down."""
+        """Mark what this thread does now as not recordable."""
         self._caller.spoilt = True
 
     def run_again(self, tasks: Tasks) -> None:
-        """Run tasks one after the other: without Python in between, so that helpers stay awake."""
+        """Run tasks one after the other, without Python in between, so that helpers stay awake."""
         helpers = min(torch.get_num_threads() - 1, MOST_HELPERS)
         if helpers > 0:
             self._wake(helpers)

@@ -1,6 +1,6 @@
 """Tiles of a signal into the slots of a transform, and slots into outputs.
 
-Slots lie as `[products, channels / 8, tiles, 8]`: the transforms write what the products read, and the other way
+Slots are stored as `[products, channels / 8, tiles, 8]`: the transforms write what the products read, and the other way
 round. Tile number `(b * per_phase + j) * dilation + phase` begins at row `phase + dilation * outputs * j` of batch
 entry b and takes every dilation-th row: neighbours in number are neighbours in time.
 """
@@ -269,7 +269,7 @@ def convolve_tiles(
     panel_code: int,
     inverse_code: int,
 ) -> None:
-    """All three steps for up to `tile_chunk` tiles a job: so few that their slots stay in a core's cache.
+    """All three steps for up to `tile_chunk` tiles per job: few enough that their slots stay in a core's cache.
 
     `offsets` are those of `in_blocks` blocks that are `tile_chunk` rows apart; the `..._code` are the addresses of
     `forward_tiles`, `times_panel` and `inverse_tiles`.

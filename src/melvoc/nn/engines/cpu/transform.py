@@ -1,11 +1,11 @@
 """Short convolutions as products of transforms.
 
 A tile of `size` inputs gives `outputs = size - taps + 1` outputs of a correlation with `taps` taps. Both transforms
-here are linear maps into `products` slots, in which the convolution is one product a slot (a matrix over the
-channels), and back:
+here are linear maps into `products` slots, in which the convolution is one product per slot (a matrix over
+the channels), and back:
 
-- `Fourier`: a cyclic convolution by a real DFT of N, whose complex products are made of three real ones (Gauss), in
-  1.5 N - 1 products; and the values at 0 and at infinity, which make a tile of N + 2 of it for two products more.
+- `Fourier`: a cyclic convolution by a real DFT of N, whose complex products are each three real ones (Gauss), in
+  1.5 N - 1 products; and the values at 0 and at infinity, which extend the tile to N + 2 for two products more.
 - `ToomCook`: evaluation at points of the real line and at infinity, for few taps (Winograd 1980, F(4, 3)).
 
 The programs are written with +, - and * only: they run on numbers, on arrays, and, to write a kernel, on `Vec`.
@@ -30,7 +30,7 @@ class Transform(ABC):
 
     Attributes:
         taps: of the kernel.
-        size: inputs of a tile.
+        size: inputs per tile.
     """
 
     taps: int
@@ -38,7 +38,7 @@ class Transform(ABC):
 
     @property
     def outputs(self) -> int:
-        """Outputs of a tile."""
+        """Outputs per tile."""
         return self.size - self.taps + 1
 
     @property
@@ -65,8 +65,8 @@ class Fourier(Transform):
     or more.
 
     A tile's last two inputs do not fit the ring of N. Its places 0 and 1 belong to inputs 0 and 1, or to N and N + 1.
-    Take N and 1: then the first output alone is wrong, by its first tap times what input 0 is more than N, and the last
-    output alone, by its last tap times what input N + 1 is more than 1. (Transposed, this is the product of polynomials
+    Take N and 1: then only two outputs are wrong, the first by its first tap times (input 0 - input N), and the last
+    by its last tap times (input N + 1 - input 1). (Transposed, this is the product of polynomials
     modulo `x^N - 1`, and at 0 and infinity: its lowest and its highest coefficient.)
     """
 
@@ -106,10 +106,10 @@ class Fourier(Transform):
 
 @dataclass(frozen=True)
 class ToomCook(Transform):
-    """By the values at `size - 1` points and at infinity: one product an input.
+    """By the values at `size - 1` points and at infinity: one product per input.
 
     Attributes:
-        points: different from one another; small fractions keep the rounding small.
+        points: all different; small fractions keep the rounding errors small.
     """
 
     points: tuple[float, ...]
@@ -203,8 +203,8 @@ def inverse_real_dft(bins: list[Bin], size: int) -> list[Any]:
     return result
 
 
-# For each number of taps, those with fewer products first. More sizes to choose from win 1.5 % at most (5 % for pieces
-# of 16 frames) and cost memory: weights stay prepared for every one that some length of input has asked for.
+# For each number of taps, those with fewer products first. More sizes to choose from gain 1.5 % at most (5 % for pieces
+# of 16 frames) and cost memory: weights stay prepared for every one that some input length has asked for.
 TRANSFORMS: tuple[Transform, ...] = (
     ToomCook(3, 6, (0.0, 1.0, -1.0, 0.5, -2.0)),
     Fourier(7, 34),

@@ -1,6 +1,6 @@
 """Three measurements that tell the cost model what this machine is like.
 
-Each is the least of several runs of the convolutions that the model is about, with the threads that torch may use now.
+Each is the fastest of several runs of the convolutions that the model describes, with torch's current threads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TRANSFORM = Fourier(11, 26)
 
 @dataclass(frozen=True, kw_only=True)
 class Only(CostModel):
-    """Chooses one way, whatever it costs.
+    """Always chooses the same way, whatever it costs.
 
     Attributes:
         way: a transform, or None for the direct one.
@@ -45,11 +45,11 @@ class Only(CostModel):
 
 
 def measure(timer: Callable[[], float] = time.perf_counter, repeats: int = REPEATS) -> CostModel:
-    """The costs of this machine, in a few seconds.
+    """Measure the costs of this machine, in a few seconds.
 
     Args:
-        timer: seconds from some beginning.
-        repeats: of each measurement, of which the least counts.
+        timer: seconds since any fixed time.
+        repeats: of each measurement; the fastest one counts.
     """
     with torch.inference_mode():
         seconds = _seconds(None, 96, 7, ROWS_IN_CACHE, 1, timer, repeats)
@@ -72,7 +72,7 @@ def _seconds(
     timer: Callable[[], float],
     repeats: int,
 ) -> float:
-    """Of a convolution, the least of several runs of several layers in turn."""
+    """Seconds of a convolution: the least of several runs of several layers in turn."""
     workspace, budget, costs = Workspace(), Budget(limited=False), Only(way=way)
     window = zeros(1, channels // LANES, rows + taps - 1, LANES)
     out = floats(1, channels // LANES, rows, LANES)

@@ -1,11 +1,11 @@
 """Vectors of eight floats in numba kernels: LLVM instructions, written out by small Python programs.
 
-Numba turns loops into vector code only where it recognises them. The kernels here do not hope for that: a `Vec` is a
+Numba turns loops into vector code only where it recognises them. The kernels here do not rely on that: a `Vec` is a
 value of LLVM's type `<8 x float>` with Python's operators, a program over such values is unrolled when a
 kernel is compiled, and LLVM maps the result to the machine at hand (one AVX register, two of NEON).
 
-Kernels take addresses as integers. Signals inside the engine are `[B, ceil(C / 8), N, 8]`: eight channels beside one
-another, so that time, dilation and tiles need neither shuffles nor unaligned remainders.
+Kernels take addresses as integers. Signals inside the engine are `[B, ceil(C / 8), N, 8]`: eight channels side by
+side, so that time, dilation and tiles need neither shuffles nor unaligned remainders.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def at(builder: ir.IRBuilder, address: ir.Value, index: int, step: ir.Value | in
 
 
 def switch(builder: ir.IRBuilder, value: ir.Value, cases: Mapping[int, Callable[[], None]]) -> None:
-    """The instructions of the case that a value is."""
+    """The instructions of the case that matches a value."""
     done = builder.append_basic_block("done")
     choice = builder.switch(value, done)
     for number, emit in cases.items():
@@ -113,7 +113,7 @@ def spread(builder: ir.IRBuilder, address: ir.Value, kind: ir.VectorType = VECTO
 
 
 def eights(vector: Vec) -> list[Vec]:
-    """A vector's floats, eight by eight."""
+    """A vector's floats, in vectors of eight."""
     builder, value = vector.builder, vector.value
     starts = range(0, value.type.count, LANES)
     picked = [builder.shuffle_vector(value, value, _lanes(range(start, start + LANES))) for start in starts]

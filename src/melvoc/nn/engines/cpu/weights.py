@@ -1,4 +1,4 @@
-"""Weights as the products read them: made from a layer's own on first use, kept or made anew for each block.
+"""Weights as the products read them: made from a layer's own on first use, kept or made again for each block.
 
     direct:       [panels, taps, blocks, 8, width * 8]
     transformed:  [products, panels, blocks, 8, width * 8]
@@ -28,7 +28,7 @@ from melvoc.nn.engines.cpu.transform import Transform
 from melvoc.nn.engines.cpu.vector import LANES, ROW_BYTES, copy_value, zero_value
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
-GROUP_FLOATS = 2**20  # of weights in between, while they are made
+GROUP_FLOATS = 2**20  # of intermediate weights, while they are made
 KEPT = MADE = 0.1  # of the plain weights, in low memory: what is kept, and what is made at a time
 
 
@@ -77,7 +77,7 @@ def pack(
 
 
 class Budget:
-    """How much of the prepared weights of a model may be kept. Weights that nobody uses any longer do not count."""
+    """How much of the prepared weights of a model may be kept. Weights that are no longer used do not count."""
 
     def __init__(self, limited: bool) -> None:
         self.limited = limited
@@ -105,7 +105,7 @@ class Budget:
         return sum(weights.kept for weights in self.known())
 
     def allows(self, floats: int) -> bool:
-        """Whether so many more may be kept."""
+        """Whether `floats` more may be kept."""
         return not self.limited or self.kept + floats <= KEPT * self.plain
 
 
@@ -130,7 +130,7 @@ class Weights:
     """A layer's weights, in groups of panels.
 
     Args:
-        layer: theirs. A transposed convolution is a convolution to `rate` times the channels.
+        layer: the layer. A transposed convolution is a convolution to `rate` times the channels.
         budget: the model's.
     """
 
@@ -143,7 +143,7 @@ class Weights:
         self.width = gemm.panel_width(self.outputs)
         self.phase_panels = self.outputs // self.width
         self.panels = self.rate * self.phase_panels
-        self._weight = weight = layer.weight.detach().contiguous()  # not the layer, which must be free to go
+        self._weight = weight = layer.weight.detach().contiguous()  # not the layer, so that it can be freed
         self._channels = (layer.in_channels, layer.out_channels)
         self._steps = (weight.stride(1), weight.stride(0)) if upsampling else (weight.stride(0), weight.stride(1))
         self._places = ((self.taps - 1) * self.rate, -self.rate) if upsampling else (0, 1)
@@ -153,7 +153,7 @@ class Weights:
         budget.add(self)
 
     def groups(self, transform: Transform | None, workspace: Workspace) -> Iterator[Group]:
-        """All panels, in one group where they are kept; else each group is good until the next."""
+        """All panels, in one group if they are kept; else each group is valid until the next."""
         count = self.panels * self._panel(transform)
         with self._lock:
             if transform not in self._kept:

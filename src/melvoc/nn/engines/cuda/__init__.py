@@ -1,6 +1,6 @@
 """A GPU engine: Triton kernels, and CUDA graphs for streams. It needs no compiler on the user's machine.
 
-- `kernel`: the kernels. Imported on demand, for it needs Triton.
+- `kernel`: the kernels. Imported on demand, because it needs Triton.
 - `launch`: from tensors to kernels, and to plain torch where they cannot run.
 - `engine`: machines that use them.
 - `graphs`: the steps of a stream as CUDA graphs.

@@ -1,9 +1,9 @@
-"""Machines for a GPU: fused activations, and as few passes over memory around a convolution as can be.
+"""Machines for a GPU: fused activations, and as few passes over memory around a convolution as possible.
 
-- The alias-free activation is one kernel, which reads its context and the new piece from where they are.
-- The bias of a convolution that an activation follows is added by the activation's kernel; of one that ends a residual
-  branch, together with the residual sum; of one that a leaky ReLU follows, together with that.
-- A signal that comes in one piece runs as a whole: the convolutions pad by themselves and nothing is joined or kept.
+- The alias-free activation is one kernel, which reads its context and the new piece in place.
+- The bias of a convolution is added by the kernel of the activation that follows it; at the end of a residual branch,
+  together with the residual sum; before a leaky ReLU, together with that.
+- A signal that comes in one piece runs as a whole: the convolutions do the padding and nothing is joined or kept.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Node, Residual
 from melvoc.nn.layers import Conv1d, ConvTranspose1d, rectify
 
 REACH = 5  # inputs on either side that an activation's output really sees
-DELAY = UP_REACH + DOWN_RIGHT // 2  # what its node says: one more, so that all engines give the same pieces
+DELAY = UP_REACH + DOWN_RIGHT // 2  # as its node says: one more, so that all engines give the same pieces
 
 
 class FusedEngine(Engine):
     """Opens machines that use the kernels.
 
     Args:
-        kernels: what runs the arithmetic.
+        kernels: they run the arithmetic.
     """
 
     def __init__(self, kernels: Kernels) -> None:
@@ -45,14 +45,14 @@ class FusedEngine(Engine):
         if isinstance(node, Chain):
             return self._chain(node.nodes)
         if isinstance(node, Residual) and (last := biased_end(node.inner)):
-            assert isinstance(node.inner, Chain)  # biased_end has seen to it
+            assert isinstance(node.inner, Chain)  # ensured by biased_end
             return BiasedResidualMachine(self._chain(node.inner.nodes, last_bias=False), self.kernels, last)
         return node.open(self)
 
     def _chain(self, nodes: tuple[Node, ...], *, last_bias: bool = True) -> Machine:
-        """Machines in a row, the biases of convolutions left to what follows them."""
+        """One machine after the other, with convolutions' biases left to what follows them."""
         machines: list[Machine] = []
-        owed: Conv1d | None = None  # the convolution before, where its bias is still to be added
+        owed: Conv1d | None = None  # the convolution before, if its bias is still to be added
         for position, node in enumerate(nodes):
             follower = nodes[position + 1] if position + 1 < len(nodes) else None
             if isinstance(node, Conv1d):
@@ -96,7 +96,7 @@ class WholeMachine(Machine):
         self.fresh = True
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
-        """The next samples; see `Machine`."""
+        """Take the next samples; see `Machine`."""
         if self.fresh and last and x.shape[-1]:
             return self.whole(x)
         self.fresh = self.fresh and not x.shape[-1]
@@ -113,9 +113,9 @@ def convolution(layer: Conv1d, *, slope: float | None, bias: bool = True) -> Mac
     """A machine for a convolution.
 
     Args:
-        layer: whose weights.
-        slope: of the leaky ReLU before it, None where there is none or it has been applied.
-        bias: whether it is added.
+        layer: it has the weights.
+        slope: of the leaky ReLU before it, None if there is none or it has been applied.
+        bias: whether to add it.
     """
 
     def run(x: Tensor, padding: int) -> Tensor:
@@ -131,7 +131,7 @@ class FinishMachine(Machine):
     """Adds a convolution's bias and applies the leaky ReLU that follows.
 
     Args:
-        kernels: what runs it.
+        kernels: they run it.
         layer: the convolution that left its bias out.
         slope: of the leaky ReLU.
     """
@@ -140,8 +140,8 @@ class FinishMachine(Machine):
         self.kernels, self.layer, self.slope = kernels, layer, slope
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
-        """The next samples; see `Machine`."""
-        assert self.layer.bias is not None  # the engine has seen to it
+        """Take the next samples; see `Machine`."""
+        assert self.layer.bias is not None  # ensured by the engine
         return self.kernels.finish(x, self.layer.bias, slope=self.slope) if x.shape[-1] else x
 
 
@@ -150,7 +150,7 @@ class BiasedResidualMachine(ResidualMachine):
 
     Args:
         inner: the branch.
-        kernels: what runs the sum.
+        kernels: they run the sum.
         layer: the branch's last convolution.
     """
 
@@ -159,12 +159,12 @@ class BiasedResidualMachine(ResidualMachine):
         self.kernels, self.layer = kernels, layer
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
-        """The next samples; see `Machine`."""
+        """Take the next samples; see `Machine`."""
         y = self.inner(x, last)
         skip = join(self.queue, x)
         count = y.shape[-1]
         self.queue = skip[..., count:].clone()
-        assert self.layer.bias is not None  # the engine has seen to it
+        assert self.layer.bias is not None  # ensured by the engine
         return self.kernels.finish(y, self.layer.bias, skip=skip[..., :count]) if count else y
 
 
@@ -174,9 +174,9 @@ class SnakeMachine(Machine):
     It keeps the inputs that the next output sees: all of them up to the fifth output, and the last 11 later on.
 
     Args:
-        kernels: what runs it.
+        kernels: they run it.
         layer: the activation.
-        after: the convolution before, where it left its bias out.
+        after: the convolution before, if it left its bias out.
     """
 
     def __init__(self, kernels: Kernels, layer: AliasFreeSnake, after: Conv1d | None = None) -> None:
@@ -185,7 +185,7 @@ class SnakeMachine(Machine):
         self.given = 0  # outputs given, in tail's time; below 5, tail begins where the signal does
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
-        """The next samples; see `Machine`."""
+        """Take the next samples; see `Machine`."""
         held = 0 if self.tail is None else self.tail.shape[-1]
         length = held + x.shape[-1]
         end = length if last else length - DELAY
@@ -194,7 +194,7 @@ class SnakeMachine(Machine):
             return x[..., :0]
         context = self.tail if held else None
         bias = None if self.after is None else self.after.bias
-        # The first outputs see the signal's start, from which the kernel has to begin: they are made once more.
+        # The first outputs see the signal's start, from which the kernel has to begin: they are computed again.
         first = self.given if self.given >= REACH else 0
         if x.shape[-1]:
             y = self.kernels.snake(self.layer, x, context=context, bias=bias, first=first, count=end - first)

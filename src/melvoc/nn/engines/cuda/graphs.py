@@ -12,7 +12,7 @@ from torch import Tensor
 from melvoc.nn.graph import Engine, Machine, Node
 from melvoc.nn.recording import Recorder, RecordingMachine, Step
 
-LARGEST = 1024  # frames in all rows of a piece; above, launches are no bottleneck, and a graph keeps all it computes
+LARGEST = 1024  # frames in all rows of a piece; above it, launches are no bottleneck, and a graph keeps all it computes
 
 
 def record_cuda(step: Step) -> Step:
@@ -34,7 +34,7 @@ class GraphRecorder(Recorder):
 
     Args:
         record: makes a step fast; see `record_cuda`.
-        devices: types of device on which it is used.
+        devices: device types on which it is used.
     """
 
     name, runs, repeats = "a CUDA graph", False, 3
@@ -51,16 +51,16 @@ class GraphRecorder(Recorder):
         return self._record(step)
 
     def on(self, x: Tensor) -> AbstractContextManager[Any]:
-        """The device of x as the present one."""
+        """A context in which the device of x is the current one."""
         return torch.cuda.device_of(x)
 
 
 class GraphEngine(Engine):
-    """Opens what another engine opens, as machines that are recorded. Not for parts of a network.
+    """Opens what another engine opens, as machines that record. Not for parts of a network.
 
     Args:
         engine: the other engine.
-        recorder: of graphs.
+        recorder: records the graphs.
     """
 
     def __init__(self, engine: Engine, recorder: GraphRecorder) -> None:

@@ -1,13 +1,13 @@
 """Triton kernels: the alias-free activation in one pass, and the sums around a convolution in another.
 
-Each lane makes 22 neighbouring outputs of one row by itself, from 32 inputs, in registers: 54 activated samples at
+Each lane makes 22 neighbouring outputs of one row on its own, from 32 inputs, in registers: 54 activated samples at
 twice the rate for 44 that are its own, instead of a trip through memory for every step. The inputs of a program are
 read along the rows, and change hands once, through shared memory (`_columns`). Lanes are counted over all rows, so
 that short rows and any number of channels fill the programs.
 
 All arithmetic is float32. The sums are written with `fma`, so that no compiler setting changes them; sin^2 has
 period pi, so that one polynomial on [-pi/2, pi/2] is enough. Nothing is specialised on the value of a number or the
-alignment of a pointer: a kernel is compiled once a storage type, whatever the lengths.
+alignment of a pointer: a kernel is compiled once per storage type, whatever the lengths.
 
 This module needs Triton and is imported on demand (`melvoc.nn.engines.cuda.launch`).
 """
@@ -21,13 +21,13 @@ import triton
 import triton.language as tl
 
 COLUMNS = 32  # inputs a lane sees
-OUTPUTS = 22  # outputs it makes: 5 inputs more on either side
+OUTPUTS = 22  # outputs it makes: it needs 5 more inputs on either side
 REACH = 5
 
 
 @triton.jit
 def _columns(tile):
-    """`[LANES, 32]` as 32 tensors of one input a lane, in order."""
+    """`[LANES, 32]` as 32 tensors of one input per lane, in order."""
     parts = (tl.permute(tl.reshape(tile, [tile.shape[0], 2, 2, 2, 2, 2]), [0, 5, 4, 3, 2, 1]),)
     for _ in tl.static_range(5):
         split = ()
@@ -106,8 +106,8 @@ def snake(
     The signal of `length` samples, of which the first `held` are the context's, is repeated at its edges, and so is
     the activated signal at twice the rate. Where an edge is not the true one, the caller does not ask for the 5
     outputs that see it. Rows are B * C; out is contiguous, x and context have a stride from row to row and are
-    contiguous along time. f0 to f5 is half of the symmetric filter. A program makes `22 * 2^shift` outputs, one of
-    `blocks`, of each of `LANES / 2^shift` rows.
+    contiguous along time. f0 to f5 is half of the symmetric filter. A program makes one of
+    `blocks` blocks of `22 * 2^shift` outputs for each of `LANES / 2^shift` rows.
     """
     lane = tl.arange(0, LANES)
     block = tl.program_id(0) % blocks
@@ -172,7 +172,7 @@ def snake(
             last = tl.where(i < end, o, last)
             odd = odd + (_snake(last, a, b),)
     for _ in tl.static_range(10):
-        y = y + (y[0],)  # a tile has a power of two of columns; these are not stored
+        y = y + (y[0],)  # the columns of a tile are a power of two; these are not stored
 
     t = (chunk * 22)[:, None] + column[None, :]
     mask = live[:, None] & (column < 22)[None, :] & (t < count)

@@ -16,22 +16,22 @@ from melvoc.nn.alias_free import AliasFreeSnake, kaiser_sinc
 from melvoc.nn.graph import join
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-LANES = 32  # one warp a program: no barriers, and its registers are enough
-BLOCK = 1024  # samples a program of `finish`
+LANES = 32  # one warp per program: no barriers, and its registers are enough
+BLOCK = 1024  # samples per program of `finish`
 LARGEST_STRIDE = 2**31 // LANES  # offsets inside a program are 32-bit
 
 
 class Kernels:
     """The kernels of `melvoc.nn.engines.cuda.kernel`, each with its plain torch form.
 
-    The first kernel that fails to compile or start is the last one that is tried: there is one warning, and everything
-    runs in plain torch from then on. So it does where a gradient is wanted, which the kernels do not have: melvoc
+    The first kernel that fails to compile or start is the last one tried: there is one warning, and everything
+    runs in plain torch from then on. The same holds where a gradient is wanted, which the kernels lack: melvoc
     trains through the modules themselves, and only machines, which serve inference, come here.
 
     Args:
         module: `melvoc.nn.engines.cuda.kernel`, imported; None for plain torch.
-        devices: types of device that the module's kernels run on.
-        lanes: lanes a program, a power of two.
+        devices: device types that the module's kernels run on.
+        lanes: lanes per program, a power of two.
     """
 
     def __init__(self, module: ModuleType | None, *, devices: tuple[str, ...] = ("cuda",), lanes: int = LANES) -> None:
@@ -59,7 +59,7 @@ class Kernels:
             context: `[B, C, m]`, what came before x.
             bias: `[C]`.
             first: index of the first output, 0 or at least 5.
-            count: of the outputs, at least 1. Where context is not the signal's start, the first 5 outputs are wrong,
+            count: how many outputs, at least 1. Where context is not the signal's start, the first 5 outputs are wrong,
                 and where x is not its end, the last 5.
 
         Returns:
@@ -78,7 +78,7 @@ class Kernels:
         """What follows a convolution without bias, in place where a kernel runs: `y + bias + skip`, or a leaky ReLU.
 
         Args:
-            y: `[B, C, n]`, no one else's.
+            y: `[B, C, n]`, used by no one else.
             bias: `[C]`.
             skip: like y, or None.
             slope: of the leaky ReLU below zero, or None for none.
@@ -94,7 +94,7 @@ class Kernels:
         return y if slope is None else F.leaky_relu(y, slope)
 
     def coefficients(self, layer: AliasFreeSnake) -> tuple[Tensor, Tensor]:
-        """The layer's frequency and factor, float32 `[C]`, computed anew only when its parameters have changed."""
+        """The layer's frequency and factor, float32 `[C]`, computed again only when its parameters have changed."""
         parameters = [parameter for parameter in (layer.act.alpha, layer.act.beta) if parameter is not None]
         version = [(parameter.data_ptr(), _version(parameter)) for parameter in parameters]
         known = self._coefficients.get(layer)
@@ -127,7 +127,7 @@ class Kernels:
         count: int,
         y: Tensor,
     ) -> None:
-        assert self.module is not None  # _runs has seen to it
+        assert self.module is not None  # ensured by _runs
         frequency, factor = self.coefficients(layer)
         x, x_stride = _rows(x)
         held = 0 if context is None else context.shape[-1]
@@ -158,11 +158,11 @@ class Kernels:
                 LANES=self._lanes,
                 HAS_BIAS=bias is not None,
                 num_warps=1,
-                enable_fp_fusion=True,  # said, because its default changes between versions of Triton
+                enable_fp_fusion=True,  # explicit, because its default changes between versions of Triton
             )
 
     def _launch_finish(self, y: Tensor, bias: Tensor, skip: Tensor | None, slope: float | None) -> None:
-        assert self.module is not None  # _runs has seen to it
+        assert self.module is not None  # ensured by _runs
         source, stride = (y, 0) if skip is None else _rows(skip)
         blocks = -(-y.shape[-1] // BLOCK)
         with torch.cuda.device_of(y):
@@ -184,7 +184,7 @@ class Kernels:
 
 
 def load_kernels() -> Kernels:
-    """The kernels where Triton is there, else plain torch and a warning."""
+    """The kernels if Triton is available, else plain torch and a warning."""
     try:
         return Kernels(importlib.import_module("melvoc.nn.engines.cuda.kernel"))
     except Exception as error:  # a broken Triton fails at import with whatever its parts raise
@@ -195,14 +195,14 @@ def load_kernels() -> Kernels:
 def _warn(what: str) -> None:
     warnings.warn(
         f"melvoc's GPU kernels {what}; plain torch runs instead: the same sound, slower. They need the Triton that "
-        'comes with torch on Linux; engine="torch" asks for plain torch without this warning',
+        'comes with torch on Linux; engine="torch" selects plain torch without this warning',
         RuntimeWarning,
         stacklevel=3,
     )
 
 
 def _rows(x: Tensor) -> tuple[Tensor, int]:
-    """x `[B, C, n]` with one stride over all rows and contiguous along time, copied where it is not; the stride."""
+    """x `[B, C, n]` with one stride over all rows and contiguous along time, copied if it is not; and the stride."""
     batch, channels, length = x.shape
     stride = x.stride(1) if channels > 1 else x.stride(0)
     regular = batch == 1 or channels == 1 or x.stride(0) == channels * x.stride(1)

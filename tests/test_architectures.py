@@ -1,7 +1,8 @@
-"""The table of published checkpoints says what FIELD.md's pins and the Hub's own configs say."""
+"""Each architecture has one record; its pins say what FIELD.md and the Hub's own configs say."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -11,13 +12,14 @@ import yaml
 from networks import GOLDEN
 
 import melvoc
+from melvoc.architecture import Architecture, Pin
 from melvoc.architectures.bigvgan import BigVGANConfig
 from melvoc.architectures.vocos import VocosConfig
-from melvoc.models import architecture
-from melvoc.registry import list_vocoders
+from melvoc.loading import list_vocoders
+from melvoc.registry import own_architectures, pins
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.storage.pins import PUBLISHED, Published
 
+PUBLISHED = {name: pin for name, (_, pin) in pins().items()}
 ROWS = list(PUBLISHED.values())
 HUB = GOLDEN / "hub_configs"
 SURE = {  # FIELD.md, A2 and A4: revision, bytes, sha256, and how many sources show it
@@ -63,7 +65,7 @@ OTHER_FILES = {
 }
 
 
-def named(row: Published) -> str:
+def named(row: Pin) -> str:
     return row.name
 
 
@@ -91,25 +93,23 @@ def test_what_is_not_sure_says_what_is_missing(name: str) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=named)
-def test_identities_are_well_formed(row: Published) -> None:
+def test_identities_are_well_formed(row: Pin) -> None:
     assert row.revision is None or re.fullmatch("[0-9a-f]{40}", row.revision)
     assert row.sha256 is None or re.fullmatch("[0-9a-f]{64}", row.sha256)
     assert row.sha256 not in OTHER_FILES
     assert row.licence == "MIT"
-    if row.architecture == "bigvgan":
+    if row.name.startswith("bigvgan"):
         assert (row.repo, row.filename) == (f"nvidia/{row.name}", "bigvgan_generator.pt")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=named)
-def test_parameters_are_what_the_configuration_builds(row: Published) -> None:
-    config_class, network_class = architecture(row.architecture)
-    config = config_class.from_dict(row.config)
+def test_parameters_are_what_the_configuration_builds(row: Pin) -> None:
     with torch.device("meta"):
-        network = network_class(config)
+        network = pins()[row.name][0].network(row.config)
     count = sum(parameter.numel() for parameter in network.parameters())
     assert row.parameters == count
     assert row.spec == MelSpec.preset(row.name)
-    assert (config.hop_length, config.n_mels) == (row.spec.hop_length, row.spec.n_mels)
+    assert (row.config.hop_length, row.config.n_mels) == (row.spec.hop_length, row.spec.n_mels)
     # Weight norm adds a length a row, a torch file some names: the download is a little larger than its weights.
     assert 4 * count < row.bytes < 4 * count * 1.02
 
@@ -121,14 +121,14 @@ def test_field_notes_count_the_same() -> None:
 @pytest.mark.parametrize("file", sorted(HUB.glob("*.json")), ids=lambda file: file.stem)
 def test_what_ships_inside_is_what_the_hub_serves(file) -> None:  # type: ignore[no-untyped-def]
     values, row = json.loads(file.read_text()), PUBLISHED[file.stem]
-    assert BigVGANConfig.from_published(values) == BigVGANConfig.from_dict(row.config)
+    assert BigVGANConfig.from_published(values) == row.config
     assert MelSpec.from_config(values) == row.spec
 
 
 def test_vocos_ships_what_the_hub_serves() -> None:
     values = yaml.safe_load((HUB / "vocos-mel-24khz.yaml").read_text())
     row = PUBLISHED["vocos_mel_24khz"]
-    assert VocosConfig.from_published(values) == VocosConfig.from_dict(row.config)
+    assert VocosConfig.from_published(values) == row.config
     features = values["feature_extractor"]["init_args"]
     spec = row.spec
     assert (spec.sample_rate, spec.n_fft, spec.hop_length, spec.n_mels, spec.center) == (
@@ -153,18 +153,29 @@ def test_vocos_ships_what_the_hub_serves() -> None:
 def test_mels_of_the_field_notes(name: str, sample_rate: int, n_mels: int, n_fft: int, hop: int, f_max: float) -> None:
     expected = MelSpec(sample_rate=sample_rate, n_fft=n_fft, hop_length=hop, n_mels=n_mels, f_max=f_max)
     assert PUBLISHED[name].spec == expected
-    values = PUBLISHED[name].config
-    assert values["use_tanh_at_final"] is values["use_bias_at_final"] is ("_v2_" not in name)
+    config = PUBLISHED[name].config
+    assert isinstance(config, BigVGANConfig)
+    assert config.use_tanh_at_final is config.use_bias_at_final is ("_v2_" not in name)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=named)
-def test_info_shows_all_of_it(row: Published) -> None:
+def test_info_shows_all_of_it(row: Pin) -> None:
     found = melvoc.info(row.name)
     assert (found.parameters, found.bytes, found.licence) == (row.parameters, row.bytes, "MIT")
     assert (found.spec, found.revision, found.confidence) == (row.spec, row.revision, row.confidence)
     assert found.origin == f"https://huggingface.co/{row.repo}"
 
 
-def test_the_table_cannot_be_changed() -> None:
-    with pytest.raises(TypeError):
-        PUBLISHED["mine"] = ROWS[0]  # type: ignore[index]
+@pytest.mark.parametrize("record", own_architectures(), ids=lambda record: record.name)
+def test_a_record_is_named_as_its_module_and_makes_what_it_says(record: Architecture) -> None:
+    assert record.network.__module__ == record.config.__module__ == f"melvoc.architectures.{record.name}"
+    config = record.config.from_dict(record.config().to_dict())
+    assert config == record.config()
+    wave = record.network(config)(torch.zeros(2, config.n_mels, 3))
+    assert wave.shape == (2, config.channels, 3 * config.hop_length)
+
+
+@pytest.mark.parametrize("field", ["name", "config"])
+def test_a_record_cannot_be_changed(field: str) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError, match=field):
+        setattr(own_architectures()[0], field, None)

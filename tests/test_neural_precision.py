@@ -10,16 +10,17 @@ import torch
 from networks import VOCODERS, pieces, random_mel, vocoder
 
 import melvoc
+from melvoc.neural import HALF, automatic_dtype, float32_parameters
 from melvoc.nn.engines.cuda.engine import FusedEngine
 from melvoc.nn.engines.cuda.launch import Kernels
 from melvoc.nn.graph import join
-from melvoc.nn.precision import HALF, automatic_dtype, float32_parameters
+from melvoc.registry import own_architectures
 
 NAME = "bigvgan_resblock2_snake_tiny"
 
 
 def test_a_half_type_is_never_chosen_unmeasured() -> None:
-    for architecture in ("bigvgan", "hifigan", "vocos"):
+    for architecture in own_architectures():
         for device in ("cpu", "cuda", "mps"):
             assert automatic_dtype(architecture, torch.device(device)) == torch.float32
 
@@ -29,7 +30,7 @@ def test_a_half_vocoder_keeps_its_ends_and_snakes(dtype: torch.dtype) -> None:
     exact = VOCODERS[NAME]
     voc = vocoder(NAME).to(dtype)
     assert (voc.dtype, voc.mel_dtype) == (dtype, torch.float32)
-    kept = float32_parameters(voc.network)
+    kept = float32_parameters(voc.network, voc.architecture)
     for (key, parameter), before in zip(voc.network.named_parameters(), exact.network.parameters(), strict=True):
         assert parameter.dtype == (torch.float32 if id(parameter) in kept else dtype), key
         if id(parameter) in kept:
@@ -67,5 +68,5 @@ def test_float64_is_whole_and_vocos_has_no_half_form() -> None:
     voc = copy.deepcopy(VOCODERS[NAME]).to(torch.float64)
     assert {parameter.dtype for parameter in voc.parameters()} == {torch.float64}
     assert voc.mel_dtype == torch.float64
-    with pytest.raises(melvoc.MelvocError, match="Vocos does not run in float16 or bfloat16 .*; leave dtype away"):
+    with pytest.raises(melvoc.MelvocError, match="Vocos does not run in float16 or bfloat16 .*; omit dtype"):
         vocoder("vocos_tiny").to(torch.float16)

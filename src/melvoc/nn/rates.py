@@ -6,17 +6,17 @@ from melvoc.errors import SpecError
 
 LARGEST_RATE = 8  # of the published models; more in one step makes audible combs
 LARGEST_PRIME = 13
-MOST_STAGES = 6  # V2's 128 channels are halved as often
+MOST_STAGES = 6  # V2's 128 channels can be halved that often
 
 
 def upsampling(hop_length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Rates whose product is the hop length, and their kernels, in the published manner.
+    """Rates whose product is the hop length, and their kernels, chosen as in the published models.
 
-    The two largest divisors up to 8 first, then prime factors: 512 is 8, 8, 2, 2, 2 and 256 is 8, 8, 2, 2. A kernel has
-    twice its rate, one more where the rate is odd, so that the padding is the same on both sides.
+    The two largest divisors up to 8 first, then prime factors: 512 is 8, 8, 2, 2, 2 and 256 is 8, 8, 2, 2. A kernel is
+    twice its rate, plus one if the rate is odd, so that the padding is the same on both sides.
 
     Args:
-        hop_length: samples a frame.
+        hop_length: samples per frame.
 
     Returns:
         rates, kernels.
@@ -31,7 +31,7 @@ def upsampling(hop_length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     if not rates:
         factors = " * ".join(map(str, _prime_factors(hop_length))) or "1"
         raise SpecError(
-            f"hop_length={hop_length} = {factors} is no product of at most {MOST_STAGES} upsampling rates (prime "
+            f"hop_length={hop_length} = {factors} is not a product of at most {MOST_STAGES} upsampling rates (prime "
             f"factors up to {LARGEST_PRIME}); take a hop_length such as {_nearest(hop_length)}, or give the "
             "generator's configuration"
         )
@@ -39,7 +39,7 @@ def upsampling(hop_length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def _rates(hop_length: int) -> tuple[int, ...]:
-    """Descending; empty where there are none."""
+    """Descending; empty if there are none."""
     rates, rest = [], hop_length
     for _ in range(2):
         rate = max(divisor for divisor in range(1, LARGEST_RATE + 1) if rest % divisor == 0)

@@ -1,0 +1,211 @@
+"""What melvoc knows of an architecture: one record, which stands in the architecture's own file.
+
+melvoc's own are the modules of `melvoc.architectures`; other packages declare theirs as entry points of the group
+`melvoc.architectures`, `name = "package.module:RECORD"`. Whatever a vocoder of an architecture can do (load, save,
+convert, stream, train) follows from its record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from torch import nn
+
+from melvoc.errors import OptionError
+from melvoc.spectrogram.spec import MelSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Hyperparameters of a network; each architecture subclasses it.
+
+    Fields are `int`, `bool`, `str` (or a `Literal` of strings) and tuples of them, and are checked by type when the
+    configuration is made: lists become tuples, and every whole number is at least 1. A subclass adds what else must
+    hold in `__post_init__`, with an `OptionError`.
+
+    Attributes:
+        n_mels: mel bands of the input.
+        hop_length: samples of sound per mel frame; the subclass has it, as a field or as a property.
+        channels: of the sound.
+        sample_rate: of the sound, where it is not the mel's.
+        frame_values: values per mel frame of the largest signal inside, from which the length of a block follows; 0
+            where that is not known.
+
+    Raises:
+        OptionError: a value of another type, or out of its range.
+    """
+
+    n_mels: int
+    channels: ClassVar[int] = 1
+    sample_rate: ClassVar[int | None] = None
+
+    if TYPE_CHECKING:  # fields or properties of the subclass
+
+        @property
+        def hop_length(self) -> int:
+            """Samples of sound per mel frame."""
+
+        @property
+        def frame_values(self) -> int:
+            """Values per mel frame of the largest signal inside."""
+
+    else:
+        frame_values = 0
+
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            object.__setattr__(self, entry.name, _typed(entry.name, getattr(self, entry.name), str(entry.type)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; `from_dict` gives the same configuration back."""
+        return {name: _listed(value) for name, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """From `to_dict`'s values.
+
+        Raises:
+            OptionError: a field that does not exist, one that is missing, or a value that is not allowed.
+        """
+        known = {entry.name: entry for entry in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                close = difflib.get_close_matches(str(name), known, 1)
+                hint = f"did you mean {close[0]!r}?" if close else f"the fields are {', '.join(known)}"
+                raise OptionError(f"{cls.__name__} has no field {name!r}; {hint}")
+        needed = [name for name, entry in known.items() if entry.default is dataclasses.MISSING]
+        if missing := [name for name in needed if name not in values]:
+            raise OptionError(f"{cls.__name__} needs {', '.join(missing)}; add what is missing")
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One form in which checkpoints of an architecture were published.
+
+    Attributes:
+        title: what it is called in messages ("HiFi-GAN's config.json").
+        recognises: whether a configuration, read into a dict, is of this layout.
+        read: the network's configuration and the mel's specification that such a dict describes. It raises an
+            `OptionError` or a `SpecError` for what it cannot be.
+        not_weights: names of tensors that such a file holds besides the network's, and that are made anew.
+        files: of a repository on the Hub: a pattern of the weights' name, and the configuration's name.
+    """
+
+    title: str
+    recognises: Callable[[Mapping[str, Any]], bool]
+    read: Callable[[Mapping[str, Any]], tuple[Any, MelSpec]]
+    not_weights: re.Pattern[str] | None = None
+    files: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pin:
+    """One published checkpoint: where it is, what it is, and how sure that is.
+
+    A row with a sha256 is pinned: the file must have it. One without is only loaded where the caller allows it. The
+    configuration stands here too, so that the network never depends on a second file from the Hub.
+
+    Attributes:
+        name: as `melvoc.load` takes it.
+        repo: on the Hugging Face Hub.
+        filename: of the weights there.
+        revision: the commit to pin; None where no full one is known.
+        bytes: size of the file.
+        sha256: of the file; None where it is not known.
+        sources: independent places that show the sha256.
+        config: of the network.
+        spec: the mel that it was trained on.
+        parameters: number of weights after folding.
+        licence: of the weights.
+    """
+
+    name: str
+    repo: str
+    filename: str
+    revision: str | None
+    bytes: int
+    sha256: str | None
+    sources: str = ""
+    config: NetworkConfig = field(repr=False)
+    spec: MelSpec = field(repr=False)
+    parameters: int
+    licence: str = "MIT"
+
+    @property
+    def sure(self) -> bool:
+        """Whether the file can be verified."""
+        return self.sha256 is not None and self.revision is not None
+
+    @property
+    def confidence(self) -> str:
+        """How sure the pin is, in words."""
+        if self.sure:
+            return f"sure ({self.sources})"
+        missing = [word for word, value in (("sha256", self.sha256), ("revision", self.revision)) if value is None]
+        return f"not sure: no {' and no '.join(missing)} known; needs allow_unverified=True" + (
+            " and revision=" if self.revision is None else ""
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """All that melvoc knows of one architecture.
+
+    Attributes:
+        name: in melvoc files; melvoc's own is its module's name, another package's its entry point's.
+        title: in messages.
+        config: the class of its configuration.
+        network: makes a network of a configuration: a module with `config` and, where it streams, `graph`, the network
+            as an expression of nodes (`melvoc.nn.graph`). It maps `[B, n_mels, T]` to
+            `[B, config.channels, T * config.hop_length]`.
+        layouts: how its checkpoints were published, for `melvoc convert` and `hf://`.
+        pins: published checkpoints that are loaded by name.
+        float32: the layers that stay float32 where the rest is in a half type. None: it has no half form.
+        cuda_dtype: what `dtype=None` means on CUDA, where a half type was measured and found unharmed.
+        recipe: how it is trained, by name (`melvoc.train.recipes`). None: melvoc does not train it.
+        small: the configuration that is trained for a spec where none is given.
+    """
+
+    name: str
+    title: str
+    config: type[NetworkConfig]
+    network: Callable[[Any], nn.Module]
+    layouts: tuple[Layout, ...] = ()
+    pins: tuple[Pin, ...] = ()
+    float32: Callable[[nn.Module], Iterable[nn.Module]] | None = None
+    cuda_dtype: torch.dtype = torch.float32
+    recipe: str | None = None
+    small: Callable[[MelSpec], NetworkConfig] | None = None
+
+
+def _typed(name: str, value: Any, kind: str) -> Any:
+    """A JSON value as the field's type (lists become tuples).
+
+    Raises:
+        OptionError: it is of another type; the message names the field.
+    """
+    if kind == "int":
+        if type(value) is not int or value < 1:
+            raise OptionError(f"{name}={value!r}, but it is a whole number of at least 1")
+        return value
+    if kind == "bool":
+        if type(value) is not bool:
+            raise OptionError(f"{name}={value!r}, but it is true or false")
+        return value
+    if kind.startswith("tuple"):
+        inner = kind[len("tuple[") : -len(", ...]")]
+        if not isinstance(value, list | tuple) or not value:
+            raise OptionError(f"{name}={value!r}, but it is a list with at least one entry")
+        return tuple(_typed(name, item, inner) for item in value)
+    return value
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(item) for item in value] if isinstance(value, tuple) else value

@@ -1,0 +1,291 @@
+"""Loading vocoders: by path, by repository, by registered name.
+
+`load` goes in this order: a path (a `Path`, or a string that looks like one), `hf://owner/repo[@revision]`, a
+registered name, which no folder shadows, and the `owner/name` of a repository that melvoc knows by another name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from melvoc import registry
+from melvoc.architecture import Architecture, Pin
+from melvoc.errors import CheckpointError, MelvocError, OptionError, PluginError, UnknownVocoderError
+from melvoc.host import public
+from melvoc.options import LoadOptions
+from melvoc.registry import GRIFFINLIM, OWN, VOCODERS, Claim
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.vocoder import Vocoder
+
+Factory = Callable[..., Vocoder]
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar", ".ckpt")  # of checkpoints
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocoderInfo:
+    """What is known of a vocoder without loading it.
+
+    Attributes:
+        name: as `load` takes it.
+        distribution: the package that registers it, with its version; or the file.
+        spec: the mel, where it is known without importing a plugin. None: any, or not known.
+        architecture: the architecture's name, "griffinlim" or None.
+        parameters: number of weights, where known.
+        bytes: size of the download or the file, where known.
+        licence: of the weights.
+        origin: where the weights come from.
+        revision: of the origin, pinned.
+        confidence: how sure the pin is: "sure (two sources)", "sure (one source)", or what is missing.
+    """
+
+    name: str
+    distribution: str
+    spec: MelSpec | None = None
+    architecture: str | None = None
+    parameters: int | None = None
+    bytes: int | None = None
+    licence: str | None = None
+    origin: str | None = None
+    revision: str | None = None
+    confidence: str | None = None
+
+
+def list_vocoders() -> list[str]:
+    """Every registered name, melvoc's own first. Imports no plugin and downloads nothing."""
+    return VOCODERS.names()
+
+
+@public
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "auto",
+    dtype: torch.dtype | None = None,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    allow_unverified: bool = False,
+    **options: Any,
+) -> Vocoder:
+    """Load a vocoder.
+
+    Args:
+        name_or_path: a registered name (`list_vocoders`), the path of a melvoc `.safetensors` file, or
+            `hf://owner/repo[@revision]`.
+        device: "auto" (cuda, mps, cpu), or a torch device.
+        dtype: what to compute in; None for the automatic choice.
+        revision: of the repository, in place of the pinned one.
+        cache_dir: root of both caches, in place of the Hub's and melvoc's own.
+        local_files_only: never touch the network.
+        allow_unverified: take a file that cannot be verified. A plugin's factory gets it only if it names it.
+        **options: for the vocoder's factory, the one place where options are open: `engine` and `memory` of every
+            built-in vocoder, `spec`, `n_iter`, `momentum` and `seed` of Griffin-Lim.
+
+    Raises:
+        UnknownVocoderError: no such name.
+        PluginError: a plugin that cannot be imported, breaks the contract, or shares its name.
+        CheckpointError: a damaged file.
+        DownloadError: a file that is not available, or is not the one that was pinned.
+        OptionError: an option that the vocoder does not take.
+    """
+    given = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    given = {name: value for name, value in given.items() if value} | options
+    name = os.fsdecode(name_or_path)
+    general: dict[str, Any] = {"device": device, "dtype": dtype}
+    if is_path(name_or_path):
+        from melvoc.storage.vocoder_file import load_file
+
+        for unneeded in ("cache_dir", "local_files_only"):  # a file is there: nothing is fetched or cached
+            given.pop(unneeded, None)
+        return load_file(file_of(name), LoadOptions.of(name, general | given, fetched=False))
+    if name.startswith("hf://"):
+        from melvoc.storage.hub import load_repository
+
+        given["allow_unverified"] = allow_unverified
+        return load_repository(name, LoadOptions.of(name, general | given, fetched=True))
+    table = VOCODERS.table()
+    if name not in table:
+        name = known_repository(name, table)
+    claim = VOCODERS.single(name, table[name])
+    if claim.distribution == OWN:
+        return _load_own(name, general | given, allow_unverified)
+    return _load_plugin(claim, LoadOptions(**general), given, allow_unverified)
+
+
+def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
+    """What is known of a vocoder; nothing is downloaded, and no plugin imported.
+
+    Raises:
+        UnknownVocoderError: no such name.
+        CheckpointError: a damaged file.
+    """
+    name = os.fsdecode(name_or_path)
+    if is_path(name_or_path):
+        return _info_of_file(file_of(name))
+    if name.startswith("hf://"):
+        raise UnknownVocoderError(
+            f"{name} is a repository, of which nothing is known before it is loaded; info takes registered names and "
+            "melvoc files, and downloads nothing"
+        )
+    table = VOCODERS.table()
+    if name not in table:
+        name = known_repository(name, table)
+    claim = VOCODERS.single(name, table[name])
+    if claim.distribution != OWN:
+        distribution = f"{claim.distribution} {claim.version}".strip()
+        return VocoderInfo(name=name, distribution=distribution, origin=claim.value)
+    from melvoc import __version__
+
+    if name == GRIFFINLIM:
+        return VocoderInfo(
+            name=name, distribution=f"{OWN} {__version__}", architecture=name, parameters=0, licence="MIT"
+        )
+    record, pin = registry.pins()[name]
+    return VocoderInfo(
+        name=name, distribution=f"{OWN} {__version__}", spec=pin.spec, architecture=record.name,
+        parameters=pin.parameters, bytes=pin.bytes, licence=pin.licence, origin=f"https://huggingface.co/{pin.repo}",
+        revision=pin.revision, confidence=pin.confidence,
+    )  # fmt: skip
+
+
+def is_path(name_or_path: str | os.PathLike[str]) -> bool:
+    """Whether `load` takes it for a path: a `Path`, or a string that ends in a checkpoint's suffix, begins with ".",
+    "/" or "~", or contains a separator and exists."""
+    if not isinstance(name_or_path, str):
+        return True
+    name = name_or_path
+    if name.startswith("hf://"):
+        return False
+    separators = [separator for separator in (os.sep, os.altsep) if separator]
+    apart = any(separator in name for separator in separators)
+    return name.endswith(SUFFIXES) or name.startswith((".", "/", "~")) or (apart and Path(name).exists())
+
+
+def file_of(path: str) -> str:
+    """The melvoc file at a path, after a look at its name.
+
+    Raises:
+        CheckpointError: another kind of file.
+    """
+    expanded = os.path.expanduser(path) if path.startswith("~") else path  # noqa: PTH111 - a Path would drop "./"
+    foreign = not expanded.endswith(".safetensors")
+    if foreign and (expanded.endswith(SUFFIXES) or Path(expanded).exists()):
+        raise CheckpointError(
+            f"{path}: load reads melvoc's .safetensors files; a published checkpoint becomes one with `melvoc convert`",
+            path=expanded,
+        )
+    return expanded
+
+
+def known_repository(name: str, table: Mapping[str, object]) -> str:
+    """The registered name of a published checkpoint that is asked for by its repository.
+
+    Raises:
+        UnknownVocoderError: there is none.
+    """
+    for known, (_, pin) in registry.pins().items():
+        if pin.repo == name:
+            return known
+    raise registry.unknown(name, table)
+
+
+def call(
+    factory: Factory, name: str, device: torch.device, dtype: torch.dtype | None, options: Mapping[str, Any]
+) -> Vocoder:
+    """Call a factory, after a look at its signature: an option that it does not take is named.
+
+    Raises:
+        OptionError: such an option.
+    """
+    names, open_ended = _taken(factory)
+    if names is None:
+        return factory(name, device=device, dtype=dtype, **options)
+    first, *others = names or [""]  # the first takes the name, whatever it is called
+    for key in options:
+        if key == first or (key not in others and not open_ended):
+            listed = ", ".join(other for other in others if other not in ("device", "dtype"))
+            raise OptionError(f"{name} takes no option {key!r}; it takes {listed or 'none'}")
+    return factory(name, device=device, dtype=dtype, **options)
+
+
+def _taken(factory: Factory) -> tuple[list[str] | None, bool]:
+    """The parameters that a factory names (None: not known), and whether it takes any other option as well."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return None, True
+    kinds = {name: parameter.kind for name, parameter in parameters.items()}
+    return (
+        [name for name, kind in kinds.items() if kind is not inspect.Parameter.VAR_KEYWORD],
+        inspect.Parameter.VAR_KEYWORD in kinds.values(),
+    )
+
+
+def _load_own(name: str, given: dict[str, Any], allow_unverified: bool) -> Vocoder:
+    if name == GRIFFINLIM:
+        from melvoc.griffinlim import load_griffinlim
+
+        device, dtype = given.pop("device"), given.pop("dtype")
+        options = LoadOptions(device=device, dtype=dtype)
+        return call(load_griffinlim, name, options.place, dtype, given)
+    from melvoc.storage.hub import load_pinned
+
+    record, pin = registry.pins()[name]
+    options = LoadOptions.of(name, given | {"allow_unverified": allow_unverified}, fetched=True)
+    return load_pinned(record, pin, options)
+
+
+def _load_plugin(claim: Claim, general: LoadOptions, given: dict[str, Any], allow_unverified: bool) -> Vocoder:
+    """By another package's factory, or by the pins of its architecture's record.
+
+    Raises:
+        PluginError: it fails, or breaks the contract.
+    """
+    factory, name = VOCODERS.load(claim), claim.name
+    if isinstance(factory, Architecture):
+        return _load_plugins_pin(factory, claim, general, given | {"allow_unverified": allow_unverified})
+    if not callable(factory):
+        raise VOCODERS.wrong(claim, f"is a {type(factory).__name__}")
+    if allow_unverified and "allow_unverified" in (_taken(factory)[0] or ()):
+        given = given | {"allow_unverified": True}
+    try:
+        vocoder = call(factory, name, general.place, general.dtype, given)
+    except MelvocError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"vocoder {name!r}: {claim.value!r} of {claim.distribution} {claim.version} failed "
+            f"({type(error).__name__}: {error}); the contract is {VOCODERS.contract}"
+        ) from error
+    if not isinstance(vocoder, Vocoder):
+        raise VOCODERS.wrong(claim, f"returned a {type(vocoder).__name__}", "a melvoc.Vocoder")
+    return vocoder
+
+
+def _load_plugins_pin(record: Architecture, claim: Claim, general: LoadOptions, given: dict[str, Any]) -> Vocoder:
+    from melvoc.storage.hub import load_pinned
+
+    found: dict[str, Pin] = {pin.name: pin for pin in record.pins}
+    if claim.name not in found:
+        raise VOCODERS.wrong(claim, f"is an architecture with pins for {', '.join(found) or 'nothing'}")
+    options = LoadOptions.of(claim.name, {"device": general.device, "dtype": general.dtype} | given, fetched=True)
+    return load_pinned(record, found[claim.name], options)
+
+
+def _info_of_file(path: str) -> VocoderInfo:
+    from melvoc.storage.container import read_header
+
+    checkpoint, parameters = read_header(path)
+    return VocoderInfo(
+        name=checkpoint.name, distribution=path, spec=checkpoint.spec, architecture=checkpoint.architecture,
+        parameters=parameters, bytes=Path(path).stat().st_size, licence=checkpoint.licence,
+        origin="; ".join(f"{key}: {value}" for key, value in checkpoint.provenance.items()) or None,
+    )  # fmt: skip

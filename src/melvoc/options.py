@@ -1,0 +1,90 @@
+"""How a vocoder is loaded: one object for every way in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
+
+import torch
+
+from melvoc.errors import OptionError
+
+FETCHING = ("revision", "cache_dir", "local_files_only", "allow_unverified")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """What every built-in vocoder takes when it is loaded.
+
+    Attributes:
+        device: "auto" (cuda, mps, cpu) or a torch device; resolved when the options are made.
+        dtype: to compute in; None for the automatic choice.
+        revision: of the repository, in place of the pinned one.
+        cache_dir: root of both caches, in place of the Hub's and melvoc's own.
+        local_files_only: never touch the network.
+        allow_unverified: take a file that cannot be verified.
+        engine: "auto" (the fastest exact one for the device) or "torch" (plain torch).
+        memory: "auto", or "low" to keep the weights and what is made from them under 1.3 times their size, slower.
+
+    Raises:
+        OptionError: a device that is not available, or another value that is not allowed.
+    """
+
+    device: str | torch.device = "auto"
+    dtype: torch.dtype | None = None
+    revision: str | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    local_files_only: bool = False
+    allow_unverified: bool = False
+    engine: Literal["auto", "torch"] = "auto"
+    memory: Literal["auto", "low"] = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", pick_device(self.device))
+        if self.dtype is not None and not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
+            raise OptionError(f"dtype={self.dtype!r}, but it is a floating-point torch.dtype, or None")
+        if self.engine not in ("auto", "torch"):
+            raise OptionError(f"engine={self.engine!r}, but it is 'auto' or 'torch'")
+        if self.memory not in ("auto", "low"):
+            raise OptionError(f"memory={self.memory!r}, but it is 'auto' or 'low'")
+
+    @property
+    def place(self) -> torch.device:
+        """The device, resolved."""
+        return torch.device(self.device)
+
+    @classmethod
+    def of(cls, name: str, given: Mapping[str, Any], *, fetched: bool) -> Self:
+        """From what a caller gave.
+
+        Args:
+            name: of the vocoder, for the message.
+            given: options by name, `device` and `dtype` among them.
+            fetched: whether it may have to be downloaded; a local file takes no options for that.
+
+        Raises:
+            OptionError: an option that it does not take.
+        """
+        known = [entry.name for entry in fields(cls) if fetched or entry.name not in FETCHING]
+        for key in given:
+            if key not in known:
+                raise OptionError(f"{name} takes no option {key!r}; it takes {', '.join(known[2:])}")
+        return cls(**given)
+
+
+def pick_device(device: str | torch.device) -> torch.device:
+    """The device, "auto" being the best there is: cuda, then mps, then the CPU.
+
+    Raises:
+        OptionError: a device that torch does not know or does not have.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise OptionError(f"device={device!r} is not available ({error}); use 'auto' or 'cpu'") from error
