@@ -20,6 +20,7 @@ LAYERS: list[list[str]] = [
     ["nn", "spectrogram.transform", "spectrogram.file", "audio.files", "options"],
     ["spectrogram.check", "audio.resampling", "storage.costs", "architecture", "post"],
     ["audio", "spectrogram.conversion", "architectures"],
+    ["synthesis"],
     ["streaming"],
     ["vocoder"],
     ["griffinlim", "neural", "registry"],
@@ -51,9 +52,14 @@ def modules() -> list[tuple[str, Path]]:
 
 
 def imported(path: Path) -> set[str]:
-    """melvoc's modules that a file imports anywhere, as dotted names without `melvoc.`."""
+    """melvoc's modules that a file imports when it runs, as dotted names without `melvoc.`: not those that only its
+    annotations name."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

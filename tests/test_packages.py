@@ -68,7 +68,7 @@ def test_the_plugin_is_a_vocoder() -> None:
     voc = module.load_organ("organ", device="cpu", dtype=None)
     time = torch.arange(16000) / 16000
     wave = 0.5 * torch.sin(2 * torch.pi * 1000 * time)  # the eighth pipe
-    mel = voc.mel(wave)
+    mel = voc.mel(wave, sample_rate=16000)
     out = voc.mel_to_waveform(mel)
     assert out.shape == (1, 1, mel.shape[-1] * 128)
     middle = out[0, 0, 4000:12000]

@@ -55,7 +55,7 @@ def test_a_run_reports_every_step_and_leaves_a_vocoder(finished: tuple[Path, lis
     assert names(folder / "run" / "checkpoints") == ["step-00000002.pt", "step-00000004.pt"]
     vocoder = melvoc.load(folder / "run" / "generator.safetensors", device="cpu")
     assert vocoder.spec == SPEC
-    mel = vocoder.mel(noise(2048))
+    mel = vocoder.mel(noise(2048), sample_rate=SPEC.sample_rate)
     assert vocoder.mel_to_waveform(mel).shape == (1, 1, 2048)
     assert "discriminators.pt" not in names(folder / "run")
 

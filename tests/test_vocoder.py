@@ -63,7 +63,7 @@ def test_every_mel_shape(shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("shape", [(3000,), (2, 3000), (2, 1, 3000)])
 def test_mel_of_every_waveform_shape(shape: tuple[int, ...]) -> None:
-    mel = Tone().mel(torch.rand(shape) - 0.5)
+    mel = Tone().mel(torch.rand(shape) - 0.5, sample_rate=Tone().sample_rate)
     assert mel.shape == (2 if len(shape) > 1 else 1, 40, SPEC.frames(3000))
 
 
@@ -71,7 +71,7 @@ def test_mel_resamples_first() -> None:
     time = torch.arange(48000) / 48000
     tone = 0.5 * torch.sin(2 * math.pi * 1000 * time)
     mel = Tone().mel(tone, sample_rate=48000)
-    direct = Tone().mel(0.5 * torch.sin(2 * math.pi * 1000 * torch.arange(16000) / 16000))
+    direct = Tone().mel(0.5 * torch.sin(2 * math.pi * 1000 * torch.arange(16000) / 16000), sample_rate=16000)
     assert mel.shape == direct.shape
     loud = direct > -4  # the tone's own bands; what is far below differs by the filter's floor
     torch.testing.assert_close(
@@ -215,7 +215,7 @@ def test_a_sample_rate_is_a_whole_number(rate: object) -> None:
 
 def test_what_is_no_tensor_and_a_batch_of_none() -> None:
     with pytest.raises(melvoc.SpecError, match="the waveform is a list, but it is a torch.Tensor"):
-        Tone().mel([0.0] * 9000)  # type: ignore[arg-type]
+        Tone().mel([0.0] * 9000, sample_rate=16000)  # type: ignore[arg-type]
     with pytest.raises(melvoc.SpecError, match="an empty batch; give at least one mel"):
         Tone().mel_to_waveform(torch.zeros(0, 40, 9))
     with pytest.raises(melvoc.SpecError, match="lengths=5, but it is a list of frame counts"):

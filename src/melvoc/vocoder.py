@@ -1,29 +1,36 @@
 """What every vocoder is: a mel specification and a way from mel to sound.
 
-To write one, subclass `Vocoder`, call `super().__init__(name=..., spec=...)` and define `forward`. Checks, shapes,
-lengths, resampling and clamping are inherited. Streaming is inherited too where `graph` gives the network as an
-expression of nodes (`melvoc.nn.graph`).
+To write one, subclass `Vocoder`, call `super().__init__(name=..., spec=...)` and define `forward`; or `graph`, which
+gives the network as an expression of nodes (`melvoc.nn.graph`): then `forward` follows, and the vocoder streams.
+Checks, shapes, lengths, resampling and clamping are inherited.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from melvoc.audio.resampling import resample
-from melvoc.errors import MelMismatchError, MelvocError, PluginError, SpecError
+from melvoc.errors import MelMismatchError, MelvocError, SpecError
 from melvoc.host import public
 from melvoc.nn.graph import Engine, Node
 from melvoc.post import PostStep
 from melvoc.spectrogram.check import check_mel, rows_of
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.spectrogram.transform import MelSpectrogram
+from melvoc.spectrogram.transform import MelSpectrogram, batch_wave
 from melvoc.streaming import VocoderStream
+from melvoc.synthesis import Condition, Resynthesis, check_block, resampled_length, stacked, synthesise
 
-SERIAL = 32_000  # values that torch copies on a CPU without waking its threads, which then wait beside an engine's
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_NO_CONDITIONS: Mapping[str, Condition] = MappingProxyType({})
 
 
 class Vocoder(nn.Module):
@@ -51,12 +58,15 @@ class Vocoder(nn.Module):
         """The vocoder itself, differentiable where that is possible; nothing is checked here.
 
         Args:
-            mel: `[B, n_mels, T]` in this vocoder's spec, device and dtype.
+            mel: `[B, n_mels, T]` in this vocoder's spec, device and dtype; below it, as further channels, each of its
+                `conditions` in their order.
 
         Returns:
-            `[B, 1, T * hop_length]`.
+            `[B, channels, T * samples_per_frame]`.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no forward(mel)")
+        if type(self).graph is Vocoder.graph:
+            raise NotImplementedError(f"{type(self).__name__} has neither forward(mel) nor graph()")
+        return self.graph()(mel)
 
     def graph(self) -> Node:
         """The network as an expression that runs in pieces. Override to stream.
@@ -65,8 +75,8 @@ class Vocoder(nn.Module):
             MelvocError: this vocoder cannot stream.
         """
         raise MelvocError(
-            f"{self.name} cannot stream: {type(self).__name__} needs the whole mel at once; "
-            "use mel_to_waveform, or a vocoder that streams (BigVGAN, HiFi-GAN, Vocos)"
+            f"{self.name} cannot stream: {type(self).__name__} needs the whole mel at once; use mel_to_waveform, or a "
+            "vocoder that has a graph"
         )
 
     def engine(self) -> Engine:
@@ -75,8 +85,28 @@ class Vocoder(nn.Module):
 
     @property
     def block_frames(self) -> int:
-        """Mel frames a block of long input, where the vocoder streams."""
+        """Mel frames per block of long input, where the vocoder streams."""
         return 128
+
+    @property
+    def channels(self) -> int:
+        """Of the sound: 1."""
+        return 1
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples of sound per mel frame: the mel's hop length."""
+        return self.spec.hop_length
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the sound, in Hz: the mel's."""
+        return self.spec.sample_rate
+
+    @property
+    def conditions(self) -> Mapping[str, Condition]:
+        """Further inputs by frame that the network needs, by name: none."""
+        return _NO_CONDITIONS
 
     # What it inherits
 
@@ -84,11 +114,6 @@ class Vocoder(nn.Module):
     def __call__(self, mel: Tensor) -> Tensor:
         """`forward`, as of any module."""
         return super().__call__(mel)  # type: ignore[no-any-return]
-
-    @property
-    def sample_rate(self) -> int:
-        """Samples a second of what comes out, in Hz."""
-        return self.spec.sample_rate
 
     def get_sample_rate(self) -> int:
         """`sample_rate`, as a method."""
@@ -115,12 +140,12 @@ class Vocoder(nn.Module):
         return type(self).graph is not Vocoder.graph
 
     @public
-    def mel(self, waveform: Tensor, *, sample_rate: int | None = None) -> Tensor:
+    def mel(self, waveform: Tensor | NDArray[Any], *, sample_rate: int) -> Tensor:
         """The mel of a waveform in this vocoder's own spec.
 
         Args:
-            waveform: `[N]`, `[B, N]` or `[B, 1, N]`, in [-1, 1].
-            sample_rate: the waveform's, in Hz; it is resampled where it is not the vocoder's. None: the vocoder's.
+            waveform: `[N]`, `[B, N]` or `[B, 1, N]`, in [-1, 1]: a tensor or a NumPy array.
+            sample_rate: the waveform's, in Hz; it is resampled where it is not the spec's.
 
         Returns:
             `[B, n_mels, spec.frames(N')]`, float32 (float64 for a float64 waveform), on the vocoder's device.
@@ -128,13 +153,10 @@ class Vocoder(nn.Module):
         Raises:
             SpecError: a waveform of another shape or type, with NaN or Inf, or shorter than the padding.
         """
-        if not isinstance(waveform, Tensor):
-            kind = type(waveform).__name__
-            raise SpecError(f"the waveform is a {kind}, but it is a torch.Tensor; torch.as_tensor makes one")
-        rate, waveform = self._rate(sample_rate), waveform.to(self.device)
-        if rate != self.sample_rate:
-            waveform = resample(waveform, rate, self.sample_rate)
-        return self._analysis[0].to(self.device)(waveform)  # type: ignore[no-any-return]
+        rate, wave = whole_rate(sample_rate), batch_wave(_tensor(waveform)).to(self.device)
+        if rate != self.spec.sample_rate:
+            wave = resample(wave, rate, self.spec.sample_rate)
+        return self._analysis[0].to(self.device)(wave)  # type: ignore[no-any-return]
 
     @public
     @torch.no_grad()
@@ -144,6 +166,8 @@ class Vocoder(nn.Module):
         *,
         spec: MelSpec | None = None,
         lengths: Sequence[int] | Tensor | None = None,
+        length: int | None = None,
+        conditions: Mapping[str, Tensor] | None = None,
         sample_rate: int | None = None,
         block_frames: int | None = None,
     ) -> Tensor:
@@ -154,35 +178,77 @@ class Vocoder(nn.Module):
             spec: the mel's spec, where it is known: compared with the vocoder's field by field. Without it the mel
                 is checked for what can be checked (shape, finiteness, range).
             lengths: B frame counts, from 0 to T; what lies beyond a row's count never influences the result.
+            length: samples of the result, at its rate: what is longer is cut, and at most one hop of zeros is added.
+                Not together with lengths.
+            conditions: what `voc.conditions` asks for, `[B, T]` or `[B, channels, T]` by name.
             sample_rate: of the result, in Hz. None: the vocoder's.
-            block_frames: frames a block of long input (vocoders that stream). None: chosen from model and device.
+            block_frames: frames per block of long input (vocoders that stream). None: chosen from model and device.
 
         Returns:
-            `[B, 1, T * hop_length]` in [-1, 1] (`ceil(T * hop_length * sample_rate / voc.sample_rate)` where
-            resampled), float32 or the vocoder's float64. Samples past a row's end are 0.
+            `[B, channels, T * samples_per_frame]` in [-1, 1] (`ceil(T * samples_per_frame * sample_rate /
+            voc.sample_rate)` where resampled), float32 or the vocoder's float64. Samples past a row's end are 0.
 
         Raises:
             MelMismatchError: spec is not the vocoder's.
-            SpecError: the mel cannot be one of this vocoder's spec, or lengths do not fit it.
+            SpecError: the mel cannot be one of this vocoder's spec, or lengths, length or conditions do not fit it.
         """
         if spec is not None:
             self._match(spec)
-        mel = rows_of(mel, self.spec)
-        rate = self._rate(sample_rate)
-        wave_dtype = torch.float64 if self.dtype == torch.float64 else torch.float32
+        mel, rate = rows_of(mel, self.spec), self._rate(sample_rate)
+        check_block(self, block_frames)
 
         def sound(part: Tensor) -> Tensor:
-            made = self._synthesize(part.to(self.device, self.mel_dtype), block_frames).to(wave_dtype)
-            return made if rate == self.sample_rate else resample(made, self.sample_rate, rate).clamp_(-1.0, 1.0)
+            return synthesise(self, part, sample_rate=rate, block_frames=block_frames)
 
         if lengths is None:
-            return sound(check_mel(mel, self.spec, known=spec is not None))  # not copied: it may be long
-        total = _resampled(self.spec.samples(mel.shape[-1]), self.sample_rate, rate)
-        wave = torch.zeros(mel.shape[0], 1, total, dtype=wave_dtype, device=self.device)
-        for length, rows in _groups(lengths, mel):
-            made = sound(check_mel(mel[rows, :, :length], self.spec, known=spec is not None))
+            mel = check_mel(mel, self.spec, known=spec is not None)  # not copied: it may be long
+            wanted = None if length is None else self._samples(length, mel.shape[-1], rate)
+            wave = sound(stacked(self, mel, conditions))
+            return wave if wanted is None else F.pad(wave[..., :wanted], (0, max(0, wanted - wave.shape[-1])))
+        if length is not None:
+            raise SpecError(f"length={length!r} together with lengths; give the one or the other")
+        groups, total = _groups(lengths, mel), mel.shape[-1] * self.samples_per_frame
+        for frames, rows in groups:
+            check_mel(mel[rows, :, :frames], self.spec, known=spec is not None)
+        kind = torch.float64 if self.dtype == torch.float64 else torch.float32
+        total = resampled_length(total, self.sample_rate, rate)
+        wave = torch.zeros(mel.shape[0], self.channels, total, dtype=kind, device=self.device)
+        every = stacked(self, mel, conditions)
+        for frames, rows in groups:
+            made = sound(every[rows, :, :frames])
             wave[rows, :, : made.shape[-1]] = made
         return wave
+
+    @public
+    @torch.no_grad()
+    def resynthesize(
+        self,
+        waveform: Tensor | NDArray[Any],
+        *,
+        sample_rate: int,
+        output_sample_rate: int | None = None,
+        block_frames: int | None = None,
+    ) -> Tensor:
+        """Mel and back: what the vocoder makes of a sound's own mel, as long as the sound.
+
+        Args:
+            waveform: `[N]`, `[B, N]` or `[B, 1, N]`, in [-1, 1]: a tensor or a NumPy array.
+            sample_rate: the waveform's, in Hz.
+            output_sample_rate: of the result, in Hz. None: the vocoder's.
+            block_frames: as in `mel_to_waveform`.
+
+        Returns:
+            `[B, channels, ceil(N * output_sample_rate / sample_rate)]` in [-1, 1].
+
+        Raises:
+            SpecError: as `mel`, or no sample at all.
+        """
+        wave = batch_wave(_tensor(waveform))
+        if not wave.numel():
+            raise SpecError(f"the waveform is {list(wave.shape)}, without a sample; give at least one")
+        old, new = whole_rate(sample_rate), self._rate(output_sample_rate)
+        run = Resynthesis(self, sample_rate=old, output_sample_rate=new, block_frames=block_frames)
+        return torch.cat([*map(run.push, wave.split(run.samples, dim=-1)), run.flush()], dim=-1)
 
     @public
     def stream(self, *, lookahead_frames: int | None = None, sample_rate: int | None = None) -> VocoderStream:
@@ -195,23 +261,23 @@ class Vocoder(nn.Module):
         Raises:
             MelvocError: this vocoder cannot stream.
         """
-        graph = self.graph()
-        return VocoderStream(
-            self.engine().open(graph),
-            spec=self.spec,
-            delay=graph.delay(0),
-            device=self.device,
-            dtype=self.mel_dtype,
-            lookahead_frames=lookahead_frames,
-            sample_rate=self._rate(sample_rate),
-        )
+        if not self.can_stream:
+            self.graph()
+        return VocoderStream(self, sample_rate=self._rate(sample_rate), lookahead_frames=lookahead_frames)
 
     def _rate(self, sample_rate: int | None) -> int:
-        if sample_rate is None:
-            return self.sample_rate
-        if isinstance(sample_rate, bool) or not isinstance(sample_rate, Integral) or not 1 <= sample_rate < 2**31:
-            raise SpecError(f"sample_rate={sample_rate!r}, but it is a whole number of Hz from 1 to {2**31 - 1}")
-        return int(sample_rate)
+        return self.sample_rate if sample_rate is None else whole_rate(sample_rate)
+
+    def _samples(self, length: int, frames: int, rate: int) -> int:
+        """The length that is asked for of the sound of so many frames."""
+        made, hop = (resampled_length(n * self.samples_per_frame, self.sample_rate, rate) for n in (frames, 1))
+        most = made + hop
+        if isinstance(length, bool) or not isinstance(length, Integral) or not 0 <= length <= most:
+            raise SpecError(
+                f"length={length!r}, but this mel gives {made} samples, and at most one hop ({hop}) of zeros is "
+                f"added: it is a whole number from 0 to {most}"
+            )
+        return int(length)
 
     def _match(self, spec: MelSpec) -> None:
         if not isinstance(spec, MelSpec):
@@ -222,45 +288,25 @@ class Vocoder(nn.Module):
                 for field, (mine, theirs) in different.items()
             )
             raise MelMismatchError(
-                f"this mel is not {self.name}'s. {listed}. Make it with voc.mel(waveform), or see melvoc.convert_mel"
+                f"this mel is not {self.name}'s. {listed}. Make it with voc.mel(waveform, sample_rate=...), or see "
+                "melvoc.convert_mel",
+                fields=different,
             )
 
-    def _synthesize(self, mel: Tensor, block_frames: int | None) -> Tensor:
-        """`[B, n_mels, T]`, T >= 1, to `[B, 1, T * hop_length]` in [-1, 1]: in blocks where the vocoder streams."""
-        whole = isinstance(block_frames, Integral) and not isinstance(block_frames, bool)
-        if block_frames is not None and not (whole and block_frames >= 1):
-            raise SpecError(f"block_frames={block_frames!r}, but a block has a whole number of frames, at least 1")
-        expected = (mel.shape[0], 1, self.spec.samples(mel.shape[-1]))
-        if not self.can_stream:
-            if block_frames is not None:
-                raise MelvocError(f"block_frames={block_frames}, but {self.name} cannot run in blocks; leave it away")
-            wave = self(mel)
-            if not isinstance(wave, Tensor) or tuple(wave.shape) != expected:
-                shape = list(wave.shape) if isinstance(wave, Tensor) else type(wave).__name__
-                raise PluginError(
-                    f"{type(self).__name__}.forward gave {shape} for a mel of {list(mel.shape)}, but the contract is "
-                    f"[B, 1, T * hop_length] = {list(expected)}"
-                )
-            return wave.clamp(-1.0, 1.0)
-        wave = torch.empty(expected, dtype=mel.dtype, device=mel.device)
-        at_once = max(1, SERIAL // mel.shape[0]) if mel.device.type == "cpu" else expected[-1]
-        done = 0
-        with torch.inference_mode():
-            machine = self.engine().open(self.graph())
-            count = -(-mel.shape[-1] // int(block_frames or self.block_frames))
-            blocks = mel.split(-(-mel.shape[-1] // count), dim=-1)  # all of about one length
-            for number, block in enumerate(blocks, start=1):
-                piece = machine(block, number == len(blocks))
-                for part in piece.split(at_once, dim=-1) if piece.shape[-1] else ():
-                    torch.clamp(part, -1.0, 1.0, out=wave[..., done : done + part.shape[-1]])
-                    done += part.shape[-1]
-        if done != expected[-1]:
-            raise PluginError(f"{type(self).__name__}.graph gave {done} samples for {expected[-1]}; its delay is wrong")
-        return wave
+
+def _tensor(values: Tensor | NDArray[Any]) -> Tensor:
+    return torch.as_tensor(values) if type(values).__module__ == "numpy" else values  # type: ignore[return-value]
 
 
-def _resampled(samples: int, old: int, new: int) -> int:
-    return -(-samples * new // old)
+def whole_rate(sample_rate: int) -> int:
+    """A sample rate, after a look.
+
+    Raises:
+        SpecError: no whole number of Hz of at least 1.
+    """
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, Integral) or not 1 <= sample_rate < 2**31:
+        raise SpecError(f"sample_rate={sample_rate!r}, but it is a whole number of Hz from 1 to {2**31 - 1}")
+    return int(sample_rate)
 
 
 def _groups(lengths: Sequence[int] | Tensor, mel: Tensor) -> list[tuple[int, list[int]]]:
@@ -268,10 +314,10 @@ def _groups(lengths: Sequence[int] | Tensor, mel: Tensor) -> list[tuple[int, lis
     batch, frames = mel.shape[0], mel.shape[-1]
     counts = lengths.tolist() if isinstance(lengths, Tensor) else lengths
     if not isinstance(counts, Sequence) and not hasattr(counts, "__iter__"):
-        raise SpecError(f"lengths={lengths!r}, but it is a list of frame counts, one a mel")
+        raise SpecError(f"lengths={lengths!r}, but it is a list of frame counts, one per mel")
     counts = list(counts)
     if len(counts) != batch:
-        raise SpecError(f"lengths has {len(counts)} entries for {batch} mels; give one number of frames a mel")
+        raise SpecError(f"lengths has {len(counts)} entries for {batch} mels; give one number of frames per mel")
     groups: dict[int, list[int]] = {}
     for row, count in enumerate(counts):
         if isinstance(count, bool) or not hasattr(count, "__index__") or not 0 <= count <= frames:

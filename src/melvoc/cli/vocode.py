@@ -1,4 +1,4 @@
-"""`melvoc vocode`: a mel, or sound by way of a mel, into sound."""
+"""`melvoc vocode`: synthesise audio from a saved mel, or re-synthesise an audio file."""
 
 from __future__ import annotations
 
@@ -15,35 +15,32 @@ from torch.nn import functional as F
 
 import melvoc
 from melvoc.audio import AudioReader, AudioWriter, to_pcm16
-from melvoc.audio.resampling import Resampler
 from melvoc.cli.common import DTYPES, add_loading, default_spec, finite_blocks, load, read_spec
 from melvoc.errors import MelvocError, SpecError
+from melvoc.registry import GRIFFINLIM
 from melvoc.spectrogram.file import read_mel
-from melvoc.spectrogram.transform import MelSpectrogram
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.synthesis import Resynthesis
 from melvoc.vocoder import Vocoder
 
-BETTER = (
-    "melvoc: Griffin-Lim, for want of a --vocoder; for better sound: "
-    "--vocoder bigvgan_v2_44khz_128band_512x (`melvoc list`)"
-)
-RAW_FRAMES = 16  # mel frames to a read from a pipe, at most
+RAW_FRAMES = 16  # mel frames per read from a pipe, at most
 
 
 def add_parser(commands: Any) -> None:
     """The command."""
     parser = commands.add_parser(
         "vocode",
-        help="a mel, or sound by way of a mel, into sound",
+        help="synthesise audio from a saved mel, or re-synthesise an audio file",
         description="IN is a saved mel (.safetensors, .npy), or a sound file, which is turned into a mel and back.",
     )
     parser.add_argument(
         "input", metavar="IN", help="a mel, a sound file, or - for mel frames on standard input (--raw)"
     )
-    parser.add_argument("-o", "--output", metavar="OUT", help=".wav or .flac; with --raw, standard output if left away")
+    parser.add_argument("-o", "--output", metavar="OUT", help=".wav or .flac; with --raw, standard output if omitted")
     parser.add_argument("--vocoder", help="a name, a melvoc file, hf://owner/repo (default: griffinlim)")
     parser.add_argument("--spec", help="the mel's: a preset's name, or a .json of MelSpec fields")
     parser.add_argument("--sample-rate", type=int, help="of OUT in Hz (default: the vocoder's)")
-    parser.add_argument("--block-frames", type=int, help="mel frames a block (default: chosen from model and device)")
+    parser.add_argument("--block-frames", type=int, help="mel frames per block (default: chosen from model and device)")
     parser.add_argument(
         "--raw", action="store_true", help="float32 little-endian mel frames in, 16-bit PCM out as it comes"
     )
@@ -66,26 +63,30 @@ def run(arguments: argparse.Namespace) -> int:
     is_mel = Path(arguments.input).suffix in (".safetensors", ".npy")
     (vocode_mel if is_mel else vocode_sound)(arguments)
     if not arguments.vocoder:
-        print(BETTER, file=sys.stderr)  # after the work: an error is one line, with nothing beside it
+        best = melvoc.list_vocoders()[0]  # said after the work: an error is one line, with nothing beside it
+        print(
+            f"melvoc: no --vocoder given: using Griffin-Lim; for better sound: --vocoder {best} (`melvoc list`)",
+            file=sys.stderr,
+        )
     return 0
 
 
-def choose(arguments: argparse.Namespace, spec: Any) -> Vocoder:
-    """The vocoder asked for, or Griffin-Lim for the spec."""
-    if arguments.vocoder and arguments.vocoder != "griffinlim":
+def choose(arguments: argparse.Namespace, spec: MelSpec | None, sample_rate: int | None = None) -> Vocoder:
+    """The vocoder asked for, or Griffin-Lim for the spec, or for the default one at a sample rate."""
+    if arguments.vocoder not in (None, GRIFFINLIM):
         return load(arguments, arguments.vocoder)
-    return melvoc.load("griffinlim", device=arguments.device, dtype=DTYPES.get(arguments.dtype), spec=spec)
+    if spec is None and sample_rate is not None:
+        spec = default_spec(sample_rate)
+    return melvoc.load(GRIFFINLIM, device=arguments.device, dtype=DTYPES.get(arguments.dtype), spec=spec)
 
 
 def vocode_mel(arguments: argparse.Namespace) -> None:
-    """A saved mel: one channel a row."""
+    """A saved mel: one channel per row."""
     saved = read_mel(arguments.input)
     spec = read_spec(arguments.spec) if arguments.spec else saved.spec
     if saved.spec is not None and spec != saved.spec:
-        raise MelvocError(
-            f"{arguments.input} says itself what its mel is, and --spec says otherwise; leave --spec away"
-        )
-    if spec is None and arguments.vocoder in (None, "griffinlim"):
+        raise MelvocError(f"{arguments.input} carries its own spec, and --spec is another one; omit --spec")
+    if spec is None and arguments.vocoder in (None, GRIFFINLIM):
         raise MelvocError(f"{arguments.input}: an .npy does not say what its mel is; give --spec or --vocoder")
     vocoder = choose(arguments, spec)
     rate = arguments.sample_rate or vocoder.sample_rate
@@ -93,7 +94,7 @@ def vocode_mel(arguments: argparse.Namespace) -> None:
         wave = vocoder.mel_to_waveform(saved.mel, spec=spec, sample_rate=rate, block_frames=arguments.block_frames)
     except SpecError as error:
         raise MelvocError(f"{arguments.input}: {error}") from error
-    wave = wave[:, 0]
+    wave = wave.flatten(0, 1)
     if saved.samples is not None:
         length = -(-saved.samples * rate // vocoder.sample_rate)
         wave = F.pad(wave[..., :length], (0, max(0, length - wave.shape[-1])))  # the mel ends with its last whole hop
@@ -104,86 +105,33 @@ def vocode_mel(arguments: argparse.Namespace) -> None:
 def vocode_sound(arguments: argparse.Namespace) -> None:
     """Copy synthesis, each channel by itself, as long as the input; from disk to disk where the vocoder streams."""
     with AudioReader(arguments.input) as reader:
-        spec = read_spec(arguments.spec) if arguments.spec else default_spec(reader.sample_rate)
-        vocoder = choose(arguments, spec)
-        if arguments.spec and vocoder.spec != spec:
-            raise MelvocError(f"--spec is not the mel of {vocoder.name}; leave --spec away, it makes its own")
+        spec = read_spec(arguments.spec) if arguments.spec else None
+        vocoder = choose(arguments, spec, reader.sample_rate)
+        if spec is not None and vocoder.spec != spec:
+            raise MelvocError(f"--spec is not the mel of {vocoder.name}; omit --spec: it makes its own")
         rate = arguments.sample_rate or vocoder.sample_rate
-        with AudioWriter(arguments.output, sample_rate=rate, channels=reader.channels) as writer:
-            taken = given = 0
-            source = Counted(reader)
-            pieces = (
-                _streamed(vocoder, source, reader, rate)
-                if vocoder.can_stream
-                else _whole(vocoder, source, reader, rate, arguments.block_frames)
-            )
-            for piece in pieces:
-                taken = -(-source.samples * rate // reader.sample_rate)
-                piece = piece[..., : max(0, taken - given)] if source.ended else piece
-                writer.write(piece)
-                given += piece.shape[-1]
-            if not source.samples:
+        run = Resynthesis(
+            vocoder, sample_rate=reader.sample_rate, output_sample_rate=rate, block_frames=arguments.block_frames
+        )
+        channels = reader.channels * vocoder.channels
+        with torch.no_grad(), AudioWriter(arguments.output, sample_rate=rate, channels=channels) as writer:
+            for block in watched(reader):
+                writer.write(run.push(block).flatten(0, 1))
+            if not run.taken:
                 raise MelvocError(f"{arguments.input}: has no samples; give a file with sound in it")
+            writer.write(run.flush().flatten(0, 1))
 
 
-class Counted:
-    """The blocks of a file, and how many samples have come; a progress bar where somebody watches."""
+def watched(reader: AudioReader) -> Iterator[Tensor]:
+    """The blocks of a file, with a progress bar where somebody watches."""
+    from tqdm import tqdm
 
-    def __init__(self, reader: AudioReader) -> None:
-        self.reader, self.samples, self.ended = reader, 0, False
-
-    def __iter__(self) -> Iterator[Tensor]:
-        from tqdm import tqdm
-
-        rate = self.reader.sample_rate
-        with tqdm(
-            total=round(self.reader.samples / rate, 1), unit="s", disable=not sys.stderr.isatty(), leave=False
-        ) as bar:
-            for block in finite_blocks(self.reader):
-                self.samples += block.shape[-1]
-                yield block
-                bar.update(block.shape[-1] / rate)
-        self.ended = True
-
-
-def _padding(samples: int, hop_length: int, n_fft: int) -> int:
-    """Zeros after the end, so that the frames cover every sample and the shortest sound has one."""
-    return max(-samples % hop_length, n_fft - samples)
-
-
-def _streamed(vocoder: Vocoder, source: Counted, reader: AudioReader, rate: int) -> Iterator[Tensor]:
-    """Resample, analyse, synthesise, resample, block by block: `[C, n]` pieces of sound."""
-    resampler, analysis = Resampler(reader.sample_rate, vocoder.sample_rate), MelSpectrogram(vocoder.spec).stream()
-    resampled = 0
-    with vocoder.stream(sample_rate=rate) as stream:
-        for block in source:
-            wave = resampler(block[:, None], False).reshape(reader.channels, -1)
-            resampled += wave.shape[-1]
-            yield stream.push(analysis.push(wave))[:, 0].cpu()
-        if not source.samples:
-            return
-        wave = resampler(torch.zeros(reader.channels, 1, 0), True).reshape(reader.channels, -1)
-        resampled += wave.shape[-1]
-        zeros = torch.zeros(reader.channels, _padding(resampled, vocoder.spec.hop_length, vocoder.spec.n_fft))
-        last = [analysis.push(torch.cat([wave, zeros], dim=-1)), analysis.flush()]
-        yield stream.push(torch.cat(last, dim=-1))[:, 0].cpu()
-        yield stream.flush()[:, 0].cpu()
-
-
-def _whole(
-    vocoder: Vocoder, source: Counted, reader: AudioReader, rate: int, block_frames: int | None
-) -> Iterator[Tensor]:
-    """The same at once, for vocoders that need the whole mel."""
-    blocks = list(source)
-    if not source.samples:
-        return
-    wave = torch.cat(blocks, dim=-1)
-    resampler = Resampler(reader.sample_rate, vocoder.sample_rate)
-    wave = resampler(wave[:, None], True)[:, 0]
-    zeros = torch.zeros(reader.channels, _padding(wave.shape[-1], vocoder.spec.hop_length, vocoder.spec.n_fft))
-    mel = vocoder.mel(torch.cat([wave, zeros], dim=-1))
-    wave = vocoder.mel_to_waveform(mel, spec=vocoder.spec, sample_rate=rate, block_frames=block_frames)
-    yield wave[:, 0].cpu()
+    rate = reader.sample_rate
+    seconds = round(reader.samples / rate, 1)
+    with tqdm(total=seconds, unit="s", disable=not sys.stderr.isatty(), leave=False) as bar:
+        for block in finite_blocks(reader):
+            yield block
+            bar.update(block.shape[-1] / rate)
 
 
 def run_raw(arguments: argparse.Namespace) -> int:

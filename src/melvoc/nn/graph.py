@@ -67,6 +67,10 @@ class Engine:
         """A fresh machine for the node."""
         return node.open(self)
 
+    def clamp(self, wave: Tensor, out: Tensor) -> None:
+        """Clamp a wave to [-1, 1] into another tensor of its shape."""
+        torch.clamp(wave, -1.0, 1.0, out=out)
+
 
 def join(*parts: Tensor | None) -> Tensor:
     """Concatenate along time; a single part is not copied. None stands for nothing, and the channels of a piece

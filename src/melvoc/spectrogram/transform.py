@@ -75,7 +75,7 @@ class MelSpectrogram(nn.Module):
 
     def _checked(self, waveform: Tensor) -> Tensor:
         """`[B, N]`, finite; warns once about values outside [-1, 1]."""
-        wave = _batch_wave(waveform)
+        wave = batch_wave(waveform)
         if wave.numel() == 0:
             return wave
         low, high = torch.stack(torch.aminmax(wave.detach())).tolist()
@@ -177,7 +177,18 @@ class MelStream:
             raise SpecError("this mel stream was flushed and takes no more samples; open a new one with stream()")
 
 
-def _batch_wave(waveform: Tensor) -> Tensor:
+def batch_wave(waveform: Tensor) -> Tensor:
+    """A waveform of any accepted shape as a batch.
+
+    Args:
+        waveform: `[N]`, `[B, N]` or `[B, 1, N]`, float32 or float64.
+
+    Returns:
+        `[B, N]`.
+
+    Raises:
+        SpecError: another shape or type.
+    """
     if not isinstance(waveform, Tensor):
         raise SpecError(f"the waveform is a {type(waveform).__name__}, but it is a torch.Tensor; try torch.as_tensor")
     if waveform.dtype not in (torch.float32, torch.float64):

@@ -37,6 +37,8 @@ from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Map, Mean, Nod
 from melvoc.nn.layers import Conv1d, ConvTranspose1d, FrameLinear, FrameNorm
 from melvoc.nn.recording import RecordingMachine
 
+SERIAL = 32_000  # values that torch copies without waking its threads
+
 
 class CpuEngine(Engine):
     """Opens convolutions, snakes and their residuals and means with its own kernels. See the package.
@@ -63,6 +65,12 @@ class CpuEngine(Engine):
             return TanhMachine()
         native = self._native(node) if layers(node) else None
         return super().open(node) if native is None else Border(native, node, self)
+
+    def clamp(self, wave: Tensor, out: Tensor) -> None:
+        """In parts that torch clamps without waking its threads, which would then wait beside the engine's."""
+        size = max(1, SERIAL // max(1, wave.shape[0] * wave.shape[1]))
+        for part, target in zip(wave.split(size, dim=-1), out.split(size, dim=-1), strict=True):
+            super().clamp(part, target)
 
     def _open_chain(self, chain: Chain) -> Machine:
         """Runs of nodes that the engine knows become one machine each."""

@@ -1,0 +1,351 @@
+"""The one run from mel to sound, behind whole, batched, blocked and streamed synthesis and `voc.resynthesize`.
+
+    frames -> network -> steps after it -> clamp -> resampling -> clamp
+
+Everything takes pieces. A vocoder that needs its mel at once gathers them and gives all its sound at the end; whole
+synthesis is the same run, fed with one block or several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from melvoc.audio.resampling import Resampler
+from melvoc.errors import MelvocError, PluginError, SpecError
+from melvoc.nn.graph import Machine, join
+from melvoc.post import PostMachine, Sound
+from melvoc.spectrogram.transform import MelSpectrogram
+
+if TYPE_CHECKING:
+    from melvoc.vocoder import Vocoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """A further input by frame, such as the pitch.
+
+    Attributes:
+        unit: of its values ("Hz", say).
+        low: the least value.
+        high: the largest value.
+        channels: values per frame.
+    """
+
+    unit: str
+    low: float
+    high: float
+    channels: int = 1
+
+
+class Run:
+    """One mel on its way to sound, in pieces.
+
+    Args:
+        vocoder: whose network and steps.
+        sample_rate: of the result, in Hz.
+        lookahead_frames: None for exact results; n to answer each push with all but the last n frames.
+
+    Attributes:
+        latency_samples: samples by which the sound is behind the mel, at the result's rate.
+        latency_frames: the same in mel frames, rounded up.
+
+    Raises:
+        SpecError: lookahead_frames is no whole number from 0.
+    """
+
+    def __init__(self, vocoder: Vocoder, *, sample_rate: int, lookahead_frames: int | None = None) -> None:
+        self._vocoder, self._engine = vocoder, vocoder.engine()
+        sound = Sound(
+            spec=vocoder.spec,
+            channels=vocoder.channels,
+            samples_per_frame=vocoder.samples_per_frame,
+            sample_rate=vocoder.sample_rate,
+        )
+        network = self._engine.open(vocoder.graph()) if vocoder.can_stream else Gathered(vocoder)
+        self._way = Way(network, [step.open(sound) for step in vocoder.post], vocoder.spec.n_mels)
+        hop = vocoder.samples_per_frame
+        delay = vocoder.graph().delay(0) if vocoder.can_stream else 0
+        delay += sum(step.delay(sound) for step in vocoder.post)
+        exact = -(-delay // hop)
+        if lookahead_frames is not None and (type(lookahead_frames) is not int or lookahead_frames < 0):
+            raise SpecError(
+                f"lookahead_frames={lookahead_frames!r}, but it is a whole number of frames from 0 (to {exact}, which "
+                "is exact), or None"
+            )
+        self._guessed = 0 if lookahead_frames is None else max(0, exact - lookahead_frames)
+        self._waited = exact - self._guessed
+        resampled = sample_rate != vocoder.sample_rate
+        self._resampler = Resampler(vocoder.sample_rate, sample_rate) if resampled else None
+        samples = delay if not self._guessed else self._waited * hop
+        self.latency_samples = self._resampler.delay(samples) if self._resampler else samples
+        self.latency_frames = -(-self.latency_samples * vocoder.sample_rate // (sample_rate * hop))
+        self._frames = 0  # taken so far
+        self._final = 0  # samples that the network and its steps have given
+        self._given = 0  # samples that the caller has been given, before resampling
+        self._last: Tensor | None = None  # the last frame, which a guess repeats
+        self.wave_dtype = torch.float64 if vocoder.dtype == torch.float64 else torch.float32
+
+    @property
+    def started(self) -> bool:
+        """Whether any frame has come."""
+        return self._frames > 0
+
+    def __call__(self, frames: Tensor, last: bool, out: Tensor | None = None) -> Tensor:
+        """Take the next frames.
+
+        Args:
+            frames: the next ones `[B, n_mels + condition channels, t]`; t may be 0.
+            last: the mel ends with them.
+            out: where to write from its beginning on, or None.
+
+        Returns:
+            `[B, channels, n]`, what is ready, in [-1, 1]; the beginning of `out` where that was given.
+
+        Raises:
+            PluginError: the vocoder gave another number of samples than its contract says.
+        """
+        with torch.inference_mode() if self._vocoder.can_stream else nullcontext():
+            wave = self._advance(frames.to(self._vocoder.device, self._vocoder.mel_dtype), last).to(self.wave_dtype)
+            if self._resampler is None:
+                return self._clamped(wave, out)
+            return self._clamped(self._resampler(self._clamped(wave, None), last), out)
+
+    def _clamped(self, wave: Tensor, out: Tensor | None) -> Tensor:
+        part = torch.empty_like(wave) if out is None else out[..., : wave.shape[-1]]
+        self._engine.clamp(wave, part)
+        return part
+
+    def _advance(self, frames: Tensor, last: bool) -> Tensor:
+        """Samples that the caller has not been given yet."""
+        count, channels = frames.shape[-1], self._vocoder.channels
+        self._frames += count
+        final = self._way(frames, last) if count or last else frames[..., :0]
+        parts = [final] if final.shape[-1] else []
+        before, self._final = self._final, self._final + final.shape[-1]
+        if last and self._final != self._frames * self._vocoder.samples_per_frame:
+            raise PluginError(
+                f"{self._vocoder.name} gave {self._final} samples for {self._frames} frames, but the contract is "
+                f"{self._vocoder.samples_per_frame} per frame; the delay of its graph or of a step is wrong"
+            )
+        if self._guessed and not last and count:
+            self._last = frames[..., -1:].clone()
+            parts.append(self._guess(self._last))
+        wave = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0] if parts else None
+        if wave is None:
+            return frames.new_zeros(frames.shape[0], channels, 0)
+        wave = wave[..., self._given - before :]  # what a guess gave out stays given
+        self._given += wave.shape[-1]
+        return wave
+
+    def _guess(self, frame: Tensor) -> Tensor:
+        """The samples after the final ones, up to the look-ahead, as if the last frame went on."""
+        wave = self._way.fork()(frame.expand(-1, -1, self._guessed), False)
+        wanted = (self._frames - self._waited) * self._vocoder.samples_per_frame - self._final
+        return wave[..., : max(0, wanted)]
+
+
+class Way(Machine):
+    """The network's machine, and those of the steps after it.
+
+    Args:
+        network: from frames to sound.
+        steps: what is done to the sound, in order.
+        n_mels: how many channels of the frames are the mel; the rest are conditions.
+    """
+
+    def __init__(self, network: Machine, steps: list[PostMachine], n_mels: int) -> None:
+        self.network, self.steps, self.n_mels = network, steps, n_mels
+
+    def __call__(self, frames: Tensor, last: bool) -> Tensor:
+        """The sound that is final."""
+        wave = self.network(frames, last)
+        for step in self.steps:
+            wave = step(frames[:, : self.n_mels], wave, last)
+        return wave
+
+    def fork(self) -> Self:
+        """Fork the network's machine and the steps'."""
+        return type(self)(self.network.fork(), [step.fork() for step in self.steps], self.n_mels)
+
+
+class Gathered(Machine):
+    """A vocoder that needs its mel at once: it gathers the frames, and gives all its sound at the end."""
+
+    def __init__(self, vocoder: Vocoder, before: tuple[Tensor, ...] = ()) -> None:
+        self.vocoder, self.before = vocoder, before
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        """Nothing, or everything.
+
+        Raises:
+            PluginError: the vocoder gave another shape than its contract says.
+        """
+        if not last:
+            self.before += (x,)
+            return x[..., :0]
+        frames = join(*self.before, x)
+        wave = self.vocoder(frames)
+        expected = (frames.shape[0], self.vocoder.channels, frames.shape[-1] * self.vocoder.samples_per_frame)
+        if not isinstance(wave, Tensor) or tuple(wave.shape) != expected:
+            shape = list(wave.shape) if isinstance(wave, Tensor) else type(wave).__name__
+            raise PluginError(
+                f"{type(self.vocoder).__name__}.forward gave {shape} for a mel of {list(frames.shape)}, but the "
+                f"contract is [B, channels, T * samples_per_frame] = {list(expected)}"
+            )
+        return wave
+
+    def fork(self) -> Self:
+        """The frames so far are never written into."""
+        return type(self)(self.vocoder, self.before)
+
+
+def synthesise(vocoder: Vocoder, frames: Tensor, *, sample_rate: int, block_frames: int | None) -> Tensor:
+    """The sound of complete mels, in blocks where the vocoder streams.
+
+    Args:
+        vocoder: that makes it.
+        frames: `[B, n_mels + condition channels, T]`, T >= 1.
+        sample_rate: of the result, in Hz.
+        block_frames: frames per block, at most; None for the vocoder's own choice.
+
+    Returns:
+        `[B, channels, ceil(T * samples_per_frame * sample_rate / vocoder.sample_rate)]` in [-1, 1].
+    """
+    size = check_block(vocoder, block_frames)
+    run, total = Run(vocoder, sample_rate=sample_rate), frames.shape[-1]
+    samples = resampled_length(total * vocoder.samples_per_frame, vocoder.sample_rate, sample_rate)
+    wave = torch.empty(frames.shape[0], vocoder.channels, samples, dtype=run.wave_dtype, device=vocoder.device)
+    size = -(-total // -(-total // size)) if vocoder.can_stream else total  # blocks of about one length
+    blocks = frames.split(size, dim=-1)
+    done = 0
+    for number, block in enumerate(blocks, start=1):
+        done += run(block, number == len(blocks), wave[..., done:]).shape[-1]
+    return wave
+
+
+class Resynthesis:
+    """Mel and back, in pieces: analysis in the vocoder's own spec, and synthesis, as long as the input.
+
+    Args:
+        vocoder: that makes the sound.
+        sample_rate: of the input, in Hz.
+        output_sample_rate: of the result, in Hz.
+        block_frames: mel frames that are synthesised at once, at most; None for the vocoder's own choice.
+
+    Attributes:
+        taken: samples pushed so far.
+        samples: what to push at a time, best: what a block of frames is made of.
+
+    Raises:
+        MelvocError: a vocoder that needs more than a mel, or one that cannot run in the blocks that were asked for.
+    """
+
+    def __init__(
+        self, vocoder: Vocoder, *, sample_rate: int, output_sample_rate: int, block_frames: int | None = None
+    ) -> None:
+        if vocoder.conditions:
+            names = ", ".join(vocoder.conditions)
+            raise MelvocError(f"{vocoder.name} needs {names} besides the mel; use mel_to_waveform(mel, conditions=...)")
+        self._vocoder, self._rates = vocoder, (sample_rate, output_sample_rate)
+        self._size = check_block(vocoder, block_frames)
+        self._resampler = Resampler(sample_rate, vocoder.spec.sample_rate)
+        self._analysis = MelSpectrogram(vocoder.spec).stream()
+        self._run = Run(vocoder, sample_rate=output_sample_rate)
+        self.samples = resampled_length(self._size * vocoder.spec.hop_length, vocoder.spec.sample_rate, sample_rate)
+        self.taken = self._resampled = self._given = 0
+
+    def push(self, waveform: Tensor) -> Tensor:
+        """The next samples `[B, n]`, B that of the first piece; returns `[B, channels, m]`, what is ready."""
+        self.taken += waveform.shape[-1]
+        return self._sound(self._analysed(waveform, last=False), last=False)
+
+    def flush(self) -> Tensor:
+        """End the signal that was pushed, of one sample at least.
+
+        Returns:
+            `[B, channels, m]`; in all there are `ceil(N * output_sample_rate / sample_rate)` samples.
+        """
+        mel = self._analysed(None, last=True)
+        wave = self._sound(mel, last=True)
+        total = resampled_length(self.taken, *self._rates)
+        return wave[..., : max(0, total - self._given + wave.shape[-1])]
+
+    def _analysed(self, waveform: Tensor | None, *, last: bool) -> Tensor:
+        if waveform is not None:
+            self._empty = waveform[:, :0].to(self._vocoder.device)
+        piece = self._empty if waveform is None else waveform.to(self._vocoder.device)
+        wave = self._resampler(piece[:, None], last).reshape(piece.shape[0], -1)
+        self._resampled += wave.shape[-1]
+        if not last:
+            return self._analysis.push(wave)
+        spec = self._vocoder.spec
+        # Zeros after the end, so that the frames cover every sample, and the shortest sound has one.
+        wave = F.pad(wave, (0, max(-self._resampled % spec.hop_length, spec.n_fft - self._resampled)))
+        return torch.cat([self._analysis.push(wave), self._analysis.flush()], dim=-1)
+
+    def _sound(self, mel: Tensor, *, last: bool) -> Tensor:
+        blocks = mel.split(self._size, dim=-1)
+        pieces = [self._run(block, last and number == len(blocks)) for number, block in enumerate(blocks, start=1)]
+        wave = torch.cat(pieces, dim=-1)
+        self._given += wave.shape[-1]
+        return wave
+
+
+def stacked(vocoder: Vocoder, mel: Tensor, conditions: Mapping[str, Tensor] | None) -> Tensor:
+    """The frames that a network sees: the mel, and below it each condition in the vocoder's order.
+
+    Args:
+        vocoder: whose conditions they are.
+        mel: `[B, n_mels, T]`.
+        conditions: by name, `[B, T]` (one channel) or `[B, channels, T]`.
+
+    Raises:
+        SpecError: a missing, extra or misshapen one, one with NaN or Inf, or one that is out of its range.
+    """
+    given, wanted = dict(conditions or {}), vocoder.conditions
+    if given.keys() != wanted.keys():
+        listed = ", ".join(f"{name} ({one.unit})" for name, one in wanted.items()) or "none"
+        raise SpecError(f"conditions are {sorted(given)}, but {vocoder.name} takes {listed}; pass exactly those")
+    parts = [mel]
+    for name, what in wanted.items():
+        value = torch.as_tensor(given[name]).to(mel)
+        value = value[:, None] if value.dim() == 2 else value
+        expected = [mel.shape[0], what.channels, mel.shape[-1]]
+        if list(value.shape) != expected:
+            raise SpecError(f"condition {name!r} is {list(value.shape)}, but with this mel it is {expected}")
+        if value.numel() and not bool(((value >= what.low) & (value <= what.high)).all()):  # false for NaN, too
+            raise SpecError(
+                f"condition {name!r} reaches from {float(value.min()):.4g} to {float(value.max()):.4g}, but it is "
+                f"finite and from {what.low:g} to {what.high:g} {what.unit}"
+            )
+        parts.append(value)
+    return torch.cat(parts, dim=1) if len(parts) > 1 else mel
+
+
+def check_block(vocoder: Vocoder, block_frames: int | None) -> int:
+    """Frames per block.
+
+    Raises:
+        SpecError: no whole number of at least 1.
+        MelvocError: a vocoder that cannot run in blocks.
+    """
+    if block_frames is None:
+        return vocoder.block_frames
+    if isinstance(block_frames, bool) or not isinstance(block_frames, Integral) or block_frames < 1:
+        raise SpecError(f"block_frames={block_frames!r}, but a block has a whole number of frames, at least 1")
+    if not vocoder.can_stream:
+        raise MelvocError(f"block_frames={block_frames}, but {vocoder.name} cannot run in blocks; omit it")
+    return int(block_frames)
+
+
+def resampled_length(samples: int, old: int, new: int) -> int:
+    """`ceil(samples * new / old)`."""
+    return -(-samples * new // old)
