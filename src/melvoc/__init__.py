@@ -30,11 +30,13 @@ from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram
 from melvoc.storage.vocoder_file import from_bytes, pack, save, to_bytes, unpack
 from melvoc.streaming import VocoderStream
+from melvoc.synthesis import Condition
 from melvoc.vocoder import Vocoder
 
 __version__ = "0.1.0"
 __all__ = [
     "CheckpointError",
+    "Condition",
     "DownloadError",
     "MelMismatchError",
     "MelSpec",

@@ -92,15 +92,16 @@ class Layout:
     Attributes:
         title: what it is called in messages ("HiFi-GAN's config.json").
         recognises: whether a configuration, read into a dict, is of this layout.
-        read: the network's configuration and the mel's specification that such a dict describes. It raises an
-            `OptionError` or a `SpecError` for what it cannot be.
+        config: the network's configuration in such a dict. It raises an `OptionError` for what it cannot be.
+        spec: the mel's specification in it, with a `SpecError`.
         not_weights: names of tensors that such a file holds besides the network's, and that are made anew.
         files: of a repository on the Hub: a pattern of the weights' name, and the configuration's name.
     """
 
     title: str
     recognises: Callable[[Mapping[str, Any]], bool]
-    read: Callable[[Mapping[str, Any]], tuple[Any, MelSpec]]
+    config: Callable[[Mapping[str, Any]], NetworkConfig]
+    spec: Callable[[Mapping[str, Any]], MelSpec]
     not_weights: re.Pattern[str] | None = None
     files: tuple[tuple[str, str], ...] = ()
 

@@ -19,8 +19,8 @@ class LoadOptions:
     """What every built-in vocoder takes when it is loaded.
 
     Attributes:
-        device: "auto" (cuda, mps, cpu) or a torch device; resolved when the options are made.
-        dtype: to compute in; None for the automatic choice.
+        device: "auto" (cuda, mps, cpu) or a torch device.
+        dtype: to compute in. None: the automatic choice.
         revision: of the repository, in place of the pinned one.
         cache_dir: root of both caches, in place of the Hub's and melvoc's own.
         local_files_only: never touch the network.

@@ -70,7 +70,7 @@ class Run:
             sample_rate=vocoder.sample_rate,
         )
         network = self._engine.open(vocoder.graph()) if vocoder.can_stream else Gathered(vocoder)
-        self._way = Way(network, [step.open(sound) for step in vocoder.post], vocoder.spec.n_mels)
+        self._way = Way(network, [step.open(sound) for step in vocoder.post], sound)
         hop = vocoder.samples_per_frame
         delay = vocoder.graph().delay(0) if vocoder.can_stream else 0
         delay += sum(step.delay(sound) for step in vocoder.post)
@@ -127,8 +127,8 @@ class Run:
         """Samples that the caller has not been given yet."""
         count, channels = frames.shape[-1], self._vocoder.channels
         self._frames += count
-        final = self._way(frames, last) if count or last else frames[..., :0]
-        parts = [final] if final.shape[-1] else []
+        final = self._way(frames, last) if count or last else frames.new_zeros(frames.shape[0], channels, 0)
+        parts = [final]
         before, self._final = self._final, self._final + final.shape[-1]
         if last and self._final != self._frames * self._vocoder.samples_per_frame:
             raise PluginError(
@@ -138,9 +138,7 @@ class Run:
         if self._guessed and not last and count:
             self._last = frames[..., -1:].clone()
             parts.append(self._guess(self._last))
-        wave = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0] if parts else None
-        if wave is None:
-            return frames.new_zeros(frames.shape[0], channels, 0)
+        wave = join(*parts)
         wave = wave[..., self._given - before :]  # what a guess gave out stays given
         self._given += wave.shape[-1]
         return wave
@@ -158,22 +156,24 @@ class Way(Machine):
     Args:
         network: from frames to sound.
         steps: what is done to the sound, in order.
-        n_mels: how many channels of the frames are the mel; the rest are conditions.
+        sound: what it is.
     """
 
-    def __init__(self, network: Machine, steps: list[PostMachine], n_mels: int) -> None:
-        self.network, self.steps, self.n_mels = network, steps, n_mels
+    def __init__(self, network: Machine, steps: list[PostMachine], sound: Sound) -> None:
+        self.network, self.steps, self.sound = network, steps, sound
 
     def __call__(self, frames: Tensor, last: bool) -> Tensor:
         """The sound that is final."""
-        wave = self.network(frames, last)
+        wave, mel = self.network(frames, last), frames[:, : self.sound.spec.n_mels]  # below it are the conditions
+        if not wave.shape[-1]:  # of as many channels as the machine likes
+            wave = frames.new_zeros(frames.shape[0], self.sound.channels, 0)
         for step in self.steps:
-            wave = step(frames[:, : self.n_mels], wave, last)
+            wave = step(mel, wave, last)
         return wave
 
     def fork(self) -> Self:
         """Fork the network's machine and the steps'."""
-        return type(self)(self.network.fork(), [step.fork() for step in self.steps], self.n_mels)
+        return type(self)(self.network.fork(), [step.fork() for step in self.steps], self.sound)
 
 
 class Gathered(Machine):

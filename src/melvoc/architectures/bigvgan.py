@@ -206,7 +206,8 @@ ARCHITECTURE = Architecture(
         Layout(
             title="BigVGAN's config.json (activation)",
             recognises=lambda values: "activation" in values or "snake_logscale" in values,
-            read=lambda values: (BigVGANConfig.from_published(values), MelSpec.from_config(values)),
+            config=BigVGANConfig.from_published,
+            spec=MelSpec.from_config,
             not_weights=re.compile(r"(\.upsample|\.lowpass)\.filter$"),  # the filters of the activations
             files=((r"bigvgan_generator\.pt", "config.json"),),
         ),

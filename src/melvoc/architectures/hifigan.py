@@ -249,7 +249,8 @@ ARCHITECTURE = Architecture(
         Layout(
             title="HiFi-GAN's config.json (upsample_rates)",
             recognises=lambda values: "upsample_rates" in values and not {"activation", "snake_logscale"} & set(values),
-            read=lambda values: (HiFiGANConfig.from_published(values), MelSpec.from_config(values)),
+            config=HiFiGANConfig.from_published,
+            spec=MelSpec.from_config,
             files=((r"(generator|g_)[^/]*", "config.json"),),
         ),
     ),

@@ -226,7 +226,8 @@ ARCHITECTURE = Architecture(
         Layout(
             title="Vocos' config.yaml (backbone, head)",
             recognises=lambda values: "backbone" in values and "head" in values,
-            read=lambda values: (VocosConfig.from_published(values), mel_of_features(values)),
+            config=VocosConfig.from_published,
+            spec=mel_of_features,
             not_weights=re.compile(r"^head\.istft\.window$|^feature_extractor\."),
             files=((r"pytorch_model\.bin", "config.yaml"),),
         ),

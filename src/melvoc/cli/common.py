@@ -13,7 +13,9 @@ from torch import Tensor
 
 import melvoc
 from melvoc.audio import AudioReader
+from melvoc.cli.options import add_fields, attributes, given
 from melvoc.errors import MelvocError
+from melvoc.options import FETCHING, LoadOptions
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.vocoder import Vocoder
 
@@ -23,32 +25,21 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 def add_loading(parser: argparse.ArgumentParser) -> None:
     """What `melvoc.load` takes."""
     group = parser.add_argument_group("loading")
-    group.add_argument("--device", default="auto", help="auto (cuda, mps, cpu) or a torch device")
-    group.add_argument("--dtype", choices=DTYPES, help="what to compute in (default: the automatic choice)")
+    add_fields(group, LoadOptions, ["device"])
+    group.add_argument("--dtype", choices=DTYPES, help=attributes(LoadOptions)["dtype"])
+    add_fields(group, LoadOptions, ["engine", "memory"])
     add_fetching(group)
 
 
 def add_fetching(parser: Any) -> None:
     """What a download takes."""
-    parser.add_argument("--revision", help="of the repository, in place of the pinned one")
-    parser.add_argument("--cache-dir", help="root of the caches, in place of the Hub's and melvoc's own")
-    parser.add_argument("--local-files-only", action="store_true", help="never touch the network")
-    parser.add_argument("--allow-unverified", action="store_true", help="take a file that cannot be verified")
+    add_fields(parser, LoadOptions, FETCHING)
 
 
 def load(arguments: argparse.Namespace, name: str, **options: Any) -> Vocoder:
     """The vocoder that the arguments ask for."""
-    if arguments.allow_unverified:
-        options["allow_unverified"] = True
-    return melvoc.load(
-        name,
-        device=arguments.device,
-        dtype=DTYPES.get(arguments.dtype),
-        revision=arguments.revision,
-        cache_dir=arguments.cache_dir,
-        local_files_only=arguments.local_files_only,
-        **options,
-    )
+    values = given(arguments, LoadOptions)
+    return melvoc.load(name, **values | {"dtype": DTYPES.get(values.get("dtype") or "")} | options)
 
 
 def finite_blocks(reader: AudioReader) -> Iterator[Tensor]:
@@ -59,12 +50,12 @@ def finite_blocks(reader: AudioReader) -> Iterator[Tensor]:
     """
     for block in reader.blocks():
         if not bool(torch.isfinite(block).all()):
-            raise MelvocError(f"{reader.path}: has NaN or Inf in it; look where it comes from, and write it again")
+            raise MelvocError(f"{reader.path}: has NaN or Inf in it; find where they come from, and write it again")
         yield block
 
 
 def read_spec(text: str) -> MelSpec:
-    """A preset's name, or a JSON file with `MelSpec` fields or a HiFi-GAN or BigVGAN configuration.
+    """A preset's name, or a JSON file with `MelSpec` fields or a published configuration.
 
     Raises:
         MelvocError: neither.

@@ -82,7 +82,7 @@ def _tune() -> None:
     costs = measure()
     print(
         f"measured, {torch.get_num_threads()} threads: {2e-9 / max(costs.multiply, 1e-15):.0f} GFLOP/s of products, "
-        f"{1e-9 / max(costs.stream, 1e-15):.0f} GB/s of weights, {costs.element * 1e9:.3f} ns an element of a transform"
+        f"{1e-9 / max(costs.stream, 1e-15):.0f} GB/s of weights, {costs.element * 1e9:.3f} ns per transform element"
     )
     try:
         save_costs(costs)
@@ -103,6 +103,6 @@ def _engine(device: torch.device) -> str:
         return (
             "fused and transform-domain kernels (numba)"
             if _state("numba")[0].isdigit()
-            else "plain torch, for want of numba"
+            else "plain torch: numba does not import"
         )
     return f"plain torch, in blocks, on {device.type}"

@@ -1,4 +1,4 @@
-"""`melvoc mel`: a sound file into a mel."""
+"""`melvoc mel`: turn a sound file into a mel."""
 
 from __future__ import annotations
 
@@ -18,26 +18,24 @@ from melvoc.spectrogram.transform import MelSpectrogram
 
 def add_parser(commands: Any) -> None:
     """The command."""
-    parser = commands.add_parser("mel", help="a sound file into a mel")
+    parser = commands.add_parser("mel", help="turn a sound file into a mel")
     parser.add_argument("input", metavar="IN", help="WAV, FLAC, OGG or MP3, any rate, any number of channels")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help=".safetensors (with the spec) or .npy")
     parser.add_argument("--spec", help="a preset's name, or a .json of MelSpec fields")
     parser.add_argument("--vocoder", help="the mel of this vocoder: a name, a melvoc file, hf://owner/repo")
     parser.add_argument("--sample-rate", type=int, help="of the mel in Hz (default: the spec's, else the input's)")
     add_fetching(parser)
-    parser.set_defaults(run=run, device="cpu", dtype=None)
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read, resample, analyse, in blocks; one mel a channel."""
+    """Read, resample, analyse, in blocks; one mel per channel."""
     if arguments.spec and arguments.vocoder:
         raise MelvocError("--spec and --vocoder both say which mel is wanted; give one of them")
     with AudioReader(arguments.input) as reader:
         spec, rate = choose_spec(arguments, reader.sample_rate), arguments.sample_rate
         if rate not in (None, spec.sample_rate):
-            raise MelvocError(
-                f"--sample-rate {rate}, but this mel is of {spec.sample_rate} Hz; leave --sample-rate away"
-            )
+            raise MelvocError(f"--sample-rate {rate}, but this mel is of {spec.sample_rate} Hz; omit --sample-rate")
         resampler, analysis = Resampler(reader.sample_rate, spec.sample_rate), MelSpectrogram(spec).stream()
         parts, read, samples = [], 0, 0
         for block in finite_blocks(reader):
@@ -58,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 def choose_spec(arguments: argparse.Namespace, sample_rate: int) -> MelSpec:
     """Of the mel that was asked for, for a file of the given rate."""
     if arguments.vocoder:
-        return load(arguments, arguments.vocoder).spec
+        return load(arguments, arguments.vocoder, device="cpu").spec
     if arguments.spec:
         return read_spec(arguments.spec)
     return default_spec(sample_rate if arguments.sample_rate is None else arguments.sample_rate)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import melvoc
-from melvoc.cli.common import add_fetching
+from melvoc.cli.common import add_fetching, load
 from melvoc.errors import MelvocError
 
 
@@ -26,8 +26,8 @@ def add_parser(commands: Any) -> None:
     add_fetching(download)
     download.set_defaults(run=run_download)
 
-    convert = commands.add_parser("convert", help="a published checkpoint into a melvoc file")
-    convert.add_argument("checkpoint", metavar="CHECKPOINT", help="BigVGAN's, HiFi-GAN's or Vocos' generator")
+    convert = commands.add_parser("convert", help="turn a published checkpoint into a melvoc file")
+    convert.add_argument("checkpoint", metavar="CHECKPOINT", help="the published weights")
     convert.add_argument("--config", required=True, help="its config.json or config.yaml")
     convert.add_argument("-o", "--output", required=True, help="the melvoc file, ending in .safetensors")
     convert.add_argument("--name", help="what the vocoder is called (default: the checkpoint's folder)")
@@ -36,13 +36,13 @@ def add_parser(commands: Any) -> None:
 
 
 def run_list(arguments: argparse.Namespace) -> int:
-    """Names, one a line."""
+    """Names, one per line."""
     print("\n".join(melvoc.list_vocoders()))
     return 0
 
 
 def run_info(arguments: argparse.Namespace) -> int:
-    """One field a line; the spec's fields below."""
+    """One field per line; the spec's fields below."""
     info = melvoc.info(arguments.name)
     for field in dataclasses.fields(info):
         value = getattr(info, field.name)
@@ -59,11 +59,7 @@ def run_info(arguments: argparse.Namespace) -> int:
 
 def run_download(arguments: argparse.Namespace) -> int:
     """Load once, so that it is in the cache and known to be whole."""
-    options: dict[str, Any] = {"allow_unverified": True} if arguments.allow_unverified else {}
-    vocoder = melvoc.load(
-        arguments.name, device="cpu", revision=arguments.revision, cache_dir=arguments.cache_dir,
-        local_files_only=arguments.local_files_only, **options,
-    )  # fmt: skip
+    vocoder = load(arguments, arguments.name, device="cpu")
     print(f"{vocoder.name} is there: melvoc.load({arguments.name!r}) needs no network now")
     return 0
 

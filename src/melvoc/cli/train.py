@@ -8,74 +8,49 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melvoc.cli.common import read_spec
+from melvoc.cli.options import add_fields, attributes, given
 from melvoc.errors import MelvocError
 
 if TYPE_CHECKING:
     from melvoc.train import Trainer, TrainReport
 
-SHOWN = (
-    "mel",
-    "stft",
-    "feature",
-    "adversarial",
-    "discriminator",
-)  # losses in the progress line, as far as they are there
-
-# Options that are fields of the configuration by the same name; absent ones leave the configuration's default.
-FIELDS = (
-    ("preset", str, "full (published discriminators) or slim (an eighth of their channels, for a CPU)"),
-    ("batch_size", int, "segments a step and process"),
-    ("segment", int, "samples a segment, a multiple of the hop length"),
-    ("steps", int, "in all, those before a --resume included"),
-    ("checkpoint_every", int, "steps"),
-    ("validate_every", int, "steps (default: with each checkpoint)"),
-    ("keep_checkpoints", int, "the last so many, and the best, stay"),
-    ("learning_rate", float, "of both sides"),
-    ("ramp_steps", int, "the generator's rate rises over so many steps (default: 1000 after a --warm-start)"),
-    ("lr_decay", float, "factor of the learning rate, every --lr-decay-steps"),
-    ("lr_decay_steps", int, "default: a pass over the sound, at least 1000"),
-    ("mel_only_steps", int, "first so many steps without discriminators"),
-    ("discriminator_warmup", int, "then so many with the discriminators alone (default: 500 after a --warm-start)"),
-    ("ema_decay", float, "of the running mean that is exported; 0 for none"),
-    ("clip_gradients", float, "largest norm of the gradients"),
-    ("gain_db", float, "augmentation: quieter by up to so many dB"),
-    ("tilt_db", float, "augmentation: spectral tilt of up to so many dB"),
-    ("validation_files", int, "held out (default: one in twenty, at least one of four or more)"),
-    ("seed", int, "of weights, split, segments and augmentation"),
-    ("precision", str, "auto (bfloat16 on CUDA), float32 or bfloat16"),
-    ("device", str, "auto (cuda, mps, cpu) or a torch device"),
-    ("warm_start", str, "a generator: a melvoc file, a published one beside its config.json, or a run's checkpoint"),
-    ("warm_discriminators", str, "a published do_* file, discriminators.pt, or a checkpoint of another run"),
-)  # fmt: skip
-WEIGHTS = ("adversarial", "feature", "mel", "stft")
+SHOWN = ("mel", "stft", "feature", "adversarial", "discriminator")  # losses in the progress line, as far as in use
+# Fields of the configuration that are no options of the same name.
+ELSEWHERE = {"audio_dir", "run_dir", "mels_dir", "spec", "generator", "weights", "betas"}
 
 
 def add_parser(commands: Any) -> None:
-    """The command."""
-    parser = commands.add_parser(
-        "train",
-        help="a small generator for your own sounds",
-        description="Train HiFi-GAN on a folder of WAV, FLAC, OGG and MP3 files, into RUN/generator.safetensors.",
-        argument_default=argparse.SUPPRESS,
-    )
-    parser.add_argument("audio_dir", metavar="AUDIO_DIR", help="folder of sounds, searched with its subfolders")
-    parser.add_argument("-o", "--output", dest="run_dir", metavar="RUN", required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true", default=False, help="go on from the last checkpoint in RUN")
-    parser.add_argument("--spec", help="the mel: a preset's name, or a .json of MelSpec fields (default: 44.1 kHz)")
-    parser.add_argument("--generator", help="a .json of HiFiGANConfig fields, or a HiFi-GAN config.json (default: V2)")
-    parser.add_argument("--mels", dest="mels_dir", metavar="DIR", help="another model's mels, named as the sounds are")
-    for name, kind, text in FIELDS:
-        parser.add_argument("--" + name.replace("_", "-"), type=kind, help=text)
-    for name in WEIGHTS:
-        parser.add_argument(f"--{name}-weight", type=float, help=f"of the {name} loss")
-    parser.add_argument("--no-flip-polarity", dest="flip_polarity", action="store_false", help="augmentation")
-    parser.add_argument("--keep-discriminators", action="store_true", help="write RUN/discriminators.pt at the end")
-    parser.add_argument("--tensorboard", action="store_true", default=False, help="log to RUN/tensorboard as well")
+    """The command; its options are made when it is chosen, for they need the training."""
+    parser = commands.add_parser("train", help="a small generator for your own sounds")
+    parser.later = add_options
     parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """All options."""
+    from melvoc.train.config import LossWeights, TrainConfig
+
+    parser.description = (
+        "Train a generator on a folder of WAV, FLAC, OGG and MP3 files, into RUN/generator.safetensors."
+    )
+    texts, weights = attributes(TrainConfig), attributes(LossWeights)
+    later: dict[str, Any] = {"default": argparse.SUPPRESS}
+    parser.add_argument("audio_dir", metavar="AUDIO_DIR", help=texts["audio_dir"])
+    parser.add_argument("-o", "--output", dest="run_dir", metavar="RUN", required=True, help=texts["run_dir"])
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in RUN")
+    parser.add_argument("--spec", **later, help=f"{texts['spec']}; a preset's name, or a .json of MelSpec fields")
+    parser.add_argument("--generator", **later, help=f"{texts['generator']}; a .json of its fields, or a published one")
+    parser.add_argument("--mels", dest="mels_dir", metavar="DIR", **later, help=texts["mels_dir"])
+    add_fields(parser, TrainConfig, [entry.name for entry in fields(TrainConfig) if entry.name not in ELSEWHERE])
+    for entry in fields(LossWeights):
+        text = f"{weights[entry.name]} (default: {entry.default:g})"
+        parser.add_argument(f"--{entry.name}-weight", type=float, **later, help=f"weight of a loss: {text}")
+    parser.add_argument("--tensorboard", action="store_true", help="also log to RUN/tensorboard")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -105,25 +80,27 @@ def configuration(arguments: argparse.Namespace) -> Any:
     """The `TrainConfig` of the arguments: what was not given is left to its defaults."""
     from melvoc.train import LossWeights, TrainConfig
 
-    given = vars(arguments)
-    values = {name: given[name] for name, _, _ in FIELDS if name in given}
-    for name in ("audio_dir", "run_dir", "mels_dir", "flip_polarity", "keep_discriminators"):
-        if name in given:
-            values[name] = given[name]
-    if "spec" in given:
-        values["spec"] = read_spec(given["spec"])
-    if "generator" in given:
-        values["generator"] = _read_generator(given["generator"], given.get("architecture"))
-    weights = {name: given[f"{name}_weight"] for name in WEIGHTS if f"{name}_weight" in given}
+    values, words = given(arguments, TrainConfig), vars(arguments)
+    if "spec" in values:
+        values["spec"] = read_spec(values["spec"])
+    if "generator" in values:
+        values["generator"] = _read_generator(values["generator"], values.get("architecture"))
+    names = [entry.name for entry in fields(LossWeights)]
+    weights = {name: words[f"{name}_weight"] for name in names if f"{name}_weight" in words}
     return TrainConfig(**values, weights=LossWeights(**weights))
 
 
 def _read_generator(path: str, architecture: str | None) -> Any:
-    from melvoc.architectures.hifigan import HiFiGANConfig
+    """A generator's configuration: its own fields, or a published file of its architecture."""
     from melvoc.storage.conversion import read_config
+    from melvoc.train.config import trained_architecture
 
-    values = read_config(path)
-    return HiFiGANConfig.from_published(values) if "num_mels" in values else HiFiGANConfig.from_dict(values)
+    record, values = trained_architecture(architecture, None), read_config(path)
+    if not set(values) <= {entry.name for entry in fields(record.config)}:
+        for layout in record.layouts:
+            if layout.recognises(values):
+                return layout.config(values)
+    return record.config.from_dict(values)
 
 
 def _introduce(trainer: Trainer) -> None:
@@ -138,7 +115,7 @@ def _introduce(trainer: Trainer) -> None:
 
 @contextmanager
 def _stopping(trainer: Trainer) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the loop after the present step; a second Ctrl-C ends it at once."""
+    """Ctrl-C and SIGTERM end the loop after the current step; a second Ctrl-C ends it at once."""
 
     def stop(number: int, frame: object) -> None:
         trainer.stop()
@@ -154,7 +131,7 @@ def _stopping(trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def _shown(trainer: Trainer) -> Iterator[Any]:
-    """A function that shows a report: a bar on a terminal, else a line a checkpoint."""
+    """A function that shows a report: a bar on a terminal, else a line per checkpoint."""
     if not trainer.first:
         yield lambda report: None
         return

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 import melvoc
 from melvoc.audio import AudioReader, AudioWriter, to_pcm16
-from melvoc.cli.common import DTYPES, add_loading, default_spec, finite_blocks, load, read_spec
+from melvoc.cli.common import add_loading, default_spec, finite_blocks, load, read_spec
 from melvoc.errors import MelvocError, SpecError
 from melvoc.registry import GRIFFINLIM
 from melvoc.spectrogram.file import read_mel
@@ -77,7 +77,7 @@ def choose(arguments: argparse.Namespace, spec: MelSpec | None, sample_rate: int
         return load(arguments, arguments.vocoder)
     if spec is None and sample_rate is not None:
         spec = default_spec(sample_rate)
-    return melvoc.load(GRIFFINLIM, device=arguments.device, dtype=DTYPES.get(arguments.dtype), spec=spec)
+    return load(arguments, GRIFFINLIM, spec=spec)
 
 
 def vocode_mel(arguments: argparse.Namespace) -> None:

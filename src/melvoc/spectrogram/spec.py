@@ -209,7 +209,7 @@ class MelSpec:
         _mapping(config, "MelSpec.from_config")
         if missing := [key for key in _CONFIG_KEYS.values() if key not in config]:
             raise SpecError(
-                f"this config has no {', '.join(map(repr, missing))}; a HiFi-GAN or BigVGAN config.json has "
+                f"this config has no {', '.join(map(repr, missing))}; a published config.json has "
                 f"{', '.join(_CONFIG_KEYS.values())}: add what is missing, or write out MelSpec(...)"
             )
         values = {name: config[key] for name, key in _CONFIG_KEYS.items()}

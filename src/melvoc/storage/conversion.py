@@ -54,7 +54,7 @@ def convert(
         values = config if isinstance(config, Mapping) else read_config(config)
         record, layout = recognise(values, source)
         try:
-            settings, spec = layout.read(values)
+            settings, spec = layout.config(values), layout.spec(values)
         except SpecError as error:
             raise CheckpointError(f"the configuration of {source} has no mel that melvoc can make: {error}") from error
         except OptionError as error:

@@ -37,13 +37,13 @@ RAMP = 1000  # steps until such a generator learns at the full rate
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """What each loss counts. A weight of 0 leaves the loss out, and it is not computed.
+    """The weight of each loss. One with weight 0 is not computed.
 
     Attributes:
         adversarial: least squares, both sides.
         feature: features of the discriminators.
         mel: log-mel L1.
-        stft: auraloss' multi-resolution STFT loss; 15 where it is wanted.
+        stft: auraloss' multi-resolution STFT distance; 15 is usual.
     """
 
     adversarial: float = 1.0
@@ -66,46 +66,48 @@ class TrainConfig:
 
     Attributes:
         audio_dir: folder of WAV, FLAC, OGG and MP3 files, searched with its subfolders.
-        run_dir: where checkpoints, log and result go; made where it is not there.
-        mels_dir: mels of another model, paired with the audio by name (`a.wav`, `a.safetensors` or `a.npy`); None: the
+        run_dir: folder of the run: checkpoints, log and result; made where it is not there.
+        mels_dir: mels of another model, paired with the audio by name (`a.wav`, `a.safetensors` or `a.npy`). None: the
             audio's own.
-        spec: the mel that the generator will understand. None: the warm start's, or what the mels in `mels_dir` say,
+        spec: the mel that the generator will understand. None: the warm start's, or what the other model's mels say,
             else 44.1 kHz, n_fft 2048, hop 512, 128 bands.
-        architecture: name of the generator's architecture. None: that of the warm start or of `generator`, else the
-            first that melvoc trains.
-        generator: its configuration. None: the warm start's, else the architecture's small one for the spec.
+        architecture: of the generator, by name. None: that of the warm start or of `generator`, else the first that
+            melvoc trains.
+        generator: configuration of the generator. None: the warm start's, else the architecture's small one.
         preset: "full" for the published discriminators, "slim" for an eighth of their channels, for a CPU.
         warm_start: a generator to begin with: a melvoc file, a published one with its `config.json` beside it, or a
             checkpoint of another run.
         warm_discriminators: discriminators to begin with: a published `do_*` file, a `discriminators.pt` or a
             checkpoint of another run.
-        batch_size: segments a step and process.
-        segment: samples a segment, a multiple of the hop length.
-        steps: in all, those of earlier runs included.
+        batch_size: segments per step and process.
+        segment: samples per segment, a multiple of the hop length.
+        steps: total, those of earlier runs included.
         learning_rate: of both optimizers (AdamW).
         betas: of both optimizers.
         weight_decay: of both optimizers.
-        lr_decay: factor of the learning rate, every `lr_decay_steps`.
-        ramp_steps: the generator's learning rate rises from 0 over its first so many steps. None: 1000 for a warm
+        lr_decay: factor of the learning rate, applied every `lr_decay_steps`.
+        ramp_steps: number of first steps over which the generator's learning rate rises from 0. None: 1000 for a warm
             start, whose good weights AdamW's first, large steps would spoil, else 0.
-        lr_decay_steps: None: a pass over the sound, but at least 1000 (a small set's pass is a few steps).
+        lr_decay_steps: steps between decays. None: a pass over the sound, but at least 1000, because a small set's pass
+            is a few steps.
         weights: of the losses.
-        mel_only_steps: first so many steps without discriminators: mel and STFT losses alone.
-        discriminator_warmup: then so many steps in which only the discriminators learn. None: 500 for a warm start
-            without them, else 0.
+        mel_only_steps: number of first steps without discriminators: mel and STFT losses alone.
+        discriminator_warmup: number of steps after that in which only the discriminators learn. None: 500 for a warm
+            start without them, else 0.
         ema_decay: of the running mean of the generator, which is what is validated and exported; 0 for none.
         clip_gradients: largest norm of either side's gradients.
-        gain_db: augmentation: each segment is made quieter by up to so many dB.
-        flip_polarity: augmentation: half of the segments upside down.
-        tilt_db: augmentation: spectral tilt of up to so many dB between 0 Hz and Nyquist, either way.
-        validation_files: held out, whole files. None: one in twenty, at least one where there are four or more.
+        gain_db: augmentation: maximum random attenuation of a segment, in dB.
+        flip_polarity: augmentation: turn half of the segments upside down.
+        tilt_db: augmentation: maximum spectral tilt between 0 Hz and Nyquist, either way, in dB.
+        validation_files: how many whole files to hold out. None: one in twenty, at least one where there are four or
+            more.
         seed: of weights, split, segments and augmentation.
         precision: "auto" (bfloat16 autocast on CUDA, else float32), "float32" or "bfloat16".
         device: "auto" (cuda, mps, cpu) or a torch device.
-        checkpoint_every: steps.
-        validate_every: steps. None: with each checkpoint.
-        keep_checkpoints: the last so many, and the best, stay.
-        keep_discriminators: write `RUN/discriminators.pt` beside the generator at the end.
+        checkpoint_every: steps between checkpoints.
+        validate_every: steps between validations. None: with each checkpoint.
+        keep_checkpoints: how many recent checkpoints to keep (the best is always kept).
+        keep_discriminators: also write `RUN/discriminators.pt` at the end.
 
     Raises:
         OptionError: a value out of its range.
