@@ -16,8 +16,9 @@ from melvoc.architectures.vocos import Vocos, VocosConfig
 from melvoc.nn.engines.cpu.engine import Border, Quiet
 from melvoc.nn.engines.cpu.framewise import GeluMachine, NormMachine
 from melvoc.nn.engines.cpu.machines import ResidualRows, Section
+from melvoc.nn.engines.cpu.quiet import FEW_FRAMES, FrameByFrame
 from melvoc.nn.graph import Chain, Machine, Map, Node, Residual, join
-from melvoc.nn.layers import FEW_FRAMES, Conv1d, FrameLinear, FrameNorm, FrameScale, frame_by_frame
+from melvoc.nn.layers import Conv1d, FrameLinear, FrameNorm, FrameScale
 
 SMALL = VocosConfig(n_mels=12, dim=48, intermediate_dim=72, num_layers=3, n_fft=32, hop_length=8)
 
@@ -131,5 +132,5 @@ def test_frame_by_frame(frames: int) -> None:
 
     x = torch.randn(2, 3, frames)
     with torch.no_grad():
-        torch.testing.assert_close(frame_by_frame(function, x), x * 2)
+        torch.testing.assert_close(FrameByFrame(function)(x), x * 2)
     assert calls == ([1] * frames if 1 < frames <= FEW_FRAMES else [frames])

@@ -1,9 +1,9 @@
-"""The one run from mel to sound, behind whole, batched, blocked and streamed synthesis and `voc.resynthesize`.
+"""The single path from mel to sound, behind whole, batched, blocked and streamed synthesis and `voc.resynthesize`.
 
     frames -> network -> steps after it -> clamp -> resampling -> clamp
 
-Everything takes pieces. A vocoder that needs its mel at once gathers them and gives all its sound at the end; whole
-synthesis is the same run, fed with one block or several.
+Everything works in pieces. A vocoder that needs the whole mel gathers them and returns all its sound at the end; whole
+synthesis is the same run, fed with one or more blocks.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """A further input by frame, such as the pitch.
+    """A further per-frame input, such as pitch.
 
     Attributes:
-        unit: of its values ("Hz", say).
-        low: the least value.
-        high: the largest value.
+        unit: of its values (e.g. "Hz").
+        low: the smallest allowed value.
+        high: the largest allowed value.
         channels: values per frame.
     """
 
@@ -49,32 +49,33 @@ class Run:
     """One mel on its way to sound, in pieces.
 
     Args:
-        vocoder: whose network and steps.
+        vocoder: whose network and steps are run.
         sample_rate: of the result, in Hz.
-        lookahead_frames: None for exact results; n to answer each push with all but the last n frames.
+        lookahead_frames: None for exact results; n to return the sound of all but the last n frames with each push.
 
     Attributes:
-        latency_samples: samples by which the sound is behind the mel, at the result's rate.
+        latency_samples: samples by which the sound lags behind the mel, at the result's rate.
         latency_frames: the same in mel frames, rounded up.
 
     Raises:
-        SpecError: lookahead_frames is no whole number from 0.
+        SpecError: lookahead_frames is not a whole number from 0 up.
     """
 
     def __init__(self, vocoder: Vocoder, *, sample_rate: int, lookahead_frames: int | None = None) -> None:
-        self._vocoder, self._engine = vocoder, vocoder.engine()
         sound = Sound(
             spec=vocoder.spec,
             channels=vocoder.channels,
             samples_per_frame=vocoder.samples_per_frame,
             sample_rate=vocoder.sample_rate,
         )
-        network = self._engine.open(vocoder.graph()) if vocoder.can_stream else Gathered(vocoder)
+        self._sound, self._name, self._streams, self._engine = sound, vocoder.name, vocoder.can_stream, vocoder.engine()
+        self._device, self._dtype = vocoder.device, vocoder.mel_dtype
+        self.wave_dtype = torch.float64 if vocoder.dtype == torch.float64 else torch.float32
+        network = self._engine.open(vocoder.graph()) if self._streams else Gathered(vocoder)
         self._way = Way(network, [step.open(sound) for step in vocoder.post], sound)
-        hop = vocoder.samples_per_frame
-        delay = vocoder.graph().delay(0) if vocoder.can_stream else 0
+        delay = vocoder.graph().delay(0) if self._streams else 0
         delay += sum(step.delay(sound) for step in vocoder.post)
-        exact = -(-delay // hop)
+        exact = -(-delay // sound.samples_per_frame)
         if lookahead_frames is not None and (type(lookahead_frames) is not int or lookahead_frames < 0):
             raise SpecError(
                 f"lookahead_frames={lookahead_frames!r}, but it is a whole number of frames from 0 (to {exact}, which "
@@ -82,20 +83,19 @@ class Run:
             )
         self._guessed = 0 if lookahead_frames is None else max(0, exact - lookahead_frames)
         self._waited = exact - self._guessed
-        resampled = sample_rate != vocoder.sample_rate
-        self._resampler = Resampler(vocoder.sample_rate, sample_rate) if resampled else None
-        samples = delay if not self._guessed else self._waited * hop
+        resampled = sample_rate != sound.sample_rate
+        self._resampler = Resampler(sound.sample_rate, sample_rate) if resampled else None
+        samples = delay if not self._guessed else self._waited * sound.samples_per_frame
         self.latency_samples = self._resampler.delay(samples) if self._resampler else samples
-        self.latency_frames = -(-self.latency_samples * vocoder.sample_rate // (sample_rate * hop))
+        frame = sample_rate * sound.samples_per_frame
+        self.latency_frames = -(-self.latency_samples * sound.sample_rate // frame)
         self._frames = 0  # taken so far
-        self._final = 0  # samples that the network and its steps have given
-        self._given = 0  # samples that the caller has been given, before resampling
-        self._last: Tensor | None = None  # the last frame, which a guess repeats
-        self.wave_dtype = torch.float64 if vocoder.dtype == torch.float64 else torch.float32
+        self._final = 0  # samples that the network and its steps have produced
+        self._given = 0  # samples returned to the caller, before resampling
 
     @property
     def started(self) -> bool:
-        """Whether any frame has come."""
+        """Whether any frames have arrived."""
         return self._frames > 0
 
     def __call__(self, frames: Tensor, last: bool, out: Tensor | None = None) -> Tensor:
@@ -103,17 +103,17 @@ class Run:
 
         Args:
             frames: the next ones `[B, n_mels + condition channels, t]`; t may be 0.
-            last: the mel ends with them.
-            out: where to write from its beginning on, or None.
+            last: whether the mel ends with them.
+            out: a tensor to write to, from its beginning, or None.
 
         Returns:
-            `[B, channels, n]`, what is ready, in [-1, 1]; the beginning of `out` where that was given.
+            `[B, channels, n]`, what is ready, in [-1, 1]; the beginning of `out` if that was given.
 
         Raises:
-            PluginError: the vocoder gave another number of samples than its contract says.
+            PluginError: the vocoder returned a different number of samples than its contract says.
         """
-        with torch.inference_mode() if self._vocoder.can_stream else nullcontext():
-            wave = self._advance(frames.to(self._vocoder.device, self._vocoder.mel_dtype), last).to(self.wave_dtype)
+        with torch.inference_mode() if self._streams else nullcontext():
+            wave = self._advance(frames.to(self._device, self._dtype), last).to(self.wave_dtype)
             if self._resampler is None:
                 return self._clamped(wave, out)
             return self._clamped(self._resampler(self._clamped(wave, None), last), out)
@@ -124,48 +124,44 @@ class Run:
         return part
 
     def _advance(self, frames: Tensor, last: bool) -> Tensor:
-        """Samples that the caller has not been given yet."""
-        count, channels = frames.shape[-1], self._vocoder.channels
+        """Samples that have not been returned to the caller yet."""
+        count, hop = frames.shape[-1], self._sound.samples_per_frame
         self._frames += count
-        final = self._way(frames, last) if count or last else frames.new_zeros(frames.shape[0], channels, 0)
-        parts = [final]
+        final = self._way(frames, last) if count or last else frames.new_zeros(len(frames), self._sound.channels, 0)
         before, self._final = self._final, self._final + final.shape[-1]
-        if last and self._final != self._frames * self._vocoder.samples_per_frame:
+        if last and self._final != self._frames * hop:
             raise PluginError(
-                f"{self._vocoder.name} gave {self._final} samples for {self._frames} frames, but the contract is "
-                f"{self._vocoder.samples_per_frame} per frame; the delay of its graph or of a step is wrong"
+                f"{self._name} gave {self._final} samples for {self._frames} frames, but the contract is {hop} per "
+                "frame; the delay of its graph or of a step is wrong"
             )
-        if self._guessed and not last and count:
-            self._last = frames[..., -1:].clone()
-            parts.append(self._guess(self._last))
-        wave = join(*parts)
-        wave = wave[..., self._given - before :]  # what a guess gave out stays given
+        wave = join(final, self._guess(frames[..., -1:])) if self._guessed and not last and count else final
+        wave = wave[..., self._given - before :]  # what a guess returned is not returned again
         self._given += wave.shape[-1]
         return wave
 
     def _guess(self, frame: Tensor) -> Tensor:
-        """The samples after the final ones, up to the look-ahead, as if the last frame went on."""
+        """The samples after the final ones, up to the look-ahead, as if the last frame were repeated."""
         wave = self._way.fork()(frame.expand(-1, -1, self._guessed), False)
-        wanted = (self._frames - self._waited) * self._vocoder.samples_per_frame - self._final
+        wanted = (self._frames - self._waited) * self._sound.samples_per_frame - self._final
         return wave[..., : max(0, wanted)]
 
 
 class Way(Machine):
-    """The network's machine, and those of the steps after it.
+    """The network's machine, followed by those of the steps after it.
 
     Args:
-        network: from frames to sound.
-        steps: what is done to the sound, in order.
-        sound: what it is.
+        network: turns frames into sound.
+        steps: applied to the sound, in order.
+        sound: the sound's properties.
     """
 
     def __init__(self, network: Machine, steps: list[PostMachine], sound: Sound) -> None:
         self.network, self.steps, self.sound = network, steps, sound
 
     def __call__(self, frames: Tensor, last: bool) -> Tensor:
-        """The sound that is final."""
-        wave, mel = self.network(frames, last), frames[:, : self.sound.spec.n_mels]  # below it are the conditions
-        if not wave.shape[-1]:  # of as many channels as the machine likes
+        """The sound that is now final."""
+        wave, mel = self.network(frames, last), frames[:, : self.sound.spec.n_mels]  # the conditions follow
+        if not wave.shape[-1]:  # with any number of channels
             wave = frames.new_zeros(frames.shape[0], self.sound.channels, 0)
         for step in self.steps:
             wave = step(mel, wave, last)
@@ -177,7 +173,7 @@ class Way(Machine):
 
 
 class Gathered(Machine):
-    """A vocoder that needs its mel at once: it gathers the frames, and gives all its sound at the end."""
+    """A vocoder that needs the whole mel: gathers the frames and returns all the sound at the end."""
 
     def __init__(self, vocoder: Vocoder, before: tuple[Tensor, ...] = ()) -> None:
         self.vocoder, self.before = vocoder, before
@@ -186,7 +182,7 @@ class Gathered(Machine):
         """Nothing, or everything.
 
         Raises:
-            PluginError: the vocoder gave another shape than its contract says.
+            PluginError: the vocoder returned a different shape than its contract says.
         """
         if not last:
             self.before += (x,)
@@ -203,7 +199,7 @@ class Gathered(Machine):
         return wave
 
     def fork(self) -> Self:
-        """The frames so far are never written into."""
+        """Shares the frames so far, which are never modified."""
         return type(self)(self.vocoder, self.before)
 
 
@@ -211,10 +207,10 @@ def synthesise(vocoder: Vocoder, frames: Tensor, *, sample_rate: int, block_fram
     """The sound of complete mels, in blocks where the vocoder streams.
 
     Args:
-        vocoder: that makes it.
+        vocoder: what makes the sound.
         frames: `[B, n_mels + condition channels, T]`, T >= 1.
         sample_rate: of the result, in Hz.
-        block_frames: frames per block, at most; None for the vocoder's own choice.
+        block_frames: at most this many frames per block. None: the vocoder's own choice.
 
     Returns:
         `[B, channels, ceil(T * samples_per_frame * sample_rate / vocoder.sample_rate)]` in [-1, 1].
@@ -223,7 +219,7 @@ def synthesise(vocoder: Vocoder, frames: Tensor, *, sample_rate: int, block_fram
     run, total = Run(vocoder, sample_rate=sample_rate), frames.shape[-1]
     samples = resampled_length(total * vocoder.samples_per_frame, vocoder.sample_rate, sample_rate)
     wave = torch.empty(frames.shape[0], vocoder.channels, samples, dtype=run.wave_dtype, device=vocoder.device)
-    size = -(-total // -(-total // size)) if vocoder.can_stream else total  # blocks of about one length
+    size = -(-total // -(-total // size)) if vocoder.can_stream else total  # blocks of about the same length
     blocks = frames.split(size, dim=-1)
     done = 0
     for number, block in enumerate(blocks, start=1):
@@ -232,20 +228,20 @@ def synthesise(vocoder: Vocoder, frames: Tensor, *, sample_rate: int, block_fram
 
 
 class Resynthesis:
-    """Mel and back, in pieces: analysis in the vocoder's own spec, and synthesis, as long as the input.
+    """To mel and back in pieces: analysis in the vocoder's own spec, then synthesis, at the input's length.
 
     Args:
-        vocoder: that makes the sound.
+        vocoder: what makes the sound.
         sample_rate: of the input, in Hz.
         output_sample_rate: of the result, in Hz.
-        block_frames: mel frames that are synthesised at once, at most; None for the vocoder's own choice.
+        block_frames: at most this many mel frames are synthesised at once. None: the vocoder's own choice.
 
     Attributes:
         taken: samples pushed so far.
-        samples: what to push at a time, best: what a block of frames is made of.
+        samples: the best number to push at a time: those of one block of frames.
 
     Raises:
-        MelvocError: a vocoder that needs more than a mel, or one that cannot run in the blocks that were asked for.
+        MelvocError: a vocoder that needs more than a mel, or block_frames for one that cannot run in blocks.
     """
 
     def __init__(
@@ -263,15 +259,15 @@ class Resynthesis:
         self.taken = self._resampled = self._given = 0
 
     def push(self, waveform: Tensor) -> Tensor:
-        """The next samples `[B, n]`, B that of the first piece; returns `[B, channels, m]`, what is ready."""
+        """Take the next samples `[B, n]`, B as in the first piece; returns `[B, channels, m]`, what is ready."""
         self.taken += waveform.shape[-1]
         return self._sound(self._analysed(waveform, last=False), last=False)
 
     def flush(self) -> Tensor:
-        """End the signal that was pushed, of one sample at least.
+        """End the signal; at least one sample must have been pushed.
 
         Returns:
-            `[B, channels, m]`; in all there are `ceil(N * output_sample_rate / sample_rate)` samples.
+            `[B, channels, m]`, which makes `ceil(N * output_sample_rate / sample_rate)` samples in total.
         """
         mel = self._analysed(None, last=True)
         wave = self._sound(mel, last=True)
@@ -287,7 +283,7 @@ class Resynthesis:
         if not last:
             return self._analysis.push(wave)
         spec = self._vocoder.spec
-        # Zeros after the end, so that the frames cover every sample, and the shortest sound has one.
+        # Zeros after the end, so that the frames cover every sample, and the shortest sound has a frame.
         wave = F.pad(wave, (0, max(-self._resampled % spec.hop_length, spec.n_fft - self._resampled)))
         return torch.cat([self._analysis.push(wave), self._analysis.flush()], dim=-1)
 
@@ -300,15 +296,15 @@ class Resynthesis:
 
 
 def stacked(vocoder: Vocoder, mel: Tensor, conditions: Mapping[str, Tensor] | None) -> Tensor:
-    """The frames that a network sees: the mel, and below it each condition in the vocoder's order.
+    """The frames that a network sees: the mel, then each condition in the vocoder's order, as further channels.
 
     Args:
-        vocoder: whose conditions they are.
+        vocoder: what the conditions are for.
         mel: `[B, n_mels, T]`.
         conditions: by name, `[B, T]` (one channel) or `[B, channels, T]`.
 
     Raises:
-        SpecError: a missing, extra or misshapen one, one with NaN or Inf, or one that is out of its range.
+        SpecError: a condition that is missing, unexpected, misshapen, out of range, or has NaN or Inf.
     """
     given, wanted = dict(conditions or {}), vocoder.conditions
     if given.keys() != wanted.keys():
@@ -320,10 +316,10 @@ def stacked(vocoder: Vocoder, mel: Tensor, conditions: Mapping[str, Tensor] | No
         value = value[:, None] if value.dim() == 2 else value
         expected = [mel.shape[0], what.channels, mel.shape[-1]]
         if list(value.shape) != expected:
-            raise SpecError(f"condition {name!r} is {list(value.shape)}, but with this mel it is {expected}")
-        if value.numel() and not bool(((value >= what.low) & (value <= what.high)).all()):  # false for NaN, too
+            raise SpecError(f"condition {name!r} is {list(value.shape)}, but for this mel it is {expected}")
+        if value.numel() and not bool(((value >= what.low) & (value <= what.high)).all()):  # false for NaN too
             raise SpecError(
-                f"condition {name!r} reaches from {float(value.min()):.4g} to {float(value.max()):.4g}, but it is "
+                f"condition {name!r} ranges from {float(value.min()):.4g} to {float(value.max()):.4g}, but it is "
                 f"finite and from {what.low:g} to {what.high:g} {what.unit}"
             )
         parts.append(value)
@@ -334,7 +330,7 @@ def check_block(vocoder: Vocoder, block_frames: int | None) -> int:
     """Frames per block.
 
     Raises:
-        SpecError: no whole number of at least 1.
+        SpecError: not a whole number of at least 1.
         MelvocError: a vocoder that cannot run in blocks.
     """
     if block_frames is None:

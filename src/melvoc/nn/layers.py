@@ -6,31 +6,12 @@ A convolution computes in its weights' type, whatever its input's, so a network 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from melvoc.nn.graph import Engine, Machine, Window
-
-FEW_FRAMES = 64
-
-
-def frame_by_frame(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply a function of single frames, to a short piece on a CPU one frame at a time.
-
-    For 2048 values of an exponential, or for two Fourier transforms, torch wakes its threads, which then wait for
-    more work for milliseconds, on the processors that the kernels of `melvoc.nn.engines.cpu` need.
-
-    Args:
-        function: `[B, C, T]` to `[B, C', T]`.
-        x: `[B, C, T]`.
-    """
-    if x.device.type != "cpu" or not 1 < x.shape[-1] <= FEW_FRAMES or torch.is_grad_enabled():
-        return function(x)
-    return torch.cat([function(frame) for frame in x.split(1, dim=-1)], dim=-1)
 
 
 class FrameNorm(nn.LayerNorm):

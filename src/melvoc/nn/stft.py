@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from melvoc.nn.graph import Engine, Machine
-from melvoc.nn.layers import frame_by_frame
 
 
 class InverseSTFT(nn.Module):
@@ -31,24 +32,23 @@ class InverseSTFT(nn.Module):
         self.register_buffer("window", window, persistent=False)
         self.window: Tensor
 
-    def overlap_add(self, spectrum: Tensor) -> Tensor:
-        """The sums of the windowed frames and of the squared windows: `[B, 2, (T - 1) * hop_length + n_fft]`."""
+    def frames(self, spectrum: Tensor) -> Tensor:
+        """Inverse transforms of single frames, not windowed: `[B, 2 * (n_fft // 2 + 1), T]` to `[B, n_fft, T]`."""
         real, imaginary = spectrum.chunk(2, dim=1)
-        frames = frame_by_frame(self._frames, torch.complex(real, imaginary))
+        frames: Tensor = torch.fft.irfft(torch.complex(real, imaginary), n=self.n_fft, dim=1)
+        return frames
+
+    def overlap_add(self, frames: Tensor) -> Tensor:
+        """The sums of the windowed frames and of the squared windows: `[B, 2, (T - 1) * hop_length + n_fft]`."""
         weights = self.window[:, None].square().expand(frames.shape)
         parts = torch.stack([frames * self.window[:, None], weights], dim=1).flatten(0, 1)  # [2 B, n_fft, T]
         length = (frames.shape[-1] - 1) * self.hop_length + self.n_fft
         sums = F.fold(parts, (1, length), kernel_size=(1, self.n_fft), stride=(1, self.hop_length))
         return sums.reshape(-1, 2, length)
 
-    def _frames(self, spectrum: Tensor) -> Tensor:
-        frames: Tensor = torch.fft.irfft(spectrum, n=self.n_fft, dim=1)
-        return frames
-
     def forward(self, spectrum: Tensor) -> Tensor:
-        """Run on a complete spectrum `[B, 2 * (n_fft // 2 + 1), T]`."""
-        sums = self.overlap_add(spectrum)
-        start = self.n_fft // 2
+        """Run on all frames `[B, 2 * (n_fft // 2 + 1), T]`."""
+        sums, start = self.overlap_add(self.frames(spectrum)), self.n_fft // 2
         return normalize(sums[..., start : start + spectrum.shape[-1] * self.hop_length])
 
     def open(self, engine: Engine) -> Machine:
@@ -70,6 +70,7 @@ class InverseSTFTMachine(Machine):
 
     def __init__(self, layer: InverseSTFT) -> None:
         self.layer = layer
+        self.frames: Callable[[Tensor], Tensor] = layer.frames
         self.open_sums: Tensor | None = None
         self.drop = layer.n_fft // 2
         self.owed = 0
@@ -80,7 +81,7 @@ class InverseSTFTMachine(Machine):
         final = x.shape[-1] * hop
         sums = self.open_sums
         if x.shape[-1]:
-            fresh = self.layer.overlap_add(x)
+            fresh = self.layer.overlap_add(self.frames(x))
             if sums is not None:
                 fresh[..., : sums.shape[-1]] += sums
             sums = fresh

@@ -28,16 +28,16 @@ from melvoc.nn.engines.cpu.machines import (
 from melvoc.nn.engines.cpu.memory import Workspace, floats
 from melvoc.nn.engines.cpu.nodes import Scaled, borders, flat, layers, needs_grad, parameters, plain
 from melvoc.nn.engines.cpu.plan import CostModel
+from melvoc.nn.engines.cpu.quiet import FrameByFrame, Quiet, QuietInverseSTFT, clamp
 from melvoc.nn.engines.cpu.rows import blocks_of, from_rows, to_rows
 from melvoc.nn.engines.cpu.tanh import TanhMachine
 from melvoc.nn.engines.cpu.tape import TapeRecorder
 from melvoc.nn.engines.cpu.vector import LANES
 from melvoc.nn.engines.cpu.weights import Budget
-from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Map, Mean, Node, Residual, join
+from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Map, MapMachine, Mean, Node, Residual
 from melvoc.nn.layers import Conv1d, ConvTranspose1d, FrameLinear, FrameNorm
 from melvoc.nn.recording import RecordingMachine
-
-SERIAL = 32_000  # values that torch copies without waking its threads
+from melvoc.nn.stft import InverseSTFT
 
 
 class CpuEngine(Engine):
@@ -67,10 +67,8 @@ class CpuEngine(Engine):
         return super().open(node) if native is None else Border(native, node, self)
 
     def clamp(self, wave: Tensor, out: Tensor) -> None:
-        """In parts that torch clamps without waking its threads, which would then wait beside the engine's."""
-        size = max(1, SERIAL // max(1, wave.shape[0] * wave.shape[1]))
-        for part, target in zip(wave.split(size, dim=-1), out.split(size, dim=-1), strict=True):
-            super().clamp(part, target)
+        """Without waking torch's threads."""
+        clamp(wave, out)
 
     def _open_chain(self, chain: Chain) -> Machine:
         """Runs of nodes that the engine knows become one machine each."""
@@ -91,13 +89,21 @@ class CpuEngine(Engine):
             native = self._native(node)
             if native is None:
                 close()
-                machine = self.open(node)
-                machines.append(machine if isinstance(machine, TanhMachine) else Quiet(machine))
+                machines.append(self._beside(node))
             else:
                 nodes.append(node)
                 known.append(native)
         close()
         return ChainMachine(machines)
+
+    def _beside(self, node: Node) -> Machine:
+        """A machine of torch's that does not wake torch's threads."""
+        if isinstance(node, InverseSTFT):
+            return Quiet(QuietInverseSTFT(node))
+        if isinstance(node, Map) and node.function is not torch.tanh:
+            return Quiet(MapMachine(FrameByFrame(node.function)))
+        machine = self.open(node)
+        return machine if isinstance(machine, TanhMachine) else Quiet(machine)
 
     def _native(self, node: Node) -> Machine | None:
         """A machine over rows, or None."""
@@ -175,28 +181,6 @@ class CpuEngine(Engine):
                 weights = [parameter.detach() for parameter in [*parameters(layer), *more]]
                 known = self._layers[layer] = Prepared(weights, _versions(weights), prepare(layer))
             return known.result
-
-
-class Quiet(Machine):
-    """Runs a plain torch machine, a short piece in parts so small that torch does not wake its threads for it.
-
-    They would wait for more work for milliseconds, on the processors that the kernels need next.
-    """
-
-    SHORT, PART = 64, 16  # samples at the rate of a mel, as after Vocos' backbone
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-
-    def __call__(self, x: Tensor, last: bool) -> Tensor:
-        if not self.PART < x.shape[-1] <= self.SHORT:
-            return self.machine(x, last)
-        parts = x.split(self.PART, dim=-1)
-        return join(*[self.machine(part, last and number == len(parts)) for number, part in enumerate(parts, 1)])
-
-    def fork(self) -> Self:
-        """Fork the machine."""
-        return type(self)(self.machine.fork())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""Torch's own operations beside the engine's kernels, on short pieces, without waking torch's threads.
+
+For 2048 values of an exponential, for two Fourier transforms, or for 32,000 values that are copied, torch wakes its
+threads, which then wait for more for milliseconds, on the processors that the kernels want next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from melvoc.nn.graph import Machine, join
+from melvoc.nn.stft import InverseSTFT, InverseSTFTMachine
+
+SERIAL = 32_000  # values that torch copies without waking its threads
+FEW_FRAMES = 64
+
+
+def clamp(wave: Tensor, out: Tensor) -> None:
+    """Clamp to [-1, 1] into another tensor, part by part."""
+    size = max(1, SERIAL // max(1, wave.shape[0] * wave.shape[1]))
+    for part, target in zip(wave.split(size, dim=-1), out.split(size, dim=-1), strict=True):
+        torch.clamp(part, -1.0, 1.0, out=target)
+
+
+@dataclass(frozen=True)
+class FrameByFrame:
+    """A function `[B, C, T]` to `[B, C', T]` of single frames, of a short piece one frame after the other."""
+
+    function: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or not 1 < x.shape[-1] <= FEW_FRAMES or torch.is_grad_enabled():
+            return self.function(x)
+        return torch.cat([self.function(frame) for frame in x.split(1, dim=-1)], dim=-1)
+
+
+class QuietInverseSTFT(InverseSTFTMachine):
+    """Runs an `InverseSTFT`, its transforms frame by frame."""
+
+    def __init__(self, layer: InverseSTFT) -> None:
+        super().__init__(layer)
+        self.frames = FrameByFrame(layer.frames)
+
+
+class Quiet(Machine):
+    """Runs a machine of torch's, a short piece in parts so small that torch does not wake its threads for it."""
+
+    SHORT, PART = 64, 16  # samples at the rate of a mel, as after Vocos' backbone
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        if not self.PART < x.shape[-1] <= self.SHORT:
+            return self.machine(x, last)
+        parts = x.split(self.PART, dim=-1)
+        return join(*[self.machine(part, last and number == len(parts)) for number, part in enumerate(parts, 1)])
+
+    def fork(self) -> Self:
+        """Fork the machine."""
+        return type(self)(self.machine.fork())
