@@ -280,8 +280,11 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "broken file": (lambda t: ["vocode", str(_garbage(t)), "-o", f"{t}/o.wav"], "broken.wav"),
     "empty file": (lambda t: ["vocode", str(_nothing(t)), "-o", f"{t}/o.wav"], "has no samples"),
     "empty file to mel": (lambda t: ["mel", str(_nothing(t)), "-o", f"{t}/o.npy"], "has no samples"),
-    "NaN in a file": (lambda t: ["vocode", str(_not_a_number(t)), "-o", f"{t}/o.wav"], "nan.wav: has NaN or Inf"),
-    "NaN in a file to mel": (lambda t: ["mel", str(_not_a_number(t)), "-o", f"{t}/o.npy"], "nan.wav: has NaN or Inf"),
+    "NaN in a file": (lambda t: ["vocode", str(_not_a_number(t)), "-o", f"{t}/o.wav"], "nan.wav: contains NaN or Inf"),
+    "NaN in a file to mel": (
+        lambda t: ["mel", str(_not_a_number(t)), "-o", f"{t}/o.npy"],
+        "nan.wav: contains NaN or Inf",
+    ),
     "NaN in a mel": (lambda t: _odd_mel(t, np.full((80, 9), np.nan, dtype="f4")), "odd.npy: "),
     "other bands": (lambda t: _odd_mel(t, np.full((64, 9), -4, dtype="f4")), "odd.npy: "),
     "one dimension": (lambda t: _odd_mel(t, np.full(80, -4, dtype="f4")), "odd.npy: "),
@@ -304,7 +307,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
             "--sample-rate",
             "8000",
         ],
-        "this mel is of 22050 Hz",
+        "this mel is at 22050 Hz",
     ),
     "a rate beyond all": (
         lambda t: ["vocode", str(GUITAR), "-o", f"{t}/o.wav", "--sample-rate", "99999999999"],
@@ -313,7 +316,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "a folder": (lambda t: ["vocode", str(t), "-o", f"{t}/o.wav"], "a folder; give the path of a sound file"),
     "mel ending": (lambda t: ["mel", str(GUITAR), "-o", f"{t}/o.pt"], ".pt"),
     "folder missing": (lambda t: ["vocode", str(GUITAR), "-o", f"{t}/none/o.wav"], "none"),
-    "standard input without raw": (lambda t: ["vocode", "-", "-o", f"{t}/o.wav"], "with --raw only"),
+    "standard input without raw": (lambda t: ["vocode", "-", "-o", f"{t}/o.wav"], "only with --raw"),
     "raw without a vocoder": (lambda _: ["vocode", "-", "--raw"], "--raw --vocoder NAME"),
     "no checkpoint": (
         lambda t: ["convert", f"{t}/g", "--config", f"{t}/c.json", "-o", f"{t}/o.safetensors"],

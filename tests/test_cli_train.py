@@ -95,7 +95,7 @@ def test_each_mistake_is_one_line(folder: Path, capsys: pytest.CaptureFixture[st
     write_sounds(folder / "short", count=3, samples=1600)
     assert "needs at least 0.5 s" in fails(capsys, ["train", str(folder / "short"), "-o", run])
     assert "start without --resume" in fails(capsys, command(folder, "--resume"))
-    assert "segment=1000 is no multiple" in fails(capsys, command(folder, "--segment", "1000"))
+    assert "segment=1000 is not a multiple" in fails(capsys, command(folder, "--segment", "1000"))
     (folder / "spec.json").write_text(json.dumps(SPEC.to_dict() | {"hop_length": 101}))
     assert "not a product of at most 6 upsampling rates" in fails(capsys, command(folder))
     assert "preset='big'" in fails(capsys, command(folder, "--preset", "big"))
@@ -142,7 +142,7 @@ def test_ctrl_c_and_sigterm_write_a_checkpoint_that_goes_on(folder: Path, number
     child.send_signal(number)
     out, err = child.communicate(timeout=120)
     assert child.returncode == 130, err
-    assert "go on with --resume" in out
+    assert "continue with --resume" in out
     assert "Traceback" not in err
     steps = [json.loads(line)["step"] for line in log.open()]
     assert (folder / "run" / "checkpoints" / f"step-{steps[-1]:08d}.pt").exists()

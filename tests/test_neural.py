@@ -104,8 +104,11 @@ def test_a_published_config_without_the_generators_keys_is_named() -> None:
     ("config", "message"),
     [
         ({"backbone": {}}, "no 'head' section"),
-        ({"head": {"padding": "same"}, "backbone": {}}, "padding='same'.*'center' only"),
-        ({"head": {}, "backbone": {"class_path": "os.system", "init_args": {}}}, "a os.system.*VocosBackbone only"),
+        ({"head": {"padding": "same"}, "backbone": {}}, "padding='same'.*only reads Vocos with 'center'"),
+        (
+            {"head": {}, "backbone": {"class_path": "os.system", "init_args": {}}},
+            "a os.system.*reads Vocos with a VocosBackbone",
+        ),
         ({"head": {}, "backbone": {"adanorm_num_embeddings": 4}}, "conditioned"),
         ({"head": {}, "backbone": {}}, "no 'input_channels'"),
     ],

@@ -152,6 +152,8 @@ def test_a_recording_that_fails_is_given_up_with_one_warning(broken: str, messag
 
 def test_a_state_that_changes_its_shape_ends_a_recording() -> None:
     class Growing(Machine):
+        state = ("kept",)
+
         def __init__(self) -> None:
             self.kept = torch.zeros(1, 1, 1)
 

@@ -18,6 +18,7 @@ import melvoc
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "tests"
 PLUGIN = EXAMPLES / "plugin_example"
+ARCHITECTURE = EXAMPLES / "architecture_example"
 
 
 def run(*command: str | Path, **more: object) -> str:
@@ -28,9 +29,9 @@ def run(*command: str | Path, **more: object) -> str:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The three wheels, built without asking the network for a build backend."""
+    """The four wheels, built without asking the network for a build backend."""
     folder = tmp_path_factory.mktemp("wheels")
-    for source in (ROOT, PLUGIN, EXAMPLES / "downstream_example"):
+    for source in (ROOT, PLUGIN, ARCHITECTURE, EXAMPLES / "downstream_example"):
         run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source)
     return {wheel.name.split("-")[0]: wheel for wheel in folder.glob("*.whl")}
 
@@ -83,11 +84,13 @@ def test_the_plugin_is_a_vocoder() -> None:
         melvoc.to_bytes(voc)
 
 
-def test_the_page_on_plugins_shows_this_package() -> None:
+def test_the_page_on_plugins_shows_these_packages() -> None:
     page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-    for file in (PLUGIN / "pyproject.toml", PLUGIN / "src" / "melvoc_organ" / "__init__.py"):
+    modules = (PLUGIN / "src" / "melvoc_organ", ARCHITECTURE / "src" / "melvoc_pulse")
+    files = [file for module in modules for file in (module / "__init__.py", module.parents[1] / "pyproject.toml")]
+    for file in files:
         assert f"\n{file.read_text(encoding='utf-8').strip()}\n```" in page, (
-            f"docs/plugins.md shows another {file.name}"
+            f"docs/plugins.md shows another {file.relative_to(EXAMPLES)}"
         )
 
 
@@ -97,7 +100,7 @@ def test_melvocs_wheel(wheels: dict[str, Path]) -> None:
     with zipfile.ZipFile(wheels["melvoc"]) as wheel:
         names = wheel.namelist()
         entry_points = next(name for name in names if name.endswith("entry_points.txt"))
-        assert wheel.read(entry_points).decode().count("melvoc.storage.hub:load_published") == 10
+        assert wheel.read(entry_points).decode().count("melvoc.loading:load") == 11
     assert "melvoc/py.typed" in names
     for licence in ("LICENSE", "NOTICE"):
         assert any(name.endswith(f".dist-info/licenses/{licence}") for name in names), licence
@@ -137,6 +140,31 @@ else:
 print("done")
 """
     assert run(python, "-c", code, cwd=tmp_path).strip() == "done"
+
+
+@pytest.mark.slow
+def test_a_packages_architecture_is_as_good_as_melvocs_own(python: Path, tmp_path: Path) -> None:
+    code = """
+import json, sys
+import melvoc, torch
+from melvoc.cli import main
+assert "melvoc_pulse" not in sys.modules
+import melvoc_pulse
+network = melvoc_pulse.PulseNet(melvoc_pulse.PulseConfig())
+torch.save(network.state_dict(), "pulse.pt")
+with open("pulse.json", "w") as file:
+    json.dump({"bands": 40, "hop": 128, "width": 64, "rate": 16000}, file)
+assert main(["convert", "pulse.pt", "--config", "pulse.json", "-o", "pulse.safetensors"]) == 0
+voc = melvoc.load("pulse.safetensors", device="cpu")
+mel = torch.randn(1, 40, 30) - 4
+torch.testing.assert_close(voc.mel_to_waveform(mel), network(mel).detach(), atol=1e-5, rtol=0)
+again = melvoc.from_bytes(melvoc.to_bytes(voc), device="cpu")
+with again.stream() as stream:
+    joined = torch.cat([stream.push(mel[..., :7]), stream.push(mel[..., 7:]), stream.flush()], -1)
+torch.testing.assert_close(joined, voc.mel_to_waveform(mel), atol=1e-5, rtol=0)
+print("done")
+"""
+    assert run(python, "-c", code, cwd=tmp_path).strip().endswith("done")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 import types
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from torch import Tensor
 import melvoc
 from melvoc import registry
 from melvoc.errors import CheckpointError, MelvocError, PluginError, UnknownVocoderError
-from melvoc.loading import list_vocoders
+from melvoc.loading import is_path, list_vocoders
 from melvoc.registry import ARCHITECTURES, VOCODERS, build_table, pins
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.vocoder import Vocoder
@@ -136,7 +137,7 @@ def test_info_never_downloads(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_an_unknown_name_says_the_closest(name: str, closest: str) -> None:
     with pytest.raises(
-        UnknownVocoderError, match=rf"no vocoder '{name}' is registered; did you mean '{closest}'.*\? A file"
+        UnknownVocoderError, match=rf"no vocoder '{name}' is registered; did you mean '{closest}'.*\? Give a file"
     ):
         melvoc.load(name)
     with pytest.raises(LookupError, match=closest):
@@ -144,13 +145,13 @@ def test_an_unknown_name_says_the_closest(name: str, closest: str) -> None:
 
 
 def test_a_name_that_is_like_none() -> None:
-    message = r"no vocoder 'qqq' is registered; melvoc\.list_vocoders\(\) has the names\. A file is given by its path"
+    message = r"no vocoder 'qqq' is registered; melvoc\.list_vocoders\(\) lists the names\. Give a file by its path"
     with pytest.raises(UnknownVocoderError, match=message):
         melvoc.load("qqq")
 
 
 def test_info_of_a_repository_says_why_not() -> None:
-    with pytest.raises(UnknownVocoderError, match="hf://a/b is a repository, of which nothing is known before"):
+    with pytest.raises(UnknownVocoderError, match="hf://a/b is a repository, about which nothing is known until"):
         melvoc.info("hf://a/b")
 
 
@@ -332,3 +333,45 @@ def test_melvocs_own_names_are_its_codes_whatever_its_metadata_say() -> None:
         with pytest.warns(UserWarning, match="aaa claims the name 'a'"):
             assert VOCODERS.single("a", table["a"]).distribution == "melvoc"
         assert [claim.distribution for claim in build_table(order, [])["a"]] == ["aaa"]
+
+
+def test_pyproject_declares_the_names_that_the_code_has() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    declared = project["project"]["entry-points"]["melvoc.vocoders"]
+    assert list(declared) == list(VOCODERS.own())
+    assert set(declared.values()) == {"melvoc.loading:load"}
+
+
+def test_without_metadata_melvocs_own_names_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "entry_points", lambda group: [])
+    assert list_vocoders() == list(VOCODERS.own())
+    assert melvoc.load("griffinlim", n_iter=1).name == "griffinlim"
+
+
+# What is a path, and what a name
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        (Path("griffinlim"), True), ("a.safetensors", True), ("g.pth.tar", True), ("model.bin", True),
+        ("./griffinlim", True), ("/nowhere/model", True), ("~/model", True), ("folder/model", True),
+        ("griffinlim", False), ("hf://a/b", False), ("nobody/nothing", False), ("nvidia/bigvgan_22khz_80band", False),
+    ],
+)  # fmt: skip
+def test_what_is_a_path(given: Any, path: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder" / "model").mkdir(parents=True)
+    assert is_path(given) is path
+
+
+def test_no_folder_shadows_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "griffinlim").mkdir()
+    assert melvoc.load("griffinlim", n_iter=1).name == "griffinlim"
+
+
+def test_a_known_repository_is_a_name() -> None:
+    assert melvoc.info("nvidia/bigvgan_v2_44khz_128band_512x") == melvoc.info("bigvgan_v2_44khz_128band_512x")
+    with pytest.raises(UnknownVocoderError, match="no vocoder 'nvidia/bigvgan_v3' is registered"):
+        melvoc.info("nvidia/bigvgan_v3")

@@ -97,7 +97,7 @@ def test_doctor_measures_when_asked(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "costs: typical ones ('melvoc doctor --tune'" in capsys.readouterr().out
     assert main(["doctor", "--tune"]) == 0
     out = capsys.readouterr().out
-    assert "200 GFLOP/s of products, 50 GB/s of weights, 0.000 ns an element" in out
+    assert "200 GFLOP/s of products, 50 GB/s of weights, 0.000 ns per transform element" in out
     assert f"costs: measured on this machine, {costs_file()}" in out
     assert main(["doctor"]) == 0
     assert f"costs: measured on this machine, {costs_file()}" in capsys.readouterr().out

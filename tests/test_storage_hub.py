@@ -287,7 +287,7 @@ def test_rows_without_a_sha256_need_allow_unverified(hub: Hub, child: Child, tmp
 def test_rows_without_a_revision_need_one(hub: Hub, child: Child, tmp_path: Path) -> None:
     both = "no sha256 is known for it.*pass allow_unverified=True, and a full commit as revision=.*never main"
     failed(child.load(UNKNOWN, cache_dir=tmp_path), "DownloadError", both)
-    message = "no full revision of it is known, .* pass revision= with a full commit"
+    message = "no full revision is known for it, .* pass revision= with a full commit"
     failed(child.load(UNKNOWN, cache_dir=tmp_path, allow_unverified=True), "DownloadError", message)
     for branch in ("main", OLD[:7], "v2.4"):
         answer = child.load(UNKNOWN, cache_dir=tmp_path, allow_unverified=True, revision=branch)
@@ -298,7 +298,7 @@ def test_rows_without_a_revision_need_one(hub: Hub, child: Child, tmp_path: Path
 
 def test_another_revision_than_the_pinned_one(hub: Hub, child: Child, tmp_path: Path) -> None:
     hub.repositories[f"nvidia/{NAME}"].commits[NEW]["bigvgan_generator.pt"] = FILES[UNKNOWN]
-    message = "cannot be verified: another revision than the pinned one was asked for. .*allow_unverified=True$"
+    message = "cannot be verified: a revision other than the pinned one was requested. .*allow_unverified=True$"
     failed(child.load(NAME, cache_dir=tmp_path, revision=NEW), "DownloadError", message)
     pinned = child.load(NAME, cache_dir=tmp_path)
     other = child.load(NAME, cache_dir=tmp_path, revision=NEW, allow_unverified=True)
@@ -513,7 +513,7 @@ def test_published_pairs(hub: Hub, child: Child, tmp_path: Path, pair: Any, fore
 
 @pytest.mark.parametrize("name", ["hf://", "hf://one", "hf://a/b/c", "hf://a/b@", "hf://a/../b"])
 def test_what_is_no_repository(child: Child, name: str) -> None:
-    failed(child.load(name), "DownloadError", "is no repository; write hf://owner/repo")
+    failed(child.load(name), "DownloadError", "is not a repository; write hf://owner/repo")
 
 
 # The oldest client

@@ -183,9 +183,9 @@ def test_lookahead_with_a_step(wide: Wide) -> None:
     [
         (None, r"conditions are \[\], but wide takes f0 \(Hz\); pass exactly those"),
         ({"f0": torch.zeros(2, 9), "gain": torch.zeros(2, 9)}, r"conditions are \['f0', 'gain'\], but wide takes f0"),
-        ({"f0": torch.zeros(2, 8)}, r"condition 'f0' is \[2, 1, 8\], but with this mel it is \[2, 1, 9\]"),
-        ({"f0": torch.full((2, 9), float("nan"))}, "condition 'f0' reaches from nan to nan, but it is finite"),
-        ({"f0": torch.full((2, 9), 5000.0)}, "reaches from 5000 to 5000, but it is finite and from 0 to 4000 Hz"),
+        ({"f0": torch.zeros(2, 8)}, r"condition 'f0' is \[2, 1, 8\], but for this mel it is \[2, 1, 9\]"),
+        ({"f0": torch.full((2, 9), float("nan"))}, "condition 'f0' ranges from nan to nan, but it is finite"),
+        ({"f0": torch.full((2, 9), 5000.0)}, "ranges from 5000 to 5000, but it is finite and from 0 to 4000 Hz"),
     ],
 )
 def test_conditions_that_do_not_fit(wide: Wide, conditions: dict[str, Tensor] | None, message: str) -> None:
@@ -270,7 +270,7 @@ def test_resynthesis_is_the_mel_and_back_in_pieces_of_any_size(name: str) -> Non
 
 
 def test_resynthesis_needs_a_sample_and_no_conditions(wide: Wide) -> None:
-    with pytest.raises(SpecError, match=r"the waveform is \[1, 0\], without a sample; give at least one"):
+    with pytest.raises(SpecError, match=r"the waveform is \[1, 0\], without any samples; give at least one"):
         VOCODERS["bigvgan_v2_tiny"].resynthesize(torch.zeros(0), sample_rate=44100)
     with pytest.raises(MelvocError, match="wide needs f0 besides the mel; use mel_to_waveform"):
         wide.resynthesize(torch.zeros(5000), sample_rate=32000)
@@ -303,8 +303,8 @@ def test_steps_are_stored_in_format_2_and_nothing_else_is() -> None:
     ("steps", "message"),
     [
         ([{"kind": "denoise"}], "this melvoc has no step 'denoise'; update melvoc"),
-        ([{"kind": "os.path"}], "is no step; it is a dict with a 'kind'"),
-        (["test_gain"], "'test_gain' is no step"),
+        ([{"kind": "os.path"}], "is not a step; give a dict with a 'kind'"),
+        (["test_gain"], "'test_gain' is not a step"),
         ([{"kind": "test_gain", "volume": 1}], "a gain has one number, 'gain'"),
     ],
 )
@@ -321,5 +321,5 @@ def test_a_key_that_format_2_does_not_know_is_refused() -> None:
     state = melvoc.pack(VOCODERS["vocos_tiny"])
     header = json.loads(bytes(state["melvoc.header"].tolist())) | {"format": 2, "post": [], "speaker": 3}
     state["melvoc.header"] = torch.frombuffer(bytearray(json.dumps(header).encode()), dtype=torch.uint8)
-    with pytest.raises(CheckpointError, match="the melvoc header has an unknown 'speaker'; update melvoc"):
+    with pytest.raises(CheckpointError, match="the melvoc header has an unknown key 'speaker'; update melvoc"):
         melvoc.unpack(state)

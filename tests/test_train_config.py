@@ -63,7 +63,7 @@ def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"segment": 1000}, r"segment=1000 is no multiple of hop_length=64; take 1024"),
+        ({"segment": 1000}, r"segment=1000 is not a multiple of hop_length=64; use 1024"),
         ({"segment": 128}, r"segment=128 is shorter than a window \(256\)"),
         ({"segment": 1024, "weights": LossWeights(stft=15)}, r"shorter than a window \(2048\)"),
         ({"batch_size": 0}, r"batch_size=0, but it is a whole number of at least 1"),

@@ -1,10 +1,10 @@
 """melvoc turns mel spectrograms into sound.
 
 - `load`, `list_vocoders`, `info`: vocoders by name, path or repository (`melvoc.loading`).
-- `Vocoder`: what each of them is, and what a plugin subclasses (`melvoc.vocoder`, `melvoc.streaming`).
-- `MelSpec`, `MelSpectrogram`, `convert_mel`: what a mel is (`melvoc.spectrogram`).
+- `Vocoder`: the base class of them all, which a plugin subclasses (`melvoc.vocoder`, `melvoc.streaming`).
+- `MelSpec`, `MelSpectrogram`, `convert_mel`: mels and their specifications (`melvoc.spectrogram`).
 - `save`, `to_bytes`, `from_bytes`, `pack`, `unpack`: vocoders to and from files (`melvoc.storage`).
-- `melvoc.audio`: sound files and sample rates.
+- `melvoc.audio`, `resample`: sound files and sample rates.
 - `melvoc.train`: a small generator for your own sounds.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from melvoc import audio
+from melvoc.audio.resampling import resample
 from melvoc.errors import (
     CheckpointError,
     DownloadError,
@@ -58,6 +59,7 @@ __all__ = [
     "list_vocoders",
     "load",
     "pack",
+    "resample",
     "save",
     "to_bytes",
     "unpack",
@@ -65,7 +67,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`melvoc.train`, imported when it is first asked for: most programs never train."""
+    """`melvoc.train`, imported on first use: most programs never train."""
     if name != "train":
         raise AttributeError(f"module 'melvoc' has no attribute {name!r}")
     import importlib

@@ -1,7 +1,7 @@
-"""What melvoc knows of an architecture: one record, which stands in the architecture's own file.
+"""What melvoc knows about an architecture: one record, kept in the architecture's own file.
 
 melvoc's own are the modules of `melvoc.architectures`; other packages declare theirs as entry points of the group
-`melvoc.architectures`, `name = "package.module:RECORD"`. Whatever a vocoder of an architecture can do (load, save,
+`melvoc.architectures`, `name = "package.module:RECORD"`. Everything a vocoder of an architecture can do (load, save,
 convert, stream, train) follows from its record.
 """
 
@@ -25,20 +25,20 @@ from melvoc.spectrogram.spec import MelSpec
 class NetworkConfig:
     """Hyperparameters of a network; each architecture subclasses it.
 
-    Fields are `int`, `bool`, `str` (or a `Literal` of strings) and tuples of them, and are checked by type when the
-    configuration is made: lists become tuples, and every whole number is at least 1. A subclass adds what else must
-    hold in `__post_init__`, with an `OptionError`.
+    Fields are `int`, `bool`, `str` (or a `Literal` of strings) and tuples of them, and are type-checked when the
+    configuration is made: lists become tuples, and every whole number is at least 1. A subclass checks whatever else
+    must hold in `__post_init__`, raising `OptionError`.
 
     Attributes:
         n_mels: mel bands of the input.
-        hop_length: samples of sound per mel frame; the subclass has it, as a field or as a property.
+        hop_length: samples of sound per mel frame; defined by the subclass, as a field or a property.
         channels: of the sound.
-        sample_rate: of the sound, where it is not the mel's.
-        frame_values: values per mel frame of the largest signal inside, from which the length of a block follows; 0
-            where that is not known.
+        sample_rate: of the sound, if it is not the mel's.
+        frame_values: values per mel frame of the largest signal inside, which determines the block length; 0 if
+            unknown.
 
     Raises:
-        OptionError: a value of another type, or out of its range.
+        OptionError: a value of the wrong type or out of range.
     """
 
     n_mels: int
@@ -63,7 +63,7 @@ class NetworkConfig:
             object.__setattr__(self, entry.name, _typed(entry.name, getattr(self, entry.name), str(entry.type)))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values; `from_dict` gives the same configuration back."""
+        """The fields as JSON values; `from_dict` restores the configuration."""
         return {name: _listed(value) for name, value in dataclasses.asdict(self).items()}
 
     @classmethod
@@ -71,7 +71,7 @@ class NetworkConfig:
         """From `to_dict`'s values.
 
         Raises:
-            OptionError: a field that does not exist, one that is missing, or a value that is not allowed.
+            OptionError: an unknown field, a missing one, or a value that is not allowed.
         """
         known = {entry.name: entry for entry in dataclasses.fields(cls)}
         for name in values:
@@ -90,12 +90,12 @@ class Layout:
     """One form in which checkpoints of an architecture were published.
 
     Attributes:
-        title: what it is called in messages ("HiFi-GAN's config.json").
+        title: its name in messages ("HiFi-GAN's config.json").
         recognises: whether a configuration, read into a dict, is of this layout.
-        config: the network's configuration in such a dict. It raises an `OptionError` for what it cannot be.
-        spec: the mel's specification in it, with a `SpecError`.
-        not_weights: names of tensors that such a file holds besides the network's, and that are made anew.
-        files: of a repository on the Hub: a pattern of the weights' name, and the configuration's name.
+        config: reads the network's configuration from such a dict; raises `OptionError` if it is invalid.
+        spec: reads the mel's specification from it; raises `SpecError`.
+        not_weights: pattern of tensor names in such a file that are not the network's weights, and are dropped.
+        files: in a repository on the Hub: a pattern for the weights' name, and the configuration's name.
     """
 
     title: str
@@ -110,16 +110,16 @@ class Layout:
 class Pin:
     """One published checkpoint: where it is, what it is, and how sure that is.
 
-    A row with a sha256 is pinned: the file must have it. One without is only loaded where the caller allows it. The
-    configuration stands here too, so that the network never depends on a second file from the Hub.
+    An entry with a sha256 is pinned: the file must match it. One without is loaded only if the caller allows it. The
+    configuration is stored here too, so that the network never depends on a second file from the Hub.
 
     Attributes:
         name: as `melvoc.load` takes it.
         repo: on the Hugging Face Hub.
         filename: of the weights there.
-        revision: the commit to pin; None where no full one is known.
+        revision: the pinned commit; None if no full hash is known.
         bytes: size of the file.
-        sha256: of the file; None where it is not known.
+        sha256: of the file; None if unknown.
         sources: independent places that show the sha256.
         config: of the network.
         spec: the mel that it was trained on.
@@ -157,21 +157,21 @@ class Pin:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """All that melvoc knows of one architecture.
+    """All that melvoc knows about one architecture.
 
     Attributes:
-        name: in melvoc files; melvoc's own is its module's name, another package's its entry point's.
-        title: in messages.
+        name: in melvoc files: the module's name for melvoc's own, the entry point's for other packages'.
+        title: its name in messages.
         config: the class of its configuration.
-        network: makes a network of a configuration: a module with `config` and, where it streams, `graph`, the network
+        network: makes a network from a configuration: a module with `config` and, if it streams, `graph`, the network
             as an expression of nodes (`melvoc.nn.graph`). It maps `[B, n_mels, T]` to
             `[B, config.channels, T * config.hop_length]`.
         layouts: how its checkpoints were published, for `melvoc convert` and `hf://`.
         pins: published checkpoints that are loaded by name.
-        float32: the layers that stay float32 where the rest is in a half type. None: it has no half form.
-        cuda_dtype: what `dtype=None` means on CUDA, where a half type was measured and found unharmed.
+        float32: the layers that stay float32 when the rest is in half precision. None: it has no half form.
+        cuda_dtype: what `dtype=None` means on CUDA; half precision only if measured to do no harm.
         recipe: how it is trained, by name (`melvoc.train.recipes`). None: melvoc does not train it.
-        small: the configuration that is trained for a spec where none is given.
+        small: the configuration trained for a spec if none is given.
     """
 
     name: str
@@ -190,7 +190,7 @@ def _typed(name: str, value: Any, kind: str) -> Any:
     """A JSON value as the field's type (lists become tuples).
 
     Raises:
-        OptionError: it is of another type; the message names the field.
+        OptionError: it is of the wrong type; the message names the field.
     """
     if kind == "int":
         if type(value) is not int or value < 1:

@@ -1,7 +1,7 @@
 """Every error that melvoc raises on purpose.
 
-One root, `MelvocError`, so that an application can catch all of them at once; each is also the built-in error that a
-caller would expect. A message gives the value, the rule and a way out.
+All share the root `MelvocError`, so that an application can catch them at once; each is also the built-in error that a
+caller would expect. A message gives the value, the rule and a suggested fix.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DownloadReason = Literal["offline", "not found", "token", "hash", "disk"]
 
 
 class MelvocError(Exception):
-    """Root of melvoc's errors, and the error for what has no class of its own."""
+    """Root of melvoc's errors, also raised for what has no class of its own."""
 
 
 class OptionError(MelvocError, ValueError):
@@ -23,7 +23,7 @@ class OptionError(MelvocError, ValueError):
 
 
 class MissingFileError(MelvocError, FileNotFoundError):
-    """A file or folder that is not there."""
+    """A file or folder that does not exist."""
 
 
 class SpecError(MelvocError, ValueError):
@@ -34,7 +34,7 @@ class MelMismatchError(SpecError):
     """A mel whose specification is not the vocoder's.
 
     Attributes:
-        fields: what differs, `{field: (the vocoder's, the mel's)}`.
+        fields: the differences, `{field: (the vocoder's, the mel's)}`.
     """
 
     def __init__(self, message: str, *, fields: Mapping[str, tuple[Any, Any]] | None = None) -> None:
@@ -47,10 +47,10 @@ class UnknownVocoderError(MelvocError, LookupError):
 
 
 class CheckpointError(MelvocError, ValueError):
-    """A file of weights that is damaged, incomplete or of another kind; the message names the file and the tensor.
+    """A checkpoint that is damaged, incomplete or of the wrong kind; the message names the file and the tensor.
 
     Attributes:
-        path: of the file, where there is one.
+        path: of the file, if there is one.
     """
 
     def __init__(self, message: str, *, path: str | None = None) -> None:
@@ -59,7 +59,7 @@ class CheckpointError(MelvocError, ValueError):
 
 
 class MissingCheckpointError(CheckpointError, MissingFileError):
-    """A file of weights that is not there."""
+    """A checkpoint file that does not exist."""
 
 
 class PluginError(MelvocError, ImportError):
@@ -67,7 +67,7 @@ class PluginError(MelvocError, ImportError):
 
 
 class DownloadError(MelvocError, OSError):
-    """A file that could not be fetched, or is not the one that was pinned.
+    """A file that could not be fetched, or is not the pinned one.
 
     Attributes:
         reason: "offline", "not found", "token" (the repository needs one), "hash" (not the pinned file, or one that
@@ -81,7 +81,7 @@ class DownloadError(MelvocError, OSError):
 
 @contextmanager
 def about(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Name the file in any `CheckpointError` that is raised meanwhile."""
+    """Set the path of any `CheckpointError` raised inside the block."""
     try:
         yield
     except CheckpointError as error:

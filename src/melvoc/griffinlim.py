@@ -18,29 +18,29 @@ from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import constants
 from melvoc.vocoder import Vocoder
 
-_FIRST_STEPS = 5  # of the inversion that Griffin-Lim starts from, and goes on correcting
+_FIRST_STEPS = 5  # of the inversion that Griffin-Lim starts from and keeps correcting
 _TINY = 1e-30
-_PHASES = 1 << 12  # as many to draw from, which is cheaper than as many sines
+_PHASES = 1 << 12  # phases to draw from, cheaper than computing a sine for each
 
 
 class GriffinLim(Vocoder):
-    """Phases by fast Griffin-Lim, magnitudes that are kept in agreement with the mel.
+    """Phases by fast Griffin-Lim, with magnitudes kept in agreement with the mel.
 
-    Alternate between signal and spectrum (Griffin and Lim 1984) with momentum (Perraudin, Balazs and Sondergaard 2013).
-    The magnitudes behind a mel are not known, so that every second round the signal's own magnitudes are corrected to
-    have the mel, instead of those of a first guess being imposed throughout. It needs no weights, is the same for the
-    same seed whatever the batch, and its time is bounded: `n_iter` rounds whatever the mel. Where the sound would go
-    beyond full scale it is made quieter, not cut off. It does not stream, and no gradient goes through it.
+    Alternates between signal and spectrum (Griffin and Lim 1984) with momentum (Perraudin, Balazs and Sondergaard
+    2013). The magnitudes behind a mel are unknown, so every second round corrects the signal's own magnitudes to match
+    the mel, instead of imposing a first guess throughout. It needs no weights, gives the same result for the same seed
+    whatever the batch, and takes a fixed time: `n_iter` rounds whatever the mel. Where the sound would exceed full
+    scale it is attenuated, not clipped. It does not stream, and no gradient flows through it.
 
     Args:
         spec: any. None: 44.1 kHz, n_fft 2048, hop 512, 128 bands.
         n_iter: rounds, at least 1.
-        momentum: from 0 (plain Griffin-Lim) to less than 1; a round goes on by momentum / (1 + momentum) of the last.
-        seed: of the first phases, from 0.
-        name: what it is called in messages.
+        momentum: from 0 (plain Griffin-Lim) to less than 1; a round subtracts momentum / (1 + momentum) of the last.
+        seed: of the initial phases, from 0 up.
+        name: its name in messages.
 
     Raises:
-        OptionError: an option of a wrong type or out of its range.
+        OptionError: an option of the wrong type or out of range.
     """
 
     def __init__(
@@ -61,15 +61,15 @@ class GriffinLim(Vocoder):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What makes this vocoder again, as JSON values: all there is to save."""
+        """What it takes to make this vocoder again, as JSON values: all there is to save."""
         return {"spec": self.spec.to_dict(), "n_iter": self.n_iter, "momentum": self.momentum, "seed": self.seed}
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, name: str = "griffinlim") -> Self:
-        """The vocoder of `options`.
+        """Make a vocoder from its `options`.
 
         Raises:
-            OptionError: an option that is unknown, missing or bad.
+            OptionError: an option that is unknown, missing or not allowed.
         """
         if set(options) != {"spec", "n_iter", "momentum", "seed"}:
             raise OptionError(f"options={dict(options)!r}, but Griffin-Lim takes spec, n_iter, momentum, seed")
@@ -87,7 +87,7 @@ class GriffinLim(Vocoder):
         magnitude = bank.invert(target, steps=_FIRST_STEPS).pow_(1.0 / spec.power).view(batch, frames, -1)
         spectrum = magnitude * self._first_phases(frames, work)
         before, factors, scale = torch.zeros_like(spectrum), torch.empty_like(spectrum), torch.empty_like(magnitude)
-        for left in range(self.n_iter, 0, -1):  # in place where it can be: fresh memory costs as much as the arithmetic
+        for left in range(self.n_iter, 0, -1):  # in place where possible: fresh memory costs as much as the arithmetic
             found = stft.analyse(stft.synthesize(spectrum))
             if left % 2:
                 self._correct(magnitude, found, target, factors)
@@ -97,7 +97,7 @@ class GriffinLim(Vocoder):
         return _within_full_scale(stft.synthesize(spectrum), spec.hop_length)[:, None].to(mel.dtype)
 
     def _correct(self, magnitude: Tensor, spectrum: Tensor, target: Tensor, scratch: Tensor) -> None:
-        """Set the magnitudes to those of a spectrum, corrected towards having the mel."""
+        """Set the magnitudes to those of a spectrum, corrected towards the target mel."""
         bank = filter_bank(self.spec, target.device, target.dtype)
         seen = _powers(spectrum, scratch, out=magnitude).view(target.shape[0], -1)
         if self.spec.power == 1.0:
@@ -107,7 +107,7 @@ class GriffinLim(Vocoder):
             seen.sqrt_()
 
     def _first_phases(self, frames: int, like: Tensor) -> Tensor:
-        """`[frames, n_bins]` of modulus 1: the same for every row of a batch, on every device and in every type."""
+        """`[frames, n_bins]` of modulus 1: the same for every row of a batch, every device and every dtype."""
         generator = torch.Generator().manual_seed(self.seed)
         turns = torch.randint(_PHASES, (frames, self.spec.n_bins), generator=generator, dtype=torch.int32, device="cpu")
         angles = torch.arange(_PHASES, dtype=torch.float64, device="cpu") * (2 * math.pi / _PHASES)
@@ -123,9 +123,9 @@ class _STFT:
         self._window, _ = constants(spec, like.device, like.dtype)
         self._samples = spec.samples(frames)
         span = (frames - 1) * spec.hop_length + spec.n_fft
-        self._after = span - spec.pad - self._samples  # samples that the last frame reaches beyond the end
+        self._after = span - spec.pad - self._samples  # samples by which the last frame reaches beyond the end
         fits = max(spec.pad, self._after) < self._samples
-        self._mode = spec.pad_mode if fits else "constant"  # too short to be mirrored
+        self._mode = spec.pad_mode if fits else "constant"  # too short to mirror
         self._overlaps = -(-spec.n_fft // spec.hop_length)
         self._pieces = like.new_empty(batch, frames, spec.n_fft)
         self._sum = like.new_empty(batch, frames + self._overlaps - 1, spec.hop_length)
@@ -142,11 +142,11 @@ class _STFT:
         return spectrum
 
     def synthesize(self, spectrum: Tensor) -> Tensor:
-        """`[B, frames, n_bins]` to the `[B, frames * hop_length]` of the nearest spectrum (Griffin and Lim 1984)."""
+        """`[B, frames, n_bins]` to the `[B, frames * hop_length]` with the nearest spectrum (Griffin and Lim 1984)."""
         return self._overlap_add(torch.fft.irfft(spectrum, self._spec.n_fft)) * self._gain
 
     def _overlap_add(self, pieces: Tensor) -> Tensor:
-        """`[B, frames, n_fft]`, to be windowed, hop_length apart, to the signal without its padding: a view."""
+        """Window and overlap-add `[B, frames, n_fft]`, hop_length apart, to the signal without its padding: a view."""
         hop, total = self._spec.hop_length, self._sum.zero_()
         if pieces.shape[-1] % hop:
             pieces = F.pad(pieces, (0, self._overlaps * hop - pieces.shape[-1]))
@@ -169,23 +169,23 @@ def load_griffinlim(
     engine: Literal["auto", "torch"] = "auto",
     memory: Literal["auto", "low"] = "auto",
 ) -> GriffinLim:
-    """The factory of the name `griffinlim`. The options are `GriffinLim`'s; engine and memory change nothing here."""
+    """The factory behind the name `griffinlim`. The options are `GriffinLim`'s; engine and memory have no effect."""
     options = LoadOptions(device=device, dtype=dtype, engine=engine, memory=memory)
     vocoder = GriffinLim(spec=spec, n_iter=n_iter, momentum=momentum, seed=seed, name=name)
     return vocoder.to(options.place, options.dtype)
 
 
 def _linear(mel: Tensor, spec: MelSpec) -> Tensor:
-    """A log-mel in its own unit: 0 at the floor, and bounded far above full scale, whatever the decoder said."""
+    """A log-mel in linear units: 0 at the floor, and bounded far above full scale, whatever the decoder produced."""
     nepers = to_nepers(mel, spec)
     linear = nepers.clamp(max=20.0 * spec.power).exp()
     return linear if spec.log == "log1p" else torch.where(nepers > math.log(spec.log_floor) + 1e-3, linear, 0.0)
 
 
 def _within_full_scale(wave: Tensor, hop_length: int) -> Tensor:
-    """`[B, frames * hop_length]` made quieter around peaks beyond +-1, which other phases than the original's lead to.
+    """`[B, frames * hop_length]` attenuated around peaks beyond +-1, which phases other than the original's lead to.
 
-    The gain is linear between the borders of frames. What a clamp cuts off is a click that fills every band.
+    The gain is linear between frame boundaries. Clamping instead would make clicks that fill every band.
     """
     frames = wave.view(wave.shape[0], -1, hop_length)
     fits = F.pad(frames.abs().amax(-1).clamp(min=1.0).reciprocal(), (1, 1), value=1.0)
@@ -196,9 +196,9 @@ def _within_full_scale(wave: Tensor, hop_length: int) -> Tensor:
 
 
 def _powers(spectrum: Tensor, scratch: Tensor, *, out: Tensor) -> Tensor:
-    """Squared magnitudes, never quite 0; several times as fast as abs. `scratch` is another spectrum, lost."""
+    """Squared magnitudes, never quite 0; several times as fast as abs. `scratch` is a spectrum to be overwritten."""
     parts, squares = torch.view_as_real(spectrum), torch.view_as_real(scratch)
-    torch.mul(parts, parts, out=squares)  # all of it in one piece: steps of two are several times slower
+    torch.mul(parts, parts, out=squares)  # all in one piece: strides of two are several times slower
     return torch.add(squares[..., 0], squares[..., 1], out=out).add_(_TINY)
 
 

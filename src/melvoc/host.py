@@ -1,4 +1,4 @@
-"""The program around melvoc: what of its state must not reach into a call, and where it is warned."""
+"""The program around melvoc: keeping its state out of melvoc's calls, and where warnings point."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _NOT_THE_CALLER = ("melvoc", "torch", "contextlib", "functools")
 
 
 class _OneThread:
-    """Torch on one thread for as long as any call of this process is inside.
+    """Limits torch to one thread while any call of this process is inside.
 
-    Torch's own threads (OpenMP's) do not survive a fork: the first parallel operation of a child whose parent had used
-    them waits for them for ever.
+    Torch's own threads (OpenMP's) do not survive a fork: if the parent had used them, the child's first parallel
+    operation waits for them forever.
     """
 
     def __init__(self) -> None:
@@ -52,9 +52,9 @@ _ONE_THREAD = _OneThread()
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
-    """A call of melvoc's that computes with torch, safe in a process that was forked after melvoc's import.
+    """Make a melvoc call that computes with torch safe in a process that was forked after melvoc was imported.
 
-    There it runs torch with one thread for its own duration, and puts the old number back.
+    There it limits torch to one thread while it runs, and restores the old number afterwards.
     """
 
     @functools.wraps(function)
@@ -68,7 +68,7 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line, outside melvoc and torch, whose call led here."""
+    """Warn at the line outside melvoc and torch whose call led here."""
     level, frame = 1, sys._getframe(0)
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_CALLER:
         frame, level = frame.f_back, level + 1

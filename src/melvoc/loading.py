@@ -1,7 +1,7 @@
 """Loading vocoders: by path, by repository, by registered name.
 
-`load` goes in this order: a path (a `Path`, or a string that looks like one), `hf://owner/repo[@revision]`, a
-registered name, which no folder shadows, and the `owner/name` of a repository that melvoc knows by another name.
+`load` tries, in this order: a path (a `Path`, or a string that looks like one), `hf://owner/repo[@revision]`, a
+registered name (never shadowed by a folder), and the `owner/name` of a repository that melvoc knows by another name.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar", ".ckpt")  # of checkp
 
 @dataclass(frozen=True, kw_only=True)
 class VocoderInfo:
-    """What is known of a vocoder without loading it.
+    """What is known about a vocoder without loading it.
 
     Attributes:
         name: as `load` takes it.
         distribution: the package that registers it, with its version; or the file.
-        spec: the mel, where it is known without importing a plugin. None: any, or not known.
+        spec: its mel, if known without importing a plugin. None: any, or unknown.
         architecture: the architecture's name, "griffinlim" or None.
-        parameters: number of weights, where known.
-        bytes: size of the download or the file, where known.
+        parameters: number of weights, if known.
+        bytes: size of the download or the file, if known.
         licence: of the weights.
         origin: where the weights come from.
-        revision: of the origin, pinned.
+        revision: the pinned revision of the origin.
         confidence: how sure the pin is: "sure (two sources)", "sure (one source)", or what is missing.
     """
 
@@ -81,19 +81,19 @@ def load(
         name_or_path: a registered name (`list_vocoders`), the path of a melvoc `.safetensors` file, or
             `hf://owner/repo[@revision]`.
         device: "auto" (cuda, mps, cpu), or a torch device.
-        dtype: what to compute in; None for the automatic choice.
-        revision: of the repository, in place of the pinned one.
-        cache_dir: root of both caches, in place of the Hub's and melvoc's own.
-        local_files_only: never touch the network.
-        allow_unverified: take a file that cannot be verified. A plugin's factory gets it only if it names it.
-        **options: for the vocoder's factory, the one place where options are open: `engine` and `memory` of every
-            built-in vocoder, `spec`, `n_iter`, `momentum` and `seed` of Griffin-Lim.
+        dtype: the type to compute in. None: the automatic choice.
+        revision: of the repository, instead of the pinned one.
+        cache_dir: root of both caches, instead of the Hub's and melvoc's own.
+        local_files_only: never use the network.
+        allow_unverified: accept a file that cannot be verified. Passed to a plugin's factory only if it names it.
+        **options: passed to the vocoder's factory: `engine` and `memory` for every built-in vocoder; also `spec`,
+            `n_iter`, `momentum` and `seed` for Griffin-Lim.
 
     Raises:
         UnknownVocoderError: no such name.
-        PluginError: a plugin that cannot be imported, breaks the contract, or shares its name.
+        PluginError: a plugin that cannot be imported, breaks the contract, or whose name another one claims too.
         CheckpointError: a damaged file.
-        DownloadError: a file that is not available, or is not the one that was pinned.
+        DownloadError: a file that is not available, or not the pinned one.
         OptionError: an option that the vocoder does not take.
     """
     given = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
@@ -103,7 +103,7 @@ def load(
     if is_path(name_or_path):
         from melvoc.storage.vocoder_file import load_file
 
-        for unneeded in ("cache_dir", "local_files_only"):  # a file is there: nothing is fetched or cached
+        for unneeded in ("cache_dir", "local_files_only"):  # a local file: nothing is fetched or cached
             given.pop(unneeded, None)
         return load_file(file_of(name), LoadOptions.of(name, general | given, fetched=False))
     if name.startswith("hf://"):
@@ -121,7 +121,7 @@ def load(
 
 
 def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
-    """What is known of a vocoder; nothing is downloaded, and no plugin imported.
+    """What is known about a vocoder; nothing is downloaded, and no plugin is imported.
 
     Raises:
         UnknownVocoderError: no such name.
@@ -132,8 +132,8 @@ def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
         return _info_of_file(file_of(name))
     if name.startswith("hf://"):
         raise UnknownVocoderError(
-            f"{name} is a repository, of which nothing is known before it is loaded; info takes registered names and "
-            "melvoc files, and downloads nothing"
+            f"{name} is a repository, about which nothing is known until it is loaded; info takes registered names "
+            "and melvoc files, and downloads nothing"
         )
     table = VOCODERS.table()
     if name not in table:
@@ -157,7 +157,7 @@ def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
 
 
 def is_path(name_or_path: str | os.PathLike[str]) -> bool:
-    """Whether `load` takes it for a path: a `Path`, or a string that ends in a checkpoint's suffix, begins with ".",
+    """Whether `load` takes it as a path: a `Path`, or a string that ends in a checkpoint's suffix, begins with ".",
     "/" or "~", or contains a separator and exists."""
     if not isinstance(name_or_path, str):
         return True
@@ -170,7 +170,7 @@ def is_path(name_or_path: str | os.PathLike[str]) -> bool:
 
 
 def file_of(path: str) -> str:
-    """The melvoc file at a path, after a look at its name.
+    """The path of a melvoc file, expanded, after checking its name.
 
     Raises:
         CheckpointError: another kind of file.
@@ -179,14 +179,14 @@ def file_of(path: str) -> str:
     foreign = not expanded.endswith(".safetensors")
     if foreign and (expanded.endswith(SUFFIXES) or Path(expanded).exists()):
         raise CheckpointError(
-            f"{path}: load reads melvoc's .safetensors files; a published checkpoint becomes one with `melvoc convert`",
+            f"{path}: load reads melvoc's .safetensors files; convert a published checkpoint with `melvoc convert`",
             path=expanded,
         )
     return expanded
 
 
 def known_repository(name: str, table: Mapping[str, object]) -> str:
-    """The registered name of a published checkpoint that is asked for by its repository.
+    """The registered name of a published checkpoint, given its repository.
 
     Raises:
         UnknownVocoderError: there is none.
@@ -200,15 +200,15 @@ def known_repository(name: str, table: Mapping[str, object]) -> str:
 def call(
     factory: Factory, name: str, device: torch.device, dtype: torch.dtype | None, options: Mapping[str, Any]
 ) -> Vocoder:
-    """Call a factory, after a look at its signature: an option that it does not take is named.
+    """Call a factory, after checking its signature.
 
     Raises:
-        OptionError: such an option.
+        OptionError: an option that the factory does not take.
     """
     names, open_ended = _taken(factory)
     if names is None:
         return factory(name, device=device, dtype=dtype, **options)
-    first, *others = names or [""]  # the first takes the name, whatever it is called
+    first, *others = names or [""]  # the first parameter takes the name, whatever it is called
     for key in options:
         if key == first or (key not in others and not open_ended):
             listed = ", ".join(other for other in others if other not in ("device", "dtype"))
@@ -217,7 +217,7 @@ def call(
 
 
 def _taken(factory: Factory) -> tuple[list[str] | None, bool]:
-    """The parameters that a factory names (None: not known), and whether it takes any other option as well."""
+    """The parameters that a factory names (None: unknown), and whether it takes any other option as well."""
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):
@@ -244,10 +244,10 @@ def _load_own(name: str, given: dict[str, Any], allow_unverified: bool) -> Vocod
 
 
 def _load_plugin(claim: Claim, general: LoadOptions, given: dict[str, Any], allow_unverified: bool) -> Vocoder:
-    """By another package's factory, or by the pins of its architecture's record.
+    """Load by another package's factory, or by the pins of its architecture's record.
 
     Raises:
-        PluginError: it fails, or breaks the contract.
+        PluginError: the factory fails or breaks the contract.
     """
     factory, name = VOCODERS.load(claim), claim.name
     if isinstance(factory, Architecture):

@@ -1,4 +1,4 @@
-"""A network of an architecture as a vocoder: device, type, engine and blocks."""
+"""An architecture's network as a vocoder: device, dtype, engine and blocks."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ HALF = (torch.float16, torch.bfloat16)
 class NeuralVocoder(Vocoder):
     """A network with its mel.
 
-    In float16 or bfloat16 only what is inside the network is in that type: mel, wave, and the layers that the
+    In float16 or bfloat16, only the inside of the network has that type: the mel, the wave and the layers that the
     architecture's record names stay float32 (docs/gpu.md).
 
     Args:
-        network: the generator; its hop length and bands are the spec's. It streams if it has a `graph`.
-        name: what it is called in messages.
+        network: the generator; its hop length and bands must be the spec's. It streams if it has a `graph`.
+        name: its name in messages.
         spec: the mel that it was trained on.
-        architecture: the network's record. None: it has none, so that it cannot be saved.
+        architecture: the network's record. None: it has none, and cannot be saved.
         engine: "auto" (the fastest exact one for the device) or "torch" (plain torch).
-        memory: "auto", or "low" to keep the weights and what is made from them under 1.3 times their size, slower.
-        licence: of the weights, where known.
-        provenance: where the weights come from, any names and values.
+        memory: "auto", or "low" to keep the weights and what is made from them under 1.3 times their size, but slower.
+        licence: of the weights, if known.
+        provenance: where the weights come from, as arbitrary names and values.
 
     Raises:
         SpecError: network and spec belong to different models.
-        OptionError: another engine or memory.
+        OptionError: an unknown engine or memory.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class NeuralVocoder(Vocoder):
 
     @property
     def channels(self) -> int:
-        """Of the sound."""
+        """Channels of the sound."""
         return self.config.channels
 
     @property
@@ -80,18 +80,18 @@ class NeuralVocoder(Vocoder):
 
     @property
     def sample_rate(self) -> int:
-        """Of the sound, in Hz."""
+        """Sample rate of the sound in Hz."""
         return self.config.sample_rate or self.spec.sample_rate
 
     @property
     def dtype(self) -> torch.dtype:
-        """The convolutions' type."""
+        """The convolutions' dtype."""
         kinds = {weight.dtype for weight in self._weights}
         return next(iter(kinds & set(HALF)), super().dtype)
 
     @property
     def mel_dtype(self) -> torch.dtype:
-        """float32 where the convolutions are in a half type."""
+        """float32 if the convolutions are in half precision."""
         return torch.float32 if self.dtype in HALF else self.dtype
 
     @property
@@ -112,7 +112,7 @@ class NeuralVocoder(Vocoder):
         return self.network.graph if self.can_stream else super().graph()  # type: ignore[return-value]
 
     def engine(self) -> Engine:
-        """The engine for the current device and type; made once, because what it prepares belongs to the weights."""
+        """The engine for the current device and dtype; made once, because what it prepares belongs to the weights."""
         with self._lock:
             if self._engine is None:
                 self._engine = make_engine(
@@ -155,14 +155,14 @@ class NeuralVocoder(Vocoder):
 
 
 def automatic_dtype(architecture: Architecture, device: torch.device) -> torch.dtype:
-    """The type that `dtype=None` means: float32, but on CUDA what was measured and found unharmed."""
+    """The dtype that `dtype=None` means: float32, but on CUDA the architecture's `cuda_dtype`."""
     return architecture.cuda_dtype if device.type == "cuda" else torch.float32
 
 
 def float32_parameters(network: nn.Module, architecture: Architecture | None) -> set[int]:
-    """The parameters that no half type may take, by `id`.
+    """The parameters that must stay float32, by `id`.
 
-    With the others in a half type the network takes a float32 mel and gives a float32 wave.
+    With the others in half precision, the network takes a float32 mel and returns a float32 wave.
 
     Raises:
         OptionError: a network that has no half form.
@@ -174,16 +174,16 @@ def float32_parameters(network: nn.Module, architecture: Architecture | None) ->
 
 
 def _check_fit(config: NetworkConfig, spec: MelSpec, name: str) -> None:
-    """A frame of the mel and a frame of the sound last equally long.
+    """Check that a mel frame lasts as long as the samples made from it.
 
     Raises:
-        SpecError: they do not, or the bands differ.
+        SpecError: it does not, or the bands differ.
     """
     rate = config.sample_rate or spec.sample_rate
     same_time = config.hop_length * spec.sample_rate == spec.hop_length * rate
     if not same_time or config.n_mels != spec.n_mels:
         raise SpecError(
-            f"{name}: the network makes {config.hop_length} samples at {rate} Hz of {config.n_mels} bands per frame, "
+            f"{name}: the network makes {config.hop_length} samples at {rate} Hz from {config.n_mels} bands per frame, "
             f"but its MelSpec says hop_length={spec.hop_length}, n_mels={spec.n_mels} at {spec.sample_rate} Hz; they "
             "belong to different models"
         )

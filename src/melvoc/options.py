@@ -1,4 +1,4 @@
-"""How a vocoder is loaded: one object for every way in."""
+"""How a vocoder is loaded: one object for all sources."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ FETCHING = ("revision", "cache_dir", "local_files_only", "allow_unverified")
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions:
-    """What every built-in vocoder takes when it is loaded.
+    """The options that every built-in vocoder takes when it is loaded.
 
     Attributes:
         device: "auto" (cuda, mps, cpu) or a torch device.
-        dtype: to compute in. None: the automatic choice.
-        revision: of the repository, in place of the pinned one.
-        cache_dir: root of both caches, in place of the Hub's and melvoc's own.
-        local_files_only: never touch the network.
-        allow_unverified: take a file that cannot be verified.
+        dtype: the type to compute in. None: the automatic choice.
+        revision: of the repository, instead of the pinned one.
+        cache_dir: root of both caches, instead of the Hub's and melvoc's own.
+        local_files_only: never use the network.
+        allow_unverified: accept a file that cannot be verified.
         engine: "auto" (the fastest exact one for the device) or "torch" (plain torch).
-        memory: "auto", or "low" to keep the weights and what is made from them under 1.3 times their size, slower.
+        memory: "auto", or "low" to keep the weights and what is made from them under 1.3 times their size, but slower.
 
     Raises:
         OptionError: a device that is not available, or another value that is not allowed.
@@ -57,15 +57,15 @@ class LoadOptions:
 
     @classmethod
     def of(cls, name: str, given: Mapping[str, Any], *, fetched: bool) -> Self:
-        """From what a caller gave.
+        """From the options that a caller gave.
 
         Args:
             name: of the vocoder, for the message.
-            given: options by name, `device` and `dtype` among them.
-            fetched: whether it may have to be downloaded; a local file takes no options for that.
+            given: options by name, including `device` and `dtype`.
+            fetched: whether the vocoder may have to be downloaded; a local file takes no download options.
 
         Raises:
-            OptionError: an option that it does not take.
+            OptionError: an option that the vocoder does not take.
         """
         known = [entry.name for entry in fields(cls) if fetched or entry.name not in FETCHING]
         for key in given:
@@ -75,7 +75,7 @@ class LoadOptions:
 
 
 def pick_device(device: str | torch.device) -> torch.device:
-    """The device, "auto" being the best there is: cuda, then mps, then the CPU.
+    """The device, "auto" meaning the best available: cuda, then mps, then the CPU.
 
     Raises:
         OptionError: a device that torch does not know or does not have.

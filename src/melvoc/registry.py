@@ -1,8 +1,8 @@
 """Names: what melvoc's own code declares, and what other packages add as entry points.
 
-A table is made of the code's names and of the entry points that are installed; none is imported before its name is
-asked for. A plugin that cannot be imported, or whose name is contested, is an error when its name is asked for, and
-never disturbs the others.
+A table holds the code's names and the installed entry points; none is imported before its name is requested. A plugin
+that cannot be imported, or whose name is contested, is an error when its name is requested, and never affects the
+others.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Claim:
     Attributes:
         name: of a vocoder, an architecture, ...
         value: where the object is, `package.module:object`.
-        distribution: the package's name; "melvoc" for what is in melvoc's code.
+        distribution: the package's name; "melvoc" for melvoc's own code.
         version: of the distribution.
-        entry: the entry point; None for what is in melvoc's code.
+        entry: the entry point; None for melvoc's own code.
     """
 
     name: str
@@ -43,12 +43,12 @@ class Claim:
 
 
 def build_table(entries: Iterable[EntryPoint], own: Iterable[str]) -> dict[str, list[Claim]]:
-    """Every name with all who claim it, melvoc's own first. Pure: entry points and names in, table out."""
+    """Every name with all its claims, melvoc's own first. Pure: entry points and names in, table out."""
     table = {name: [Claim(name=name)] for name in own}
     for entry in entries:
         distribution = entry.dist.name if entry.dist else "an unknown distribution"
         version = entry.dist.version if entry.dist else ""
-        if distribution == OWN:  # melvoc's own names are those of its code, whatever its metadata say
+        if distribution == OWN:  # melvoc's own names come from its code, whatever its metadata says
             continue
         known = table.setdefault(entry.name, [])
         claim = Claim(name=entry.name, value=entry.value, distribution=distribution, version=version, entry=entry)
@@ -59,11 +59,11 @@ def build_table(entries: Iterable[EntryPoint], own: Iterable[str]) -> dict[str, 
 
 @dataclass(frozen=True, kw_only=True)
 class Registry:
-    """One kind of thing that has names.
+    """One kind of named thing.
 
     Attributes:
-        group: of entry points.
-        kind: in messages ("vocoder").
+        group: of the entry points.
+        kind: its name in messages ("vocoder").
         contract: what an entry point's object must be, in words.
         own: melvoc's own names, the best first.
     """
@@ -74,7 +74,7 @@ class Registry:
     own: Callable[[], Iterable[str]]
 
     def table(self) -> dict[str, list[Claim]]:
-        """The table of what is installed now."""
+        """The table of what is currently installed."""
         return build_table(entry_points(group=self.group), self.own())
 
     def names(self) -> list[str]:
@@ -83,7 +83,7 @@ class Registry:
         return own + sorted(set(self.table()) - set(own))
 
     def single(self, name: str, claims: list[Claim]) -> Claim:
-        """The claim that counts: melvoc's own (with a warning where there are others), or the only one.
+        """The claim that counts: melvoc's own (with a warning if there are others), or the only one.
 
         Raises:
             PluginError: two distributions claim the name, and neither is melvoc.
@@ -94,8 +94,8 @@ class Registry:
         if len(claims) > 1:
             others = ", ".join(claim.distribution for claim in claims[1:])
             warn(
-                f"{others} claims the name {name!r}, which is melvoc's own; melvoc's is loaded. Ask its author for "
-                "another name"
+                f"{others} claims the name {name!r}, which is melvoc's own; melvoc's is loaded. Ask its author to "
+                "choose another name"
             )
         return claims[0]
 
@@ -103,19 +103,19 @@ class Registry:
         """Import what another package's claim names.
 
         Raises:
-            PluginError: from whatever went wrong.
+            PluginError: the import failed, whatever the reason.
         """
-        assert claim.entry is not None  # melvoc's own are not loaded by entry points
+        assert claim.entry is not None  # melvoc's own are not loaded through entry points
         try:
             return claim.entry.load()
-        except (Exception, SystemExit) as error:  # a plugin that gives up must not end the application
+        except (Exception, SystemExit) as error:  # a plugin that exits must not end the application
             raise PluginError(
                 f"{self.kind} {claim.name!r} of {claim.distribution} {claim.version} cannot be imported from "
                 f"{claim.value!r} ({type(error).__name__}: {error}); repair or uninstall {claim.distribution}"
             ) from error
 
     def wrong(self, claim: Claim, what: str, contract: str | None = None) -> PluginError:
-        """The error for an object that breaks the contract, or a part of it."""
+        """The error for an object that breaks the contract, or part of it."""
         return PluginError(
             f"{self.kind} {claim.name!r}: {claim.value!r} of {claim.distribution} {what}, but the contract is "
             f"{contract or self.contract}"
@@ -123,7 +123,7 @@ class Registry:
 
 
 def own_architectures() -> list[Architecture]:
-    """The records in `melvoc.architectures`: one per module, found by looking."""
+    """The records in `melvoc.architectures`: one per module, discovered."""
     return [_own_architecture(name) for name in _own_names()]
 
 
@@ -150,26 +150,26 @@ def architecture(name: str, source: str = "this checkpoint") -> Architecture:
     """The record of an architecture.
 
     Args:
-        name: in a melvoc file.
-        source: which file, for the message.
+        name: as a melvoc file has it.
+        source: the file, for the message.
 
     Raises:
         CheckpointError: an architecture that nothing declares.
-        PluginError: one whose package does not import, or breaks the contract.
+        PluginError: one whose package cannot be imported or breaks the contract.
     """
     if name in _own_names():
         return _own_architecture(name)
     table = ARCHITECTURES.table()
     if name not in table:
         raise CheckpointError(
-            f"{source}: architecture {name!r}, but there are {', '.join(table)} and {GRIFFINLIM}; update melvoc, or "
-            "install the package that declares it"
+            f"{source}: architecture {name!r}, but the known ones are {', '.join(table)} and {GRIFFINLIM}; update "
+            "melvoc, or install the package that declares it"
         )
     return _foreign(ARCHITECTURES.single(name, table[name]))
 
 
 def all_architectures() -> Iterator[Architecture]:
-    """melvoc's own records, then those of other packages; what does not import is left out."""
+    """melvoc's own records, then those of other packages; what cannot be imported is left out with a warning."""
     yield from own_architectures()
     for name, claims in ARCHITECTURES.table().items():
         if claims[0].distribution != OWN:
@@ -182,9 +182,9 @@ def all_architectures() -> Iterator[Architecture]:
 def unknown(name: str, table: Mapping[str, object]) -> UnknownVocoderError:
     """The error for a vocoder that nothing registers, with the closest names."""
     close = difflib.get_close_matches(name, table, 3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "melvoc.list_vocoders() has the names."
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "melvoc.list_vocoders() lists the names."
     return UnknownVocoderError(
-        f"no vocoder {name!r} is registered; {hint} A file is given by its path (ending in .safetensors), a "
+        f"no vocoder {name!r} is registered; {hint} Give a file by its path (ending in .safetensors), a "
         "repository as hf://owner/repo"
     )
 

@@ -1,8 +1,8 @@
-"""A vocoder that takes a mel in pieces and gives sound in pieces.
+"""A vocoder that takes a mel in pieces and returns sound in pieces.
 
-The machines of `melvoc.nn.graph` carry the state of every layer, so that the pieces, joined, are what one call over
-the whole mel gives, and nothing is computed twice. The run is `melvoc.synthesis`'; here is what a caller sees: checks,
-the batch and the end.
+The machines of `melvoc.nn.graph` carry the state of every layer, so that the pieces, joined, equal one call over the
+whole mel, and nothing is computed twice. `melvoc.synthesis` does the work; this module is the public interface: checks,
+the batch size and the end of the stream.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 class VocoderStream:
-    """One stream of one vocoder; `Vocoder.stream` makes them. For one thread; streams do not share state.
+    """One stream of one vocoder, made by `Vocoder.stream`. For one thread; streams do not share state.
 
-    With `lookahead_frames=n` less than `latency_frames` of the exact stream, each push answers at once all but the
-    last n frames: the frames that the network would still need are taken to repeat the last one. What has been given
-    out stays; later pieces are computed from the true frames. That costs `latency_frames - n` extra frames of
-    computation per push.
+    With `lookahead_frames=n` below the exact stream's `latency_frames`, each push returns the sound of all but the
+    last n frames at once: the frames that the network would still need are assumed to repeat the last one. Sound
+    already returned stays as it is; later pieces are computed from the true frames. That costs `latency_frames - n`
+    extra frames of computation per push.
 
     Attributes:
-        latency_samples: samples by which the sound is behind the mel, at the stream's sample rate.
+        latency_samples: samples by which the sound lags behind the mel, at the stream's sample rate.
         latency_frames: the look-ahead in mel frames, rounded up.
         sample_rate: of the sound, in Hz.
     """
@@ -43,22 +43,22 @@ class VocoderStream:
         self.sample_rate = sample_rate
         self.latency_samples, self.latency_frames = run.latency_samples, run.latency_frames
         self._batch: int | None = None
-        self._end: str | None = None  # why it takes no more
+        self._end: str | None = None  # why no more frames are taken
 
     @public
     def push(self, mel: Tensor, *, conditions: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The next frames.
+        """Take the next frames.
 
         Args:
-            mel: `[n_mels, t]`, `[B, n_mels, t]` or `[B, 1, n_mels, t]`; t may be 0, B is the first piece's.
+            mel: `[n_mels, t]`, `[B, n_mels, t]` or `[B, 1, n_mels, t]`; t may be 0, B must be the first piece's.
             conditions: of these frames, as in `mel_to_waveform`.
 
         Returns:
             `[B, channels, n]`, every sample that is ready, in [-1, 1]; n may be 0.
 
         Raises:
-            SpecError: a piece that does not fit the vocoder or the stream, which goes on.
-            MelvocError: the stream was flushed, closed, or failed before.
+            SpecError: a piece that does not fit the vocoder or the stream; the stream stays usable.
+            MelvocError: the stream was already flushed or closed, or failed before.
         """
         self._alive()
         spec = self._vocoder.spec
@@ -78,7 +78,7 @@ class VocoderStream:
             `[B, channels, n]`, the samples that were still waiting.
 
         Raises:
-            MelvocError: the stream was flushed, closed, or failed before.
+            MelvocError: the stream was already flushed or closed, or failed before.
         """
         self._alive()
         vocoder, batch = self._vocoder, self._batch or 1
@@ -112,10 +112,10 @@ class VocoderStream:
         del self._run
 
     def _advance(self, frames: Tensor, *, last: bool) -> Tensor:
-        """A failure leaves no usable state, so that it ends the stream."""
+        """A failure leaves no usable state, so it ends the stream."""
         try:
             wave = self._run(frames, last)
         except BaseException:
             self._finish("failed in an earlier push")
             raise
-        return wave.clone()  # an ordinary tensor, which autograd may see, not one of inference mode
+        return wave.clone()  # an ordinary tensor that autograd accepts, not an inference-mode one

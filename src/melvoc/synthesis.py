@@ -175,6 +175,8 @@ class Way(Machine):
 class Gathered(Machine):
     """A vocoder that needs the whole mel: gathers the frames and returns all the sound at the end."""
 
+    state = ("before",)
+
     def __init__(self, vocoder: Vocoder, before: tuple[Tensor, ...] = ()) -> None:
         self.vocoder, self.before = vocoder, before
 
@@ -197,10 +199,6 @@ class Gathered(Machine):
                 f"contract is [B, channels, T * samples_per_frame] = {list(expected)}"
             )
         return wave
-
-    def fork(self) -> Self:
-        """Shares the frames so far, which are never modified."""
-        return type(self)(self.vocoder, self.before)
 
 
 def synthesise(vocoder: Vocoder, frames: Tensor, *, sample_rate: int, block_frames: int | None) -> Tensor:

@@ -1,7 +1,7 @@
-"""What every vocoder is: a mel specification and a way from mel to sound.
+"""The base of every vocoder: a mel specification and a way from mel to sound.
 
-To write one, subclass `Vocoder`, call `super().__init__(name=..., spec=...)` and define `forward`; or `graph`, which
-gives the network as an expression of nodes (`melvoc.nn.graph`): then `forward` follows, and the vocoder streams.
+To write one, subclass `Vocoder`, call `super().__init__(name=..., spec=...)` and define `forward`; or define `graph`,
+the network as an expression of nodes (`melvoc.nn.graph`), from which `forward` follows, and which can stream.
 Checks, shapes, lengths, resampling and clamping are inherited.
 """
 
@@ -34,11 +34,11 @@ _NO_CONDITIONS: Mapping[str, Condition] = MappingProxyType({})
 
 
 class Vocoder(nn.Module):
-    """From mel to sound.
+    """Turns mels into sound.
 
     Args:
-        name: what the vocoder is called in messages.
-        spec: the only mel that it understands.
+        name: the vocoder's name in messages.
+        spec: the only kind of mel that it understands.
     """
 
     def __init__(self, *, name: str, spec: MelSpec) -> None:
@@ -47,19 +47,19 @@ class Vocoder(nn.Module):
             raise SpecError(f"spec={spec!r} is a {type(spec).__name__}, but a vocoder needs a melvoc.MelSpec")
         self.name = name
         self.spec = spec
-        self.post: tuple[PostStep, ...] = ()  # steps after the network, in every form of synthesis
+        self.post: tuple[PostStep, ...] = ()  # steps after the network, run in every form of synthesis
         self.register_buffer("_anchor", torch.empty(0, device="cpu"), persistent=False)
         self._anchor: Tensor
-        self._analysis = (MelSpectrogram(spec),)  # a tuple: no part of the state dict, and float32 whatever `to` says
+        self._analysis = (MelSpectrogram(spec),)  # a tuple: not in the state dict, and float32 whatever `to` does
 
-    # What a subclass defines
+    # For subclasses to define
 
     def forward(self, mel: Tensor) -> Tensor:
-        """The vocoder itself, differentiable where that is possible; nothing is checked here.
+        """The vocoder itself, without any checks; differentiable where possible.
 
         Args:
-            mel: `[B, n_mels, T]` in this vocoder's spec, device and dtype; below it, as further channels, each of its
-                `conditions` in their order.
+            mel: `[B, n_mels, T]` in this vocoder's spec, device and dtype, followed by its `conditions`, in order, as
+                further channels.
 
         Returns:
             `[B, channels, T * samples_per_frame]`.
@@ -69,7 +69,7 @@ class Vocoder(nn.Module):
         return self.graph()(mel)
 
     def graph(self) -> Node:
-        """The network as an expression that runs in pieces. Override to stream.
+        """The network as an expression that can run in pieces. Override it to stream.
 
         Raises:
             MelvocError: this vocoder cannot stream.
@@ -90,7 +90,7 @@ class Vocoder(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Of the sound: 1."""
+        """Channels of the sound: 1."""
         return 1
 
     @property
@@ -100,19 +100,19 @@ class Vocoder(nn.Module):
 
     @property
     def sample_rate(self) -> int:
-        """Of the sound, in Hz: the mel's."""
+        """Sample rate of the sound in Hz: the mel's."""
         return self.spec.sample_rate
 
     @property
     def conditions(self) -> Mapping[str, Condition]:
-        """Further inputs by frame that the network needs, by name: none."""
+        """Further per-frame inputs that the network needs, by name: none."""
         return _NO_CONDITIONS
 
-    # What it inherits
+    # Inherited
 
     @public
     def __call__(self, mel: Tensor) -> Tensor:
-        """`forward`, as of any module."""
+        """Call `forward`, as with any module."""
         return super().__call__(mel)  # type: ignore[no-any-return]
 
     def get_sample_rate(self) -> int:
@@ -126,12 +126,12 @@ class Vocoder(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weights' type, which is what the vocoder computes in."""
+        """The weights' dtype, in which the vocoder computes."""
         return next(self.parameters(), self._anchor).dtype
 
     @property
     def mel_dtype(self) -> torch.dtype:
-        """The type in which `forward` takes a mel: `dtype`, unless a subclass keeps its input more exact."""
+        """The dtype of the mel that `forward` takes: `dtype`, unless a subclass keeps its input more precise."""
         return self.dtype
 
     @property
@@ -145,7 +145,7 @@ class Vocoder(nn.Module):
 
         Args:
             waveform: `[N]`, `[B, N]` or `[B, 1, N]`, in [-1, 1]: a tensor or a NumPy array.
-            sample_rate: the waveform's, in Hz; it is resampled where it is not the spec's.
+            sample_rate: the waveform's, in Hz; the waveform is resampled if this is not the spec's.
 
         Returns:
             `[B, n_mels, spec.frames(N')]`, float32 (float64 for a float64 waveform), on the vocoder's device.
@@ -175,18 +175,18 @@ class Vocoder(nn.Module):
 
         Args:
             mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]` in this vocoder's spec.
-            spec: the mel's spec, where it is known: compared with the vocoder's field by field. Without it the mel
-                is checked for what can be checked (shape, finiteness, range).
-            lengths: B frame counts, from 0 to T; what lies beyond a row's count never influences the result.
-            length: samples of the result, at its rate: what is longer is cut, and at most one hop of zeros is added.
-                Not together with lengths.
-            conditions: what `voc.conditions` asks for, `[B, T]` or `[B, channels, T]` by name.
+            spec: the mel's spec, if known: compared with the vocoder's field by field. Without it, only the mel's
+                shape, finiteness and range are checked.
+            lengths: valid frames per row, B counts from 0 to T; frames beyond them never influence the result.
+            length: samples wanted, at the result's rate: a longer result is cut, a shorter one is padded by at most one
+                hop of zeros. Cannot be combined with lengths.
+            conditions: the inputs that `voc.conditions` lists, by name: `[B, T]` or `[B, channels, T]`.
             sample_rate: of the result, in Hz. None: the vocoder's.
             block_frames: frames per block of long input (vocoders that stream). None: chosen from model and device.
 
         Returns:
             `[B, channels, T * samples_per_frame]` in [-1, 1] (`ceil(T * samples_per_frame * sample_rate /
-            voc.sample_rate)` where resampled), float32 or the vocoder's float64. Samples past a row's end are 0.
+            voc.sample_rate)` if resampled), float32 or the vocoder's float64. Samples past a row's end are 0.
 
         Raises:
             MelMismatchError: spec is not the vocoder's.
@@ -206,7 +206,7 @@ class Vocoder(nn.Module):
             wave = sound(stacked(self, mel, conditions))
             return wave if wanted is None else F.pad(wave[..., :wanted], (0, max(0, wanted - wave.shape[-1])))
         if length is not None:
-            raise SpecError(f"length={length!r} together with lengths; give the one or the other")
+            raise SpecError(f"length={length!r} together with lengths; give one or the other")
         groups, total = _groups(lengths, mel), mel.shape[-1] * self.samples_per_frame
         for frames, rows in groups:
             check_mel(mel[rows, :, :frames], self.spec, known=spec is not None)
@@ -229,7 +229,7 @@ class Vocoder(nn.Module):
         output_sample_rate: int | None = None,
         block_frames: int | None = None,
     ) -> Tensor:
-        """Mel and back: what the vocoder makes of a sound's own mel, as long as the sound.
+        """Turn a sound into its mel and back, at the same length.
 
         Args:
             waveform: `[N]`, `[B, N]` or `[B, 1, N]`, in [-1, 1]: a tensor or a NumPy array.
@@ -241,21 +241,21 @@ class Vocoder(nn.Module):
             `[B, channels, ceil(N * output_sample_rate / sample_rate)]` in [-1, 1].
 
         Raises:
-            SpecError: as `mel`, or no sample at all.
+            SpecError: as `mel`, or a waveform without samples.
         """
         wave = batch_wave(_tensor(waveform))
         if not wave.numel():
-            raise SpecError(f"the waveform is {list(wave.shape)}, without a sample; give at least one")
+            raise SpecError(f"the waveform is {list(wave.shape)}, without any samples; give at least one")
         old, new = whole_rate(sample_rate), self._rate(output_sample_rate)
         run = Resynthesis(self, sample_rate=old, output_sample_rate=new, block_frames=block_frames)
         return torch.cat([*map(run.push, wave.split(run.samples, dim=-1)), run.flush()], dim=-1)
 
     @public
     def stream(self, *, lookahead_frames: int | None = None, sample_rate: int | None = None) -> VocoderStream:
-        """Turn a mel into sound while it comes. See `VocoderStream`.
+        """Turn a mel into sound as it arrives. See `VocoderStream`.
 
         Args:
-            lookahead_frames: None for exact streaming; n for an approximation that waits for n frames only.
+            lookahead_frames: None for exact streaming; n for an approximation that waits for only n frames.
             sample_rate: of the result, in Hz. None: the vocoder's.
 
         Raises:
@@ -269,13 +269,13 @@ class Vocoder(nn.Module):
         return self.sample_rate if sample_rate is None else whole_rate(sample_rate)
 
     def _samples(self, length: int, frames: int, rate: int) -> int:
-        """The length that is asked for of the sound of so many frames."""
+        """The requested length of the sound of `frames` frames, validated."""
         made, hop = (resampled_length(n * self.samples_per_frame, self.sample_rate, rate) for n in (frames, 1))
         most = made + hop
         if isinstance(length, bool) or not isinstance(length, Integral) or not 0 <= length <= most:
             raise SpecError(
                 f"length={length!r}, but this mel gives {made} samples, and at most one hop ({hop}) of zeros is "
-                f"added: it is a whole number from 0 to {most}"
+                f"added; give a whole number from 0 to {most}"
             )
         return int(length)
 
@@ -299,10 +299,10 @@ def _tensor(values: Tensor | NDArray[Any]) -> Tensor:
 
 
 def whole_rate(sample_rate: int) -> int:
-    """A sample rate, after a look.
+    """A sample rate, validated.
 
     Raises:
-        SpecError: no whole number of Hz of at least 1.
+        SpecError: not a whole number of Hz, or less than 1.
     """
     if isinstance(sample_rate, bool) or not isinstance(sample_rate, Integral) or not 1 <= sample_rate < 2**31:
         raise SpecError(f"sample_rate={sample_rate!r}, but it is a whole number of Hz from 1 to {2**31 - 1}")
@@ -310,7 +310,7 @@ def whole_rate(sample_rate: int) -> int:
 
 
 def _groups(lengths: Sequence[int] | Tensor, mel: Tensor) -> list[tuple[int, list[int]]]:
-    """Rows of equal length, which run as one batch: what is beyond a row's length is never even read."""
+    """Rows of equal length, to run as one batch: what lies beyond a row's length is never even read."""
     batch, frames = mel.shape[0], mel.shape[-1]
     counts = lengths.tolist() if isinstance(lengths, Tensor) else lengths
     if not isinstance(counts, Sequence) and not hasattr(counts, "__iter__"):

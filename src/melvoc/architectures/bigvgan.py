@@ -1,6 +1,6 @@
 """BigVGAN's generator, v1 and v2 (Lee et al., ICLR 2023, arXiv 2206.04658).
 
-HiFi-GAN's, with alias-free snake activations in place of the leaky ReLUs ("anti-aliased multi-periodicity", AMP).
+HiFi-GAN's, with alias-free snake activations instead of the leaky ReLUs ("anti-aliased multi-periodicity", AMP).
 v2 ends with a clamp and no bias where v1 has tanh and a bias.
 """
 
@@ -25,7 +25,7 @@ from melvoc.spectrogram.spec import MelSpec
 
 @dataclass(frozen=True, kw_only=True)
 class BigVGANConfig(HiFiGANConfig):
-    """HiFi-GAN's fields, and what BigVGAN adds. The defaults are those of a published config without the key (v1).
+    """HiFi-GAN's fields, and what BigVGAN adds. The defaults apply to a published config without the key (v1).
 
     Attributes:
         activation: "snakebeta" or "snake".
@@ -80,10 +80,10 @@ class BigVGAN(nn.Module):
 
 
 class AMPBlock1(nn.Module):
-    """Residual pairs of convolutions, the first of each dilated, each after an alias-free activation.
+    """Residual pairs of convolutions, the first of each pair dilated, each after an alias-free activation.
 
     Args:
-        config: has the kind of activation.
+        config: determines the kind of activation.
         channels: C.
         kernel_size: taps of every convolution.
         dilations: one pair per entry.
@@ -111,7 +111,7 @@ class AMPBlock2(nn.Module):
     """Residual dilated convolutions, each after an alias-free activation.
 
     Args:
-        config: has the kind of activation.
+        config: determines the kind of activation.
         channels: C.
         kernel_size: taps of every convolution.
         dilations: one convolution per entry.
@@ -208,7 +208,7 @@ ARCHITECTURE = Architecture(
             recognises=lambda values: "activation" in values or "snake_logscale" in values,
             config=BigVGANConfig.from_published,
             spec=MelSpec.from_config,
-            not_weights=re.compile(r"(\.upsample|\.lowpass)\.filter$"),  # the filters of the activations
+            not_weights=re.compile(r"(\.upsample|\.lowpass)\.filter$"),  # the activations' filters
             files=((r"bigvgan_generator\.pt", "config.json"),),
         ),
     ),

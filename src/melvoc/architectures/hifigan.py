@@ -1,8 +1,8 @@
 """HiFi-GAN's generator (Kong, Kim and Bae 2020, arXiv 2010.05646).
 
 A mel is upsampled by transposed convolutions; after each, blocks of residual dilated convolutions with different
-kernel sizes see the same signal, and their mean goes on (multi-receptive-field fusion). V1, V2 and V3 of the paper are
-settings of one configuration.
+kernel sizes see the same signal, and their mean is passed on (multi-receptive-field fusion). The paper's V1, V2 and V3
+are settings of one configuration.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from melvoc.nn.rates import upsampling
 from melvoc.spectrogram.spec import MelSpec
 
 LEAKY_SLOPE = 0.1
-LAST_SLOPE = 0.01  # the published code leaves torch's default before conv_post; the weights were trained with it
+LAST_SLOPE = 0.01  # the published code uses torch's default before conv_post; the weights were trained with it
 
-PUBLISHED_NAMES = {"n_mels": "num_mels"}  # where a published config.json says it differently
+PUBLISHED_NAMES = {"n_mels": "num_mels"}  # where a published config.json uses another name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class HiFiGANConfig(NetworkConfig):
         upsample_kernel_sizes: taps of each transposed convolution, at least its rate.
         upsample_initial_channel: channels after the first convolution; each upsampling halves them.
         resblock: "1" (pairs of convolutions, V1 and V2) or "2" (single ones, V3).
-        resblock_kernel_sizes: odd numbers, one per block.
+        resblock_kernel_sizes: odd, one per block.
         resblock_dilation_sizes: the dilations of each block's convolutions.
 
     Raises:
@@ -97,7 +97,7 @@ class HiFiGANConfig(NetworkConfig):
 
     @classmethod
     def from_published(cls, values: Mapping[str, Any]) -> Self:
-        """From a published `config.json`, whose other keys (training, mel) are not looked at.
+        """From a published `config.json`, whose other keys (training, mel) are ignored.
 
         Raises:
             OptionError: a key of the generator is missing.
@@ -140,11 +140,11 @@ class HiFiGAN(nn.Module):
 def stages(
     config: HiFiGANConfig, block: Callable[[int, int, tuple[int, ...]], nn.Module], *, slope: float | None
 ) -> tuple[list[ConvTranspose1d], list[nn.Module]]:
-    """The upsamplings, and of each in turn the blocks that follow it.
+    """The upsamplings, and the blocks that follow each of them, in order.
 
     Args:
         config: of the generator.
-        block: makes a block of its channels, kernel size and dilations.
+        block: makes a block from its channels, kernel size and dilations.
         slope: of the leaky ReLU before each upsampling; None for none.
     """
     ups: list[ConvTranspose1d] = []
@@ -157,7 +157,7 @@ def stages(
 
 
 def fusion(ups: Sequence[ConvTranspose1d], blocks: Sequence[nn.Module]) -> list[Node]:
-    """Each upsampling, and the mean of the blocks that follow it (multi-receptive-field fusion)."""
+    """Each upsampling, followed by the mean of its blocks (multi-receptive-field fusion)."""
     size = len(blocks) // len(ups)
     graphs = [cast(Node, block.graph) for block in blocks]
     groups = [tuple(graphs[i * size :][:size]) for i in range(len(ups))]
@@ -165,16 +165,16 @@ def fusion(ups: Sequence[ConvTranspose1d], blocks: Sequence[nn.Module]) -> list[
 
 
 def initialise(*parts: nn.Module) -> None:
-    """Random weights as published: a normal distribution of deviation 0.01 in each convolution."""
+    """Random weights as published: normally distributed with standard deviation 0.01 in each convolution."""
     for module in (module for part in parts for module in part.modules()):
         if isinstance(module, nn.Conv1d | nn.ConvTranspose1d) and not module.weight.is_meta:
             nn.init.normal_(module.weight, 0.0, 0.01)  # on meta it would import torch._dynamo, which takes 1 s
 
 
 def ends_and_snakes(network: nn.Module) -> list[nn.Module]:
-    """The layers that stay float32 beside a half type.
+    """The layers that stay float32 when the rest is in half precision.
 
-    A mel rounded to float16 costs 8 to 14 dB by itself, and a last convolution in a half type adds noise where the
+    Rounding the mel to float16 alone costs 8 to 14 dB, and a last convolution in half precision adds noise where the
     sound is quiet (docs/gpu.md). The parameters of snakes are frequencies and divisors.
     """
     snakes = [module for module in network.modules() if isinstance(module, Snake)]
@@ -182,7 +182,7 @@ def ends_and_snakes(network: nn.Module) -> list[nn.Module]:
 
 
 class ResBlock1(nn.Module):
-    """Residual pairs of convolutions, the first of each dilated.
+    """Residual pairs of convolutions, the first of each pair dilated.
 
     Args:
         channels: C.
@@ -206,7 +206,7 @@ class ResBlock1(nn.Module):
 
 
 class ResBlock2(nn.Module):
-    """Residual dilated convolutions, one by one.
+    """Residual dilated convolutions, one after another.
 
     Args:
         channels: C.
@@ -229,10 +229,10 @@ class ResBlock2(nn.Module):
 
 
 def v2_for(spec: MelSpec) -> HiFiGANConfig:
-    """V2 for a spec: rates and kernels from its hop length.
+    """V2 for a spec: rates and kernels follow from its hop length.
 
     Raises:
-        SpecError: a hop length that no rates give.
+        SpecError: a hop length that is no product of upsampling rates.
     """
     rates, kernels = upsampling(spec.hop_length)
     return HiFiGANConfig(

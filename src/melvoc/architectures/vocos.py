@@ -1,7 +1,7 @@
 """Vocos (Siuzdak 2023, arXiv 2306.00814): a ConvNeXt backbone at the mel's rate, and an inverse STFT.
 
 Parameters are named as in the published checkpoint (`backbone.*`, `head.*`). The published code gives
-`(T - 1) * hop_length` samples for T frames; this gives `T * hop_length`, of which the first are the same.
+`(T - 1) * hop_length` samples for T frames; this one gives `T * hop_length`, which begin with the same samples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from melvoc.nn.layers import Conv1d, FrameLinear, FrameNorm, FrameScale
 from melvoc.nn.stft import InverseSTFT
 from melvoc.spectrogram.spec import MelSpec
 
-LARGEST_MAGNITUDE = 1e2  # as published: an exponential must not run away
+LARGEST_MAGNITUDE = 1e2  # as published: keeps the exponential from running away
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class VocosConfig(NetworkConfig):
         dim: channels of the backbone.
         intermediate_dim: channels inside its blocks.
         num_layers: ConvNeXt blocks.
-        n_fft: of the inverse STFT, an even number.
+        n_fft: of the inverse STFT, even.
         hop_length: of the inverse STFT, at most `n_fft // 2`.
 
     Raises:
@@ -65,12 +65,12 @@ class VocosConfig(NetworkConfig):
         """From a published model's parsed `config.yaml`, or its `init_args` alone (`{"backbone": ..., "head": ...}`).
 
         Raises:
-            OptionError: another backbone, head or padding, or a missing key.
+            OptionError: an unsupported backbone, head or padding, or a missing key.
         """
         backbone = _arguments(values, "backbone", "VocosBackbone")
         head = _arguments(values, "head", "ISTFTHead")
         if head.get("padding", "center") != "center":
-            raise OptionError(f"head padding={head['padding']!r}, but melvoc reads Vocos with 'center' only")
+            raise OptionError(f"head padding={head['padding']!r}, but melvoc only reads Vocos with 'center'")
         places = dict.fromkeys(("dim", "intermediate_dim", "num_layers"), backbone) | {
             "n_fft": head,
             "hop_length": head,
@@ -84,16 +84,16 @@ class VocosConfig(NetworkConfig):
 
 
 def _arguments(values: Mapping[str, Any], part: str, expected: str) -> Mapping[str, Any]:
-    """The arguments of one part of a published config, whose class path is compared and never imported."""
+    """The arguments of one part of a published config, whose class path is compared but never imported."""
     section = values.get(part)
     if not isinstance(section, Mapping):
         raise OptionError(f"the config has no {part!r} section, which Vocos needs; is it a config.yaml?")
     class_path = str(section.get("class_path", expected))
     if class_path.rsplit(".", 1)[-1] != expected:
-        raise OptionError(f"{part} is a {class_path}, but melvoc reads Vocos with a {expected} only")
+        raise OptionError(f"{part} is a {class_path}, but melvoc only reads Vocos with a {expected}")
     arguments = section.get("init_args", section)
     if arguments.get("adanorm_num_embeddings") is not None:
-        raise OptionError("the backbone is conditioned (adanorm_num_embeddings), but melvoc reads Vocos on mels only")
+        raise OptionError("the backbone is conditioned (adanorm_num_embeddings), but melvoc only reads Vocos on mels")
     return arguments  # type: ignore[no-any-return]
 
 
@@ -148,7 +148,7 @@ class ConvNeXtBlock(nn.Module):
     """A depthwise convolution and a two-layer perceptron per frame, scaled by gamma.
 
     Args:
-        config: has the channels.
+        config: determines the channels.
 
     Shape:
         `[B, dim, T]` to the same.
@@ -170,7 +170,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """Log-magnitude and phase of each frame, and the inverse STFT.
+    """Log-magnitude and phase of each frame, then the inverse STFT.
 
     Args:
         config: its hyperparameters.
@@ -201,15 +201,15 @@ def mel_of_features(values: Mapping[str, Any]) -> MelSpec:
     """The mel of a published `config.yaml`: torchaudio's defaults at the configured size, then a clipped natural log.
 
     Raises:
-        OptionError: other features than mels, or another padding.
-        SpecError: a value that no mel has.
+        OptionError: features other than mels, or an unsupported padding.
+        SpecError: a value that no mel can have.
     """
     section = values.get("feature_extractor") or {}
     arguments = section.get("init_args", section)
     if not str(section.get("class_path", "MelSpectrogramFeatures")).endswith("MelSpectrogramFeatures"):
-        raise OptionError(f"the features are a {section['class_path']}, but melvoc reads Vocos on mels only")
+        raise OptionError(f"the features are a {section['class_path']}, but melvoc only reads Vocos on mels")
     if arguments.get("padding", "center") != "center":
-        raise OptionError(f"feature padding={arguments['padding']!r}, but melvoc reads Vocos with 'center' only")
+        raise OptionError(f"feature padding={arguments['padding']!r}, but melvoc only reads Vocos with 'center'")
     sizes = {"sample_rate": 24000, "n_fft": 1024, "hop_length": 256, "n_mels": 100}
     return MelSpec.from_dict(
         {name: arguments.get(name, default) for name, default in sizes.items()}

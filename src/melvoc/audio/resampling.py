@@ -8,11 +8,9 @@ filter, so resampling is one convolution with as many channels as phases.
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 from numbers import Integral
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -94,6 +92,9 @@ class Resampler(Machine):
         SpecError: a rate that is not a whole number of at least 1.
     """
 
+    parts = ("window",)
+    positions = ("taken", "given")
+
     def __init__(self, orig: int, new: int) -> None:
         for name, rate in (("orig", orig), ("new", new)):
             if not isinstance(rate, Integral) or isinstance(rate, bool) or rate < 1:
@@ -145,12 +146,6 @@ class Resampler(Machine):
             y = y[..., : _length(self.taken, self.orig, self.new) - self.given]
         self.given += y.shape[-1]
         return y
-
-    def fork(self) -> Self:
-        """Fork the window."""
-        twin = copy.copy(self)
-        twin.window = self.window.fork()
-        return twin
 
     def delay(self, samples: int) -> int:
         """At most how many outputs are missing when `samples` inputs are: half the filter, and a block of phases."""

@@ -1,7 +1,7 @@
 """The command line: arguments in, library calls, text out. The only part of melvoc that prints.
 
-A mistake of the user's, or a file that is bad, is one line on stderr and exit code 2. Warnings come after the work, and
-never beside an error. Ctrl-C is exit code 130 and SIGTERM 143; neither leaves a half-written file.
+A user's mistake or a bad file gives one line on stderr and exit code 2. Warnings come after the work, and never with
+an error. Ctrl-C gives exit code 130 and SIGTERM 143; neither leaves a half-written file.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from melvoc.errors import MelvocError
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with errors of one line, and options that are made when they are needed.
+    """argparse with one-line errors, and with options that are added when they are needed.
 
     Attributes:
-        later: adds the options, if anything does.
+        later: adds the options; None if there is nothing to add.
     """
 
     later: Callable[[argparse.ArgumentParser], None] | None = None
 
     def parse_known_args(self, *arguments: Any, **named: Any) -> Any:
-        """Make the options, then parse."""
+        """Add the options, then parse."""
         if self.later is not None:
             later, self.later = self.later, None
             later(self)
         return super().parse_known_args(*arguments, **named)
 
     def error(self, message: str) -> NoReturn:
-        """One line instead of the usage and one line."""
+        """One line, without the usage."""
         raise MelvocError(f"{message}; see `{self.prog} --help`")
 
 
 class Terminated(BaseException):
-    """SIGTERM came: what is half-written is removed on the way out, as it is by Ctrl-C."""
+    """SIGTERM arrived: half-written files are removed on the way out, as with Ctrl-C."""
 
 
 def build_parser() -> Parser:
-    """All commands."""
+    """The parser of all commands."""
     from melvoc.cli import doctor, mels, models, train, vocode
 
     parser = Parser(prog="melvoc", description="Mel spectrograms to sound.")
@@ -62,12 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: the arguments; None: the process's.
+        argv: the arguments. None: the process's.
 
     Returns:
         The exit code: 0, 2 for an error, 130 for Ctrl-C, 143 for SIGTERM.
     """
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its retries; an error of ours says it all
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its retries; our own error says it all
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Terminated:
             return _say("terminated; nothing half-written was left", 143)
         except BrokenPipeError:
-            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - whoever read has left; the interpreter flushes at exit
+            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - nobody reads; the interpreter flushes at exit
             return 0
         except MelvocError as error:
             return _say(str(error), 2)
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM as an exception, where nobody else has a use for it."""
+    """Turn SIGTERM into an exception, unless something else handles it."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and what they stand for."""
+"""Arguments that several commands share, and what they mean."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 
 def add_loading(parser: argparse.ArgumentParser) -> None:
-    """What `melvoc.load` takes."""
+    """Add the options of `melvoc.load`."""
     group = parser.add_argument_group("loading")
     add_fields(group, LoadOptions, ["device"])
     group.add_argument("--dtype", choices=DTYPES, help=attributes(LoadOptions)["dtype"])
@@ -32,7 +32,7 @@ def add_loading(parser: argparse.ArgumentParser) -> None:
 
 
 def add_fetching(parser: Any) -> None:
-    """What a download takes."""
+    """Add the options for downloads."""
     add_fields(parser, LoadOptions, FETCHING)
 
 
@@ -43,14 +43,14 @@ def load(arguments: argparse.Namespace, name: str, **options: Any) -> Vocoder:
 
 
 def finite_blocks(reader: AudioReader) -> Iterator[Tensor]:
-    """The blocks of a file, after a look at each.
+    """The blocks of a file, each checked.
 
     Raises:
         MelvocError: NaN or Inf, which float files can hold.
     """
     for block in reader.blocks():
         if not bool(torch.isfinite(block).all()):
-            raise MelvocError(f"{reader.path}: has NaN or Inf in it; find where they come from, and write it again")
+            raise MelvocError(f"{reader.path}: contains NaN or Inf; find out where they come from, and write it again")
         yield block
 
 
@@ -67,7 +67,7 @@ def read_spec(text: str) -> MelSpec:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise MelvocError(
-            f"{path}: no readable JSON ({error}); give a preset's name or a file of MelSpec fields"
+            f"{path}: not readable JSON ({error}); give a preset's name or a file of MelSpec fields"
         ) from error
     if not isinstance(values, dict):
         raise MelvocError(f"{path}: holds a {type(values).__name__}, but a spec is an object of MelSpec fields")
@@ -75,5 +75,5 @@ def read_spec(text: str) -> MelSpec:
 
 
 def default_spec(sample_rate: int) -> MelSpec:
-    """Griffin-Lim's mel where none is given: n_fft 2048, hop 512, 128 bands, at the input's rate."""
+    """Griffin-Lim's mel if none is given: n_fft 2048, hop 512, 128 bands, at the input's rate."""
     return MelSpec(sample_rate=sample_rate, n_fft=2048, hop_length=512, n_mels=128)

@@ -32,14 +32,14 @@ PACKAGES = (
 
 
 def add_parser(commands: Any) -> None:
-    """The command."""
+    """Add the command."""
     parser = commands.add_parser("doctor", help="versions, device, caches, and what would be used and why")
     parser.add_argument("--tune", action="store_true", help="measure the CPU's fast convolutions and keep the result")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what there is, after a measurement if one is wanted."""
+    """Print what there is, after a measurement if requested."""
     if arguments.tune:
         _tune()
     print(f"melvoc {__version__}, Python {platform.python_version()}, {platform.platform()}")
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _state(name: str) -> str:
-    """The version, and whether it imports: a wheel may be there and not fit."""
+    """The version, and whether it imports: an installed wheel may not fit."""
     try:
         number = version(name)
     except PackageNotFoundError:
@@ -68,7 +68,7 @@ def _state(name: str) -> str:
     try:
         importlib.import_module(name)
     except Exception as error:
-        return f"{number}, does not import ({' '.join(str(error).split())[:120]}); melvoc does not need it to start"
+        return f"{number}, cannot be imported ({' '.join(str(error).split())[:120]}); melvoc does not need it to start"
     return number
 
 
@@ -87,12 +87,12 @@ def _tune() -> None:
     try:
         save_costs(costs)
     except OSError as error:
-        raise MelvocError(f"{costs_file()} cannot be written ({error}); name a folder in MELVOC_CACHE") from error
+        raise MelvocError(f"{costs_file()} cannot be written ({error}); set MELVOC_CACHE to another folder") from error
 
 
 def _costs() -> str:
     if tuned_costs() is None:
-        return "typical ones ('melvoc doctor --tune' measures those of this machine, in a few seconds)"
+        return "typical ones ('melvoc doctor --tune' measures those of this machine in a few seconds)"
     return f"measured on this machine, {costs_file()}"
 
 
@@ -103,6 +103,6 @@ def _engine(device: torch.device) -> str:
         return (
             "fused and transform-domain kernels (numba)"
             if _state("numba")[0].isdigit()
-            else "plain torch: numba does not import"
+            else "plain torch: numba cannot be imported"
         )
     return f"plain torch, in blocks, on {device.type}"

@@ -17,13 +17,13 @@ from melvoc.spectrogram.transform import MelSpectrogram
 
 
 def add_parser(commands: Any) -> None:
-    """The command."""
+    """Add the command."""
     parser = commands.add_parser("mel", help="turn a sound file into a mel")
     parser.add_argument("input", metavar="IN", help="WAV, FLAC, OGG or MP3, any rate, any number of channels")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help=".safetensors (with the spec) or .npy")
     parser.add_argument("--spec", help="a preset's name, or a .json of MelSpec fields")
     parser.add_argument("--vocoder", help="the mel of this vocoder: a name, a melvoc file, hf://owner/repo")
-    parser.add_argument("--sample-rate", type=int, help="of the mel in Hz (default: the spec's, else the input's)")
+    parser.add_argument("--sample-rate", type=int, help="the mel's rate in Hz (default: the spec's, else the input's)")
     add_fetching(parser)
     parser.set_defaults(run=run)
 
@@ -31,11 +31,11 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read, resample, analyse, in blocks; one mel per channel."""
     if arguments.spec and arguments.vocoder:
-        raise MelvocError("--spec and --vocoder both say which mel is wanted; give one of them")
+        raise MelvocError("--spec and --vocoder both say which mel to make; give only one of them")
     with AudioReader(arguments.input) as reader:
         spec, rate = choose_spec(arguments, reader.sample_rate), arguments.sample_rate
         if rate not in (None, spec.sample_rate):
-            raise MelvocError(f"--sample-rate {rate}, but this mel is of {spec.sample_rate} Hz; omit --sample-rate")
+            raise MelvocError(f"--sample-rate {rate}, but this mel is at {spec.sample_rate} Hz; omit --sample-rate")
         resampler, analysis = Resampler(reader.sample_rate, spec.sample_rate), MelSpectrogram(spec).stream()
         parts, read, samples = [], 0, 0
         for block in finite_blocks(reader):
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def choose_spec(arguments: argparse.Namespace, sample_rate: int) -> MelSpec:
-    """Of the mel that was asked for, for a file of the given rate."""
+    """The spec of the requested mel, for a file of the given rate."""
     if arguments.vocoder:
         return load(arguments, arguments.vocoder, device="cpu").spec
     if arguments.spec:

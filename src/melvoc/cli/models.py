@@ -1,4 +1,4 @@
-"""`melvoc list`, `info`, `download` and `convert`: which vocoders there are, and getting them."""
+"""`melvoc list`, `info`, `download` and `convert`: which vocoders there are, and how to get them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from melvoc.errors import MelvocError
 
 
 def add_parser(commands: Any) -> None:
-    """The four commands."""
+    """Add the four commands."""
     listing = commands.add_parser("list", help="the names of all vocoders")
     listing.set_defaults(run=run_list)
 
-    info = commands.add_parser("info", help="what is known of a vocoder; downloads nothing")
+    info = commands.add_parser("info", help="what is known about a vocoder; downloads nothing")
     info.add_argument("name", metavar="NAME", help="a registered name, or a melvoc file")
     info.set_defaults(run=run_info)
 
@@ -30,8 +30,8 @@ def add_parser(commands: Any) -> None:
     convert.add_argument("checkpoint", metavar="CHECKPOINT", help="the published weights")
     convert.add_argument("--config", required=True, help="its config.json or config.yaml")
     convert.add_argument("-o", "--output", required=True, help="the melvoc file, ending in .safetensors")
-    convert.add_argument("--name", help="what the vocoder is called (default: the checkpoint's folder)")
-    convert.add_argument("--licence", help="of the weights, to be kept in the file")
+    convert.add_argument("--name", help="name of the vocoder (default: the checkpoint's folder)")
+    convert.add_argument("--licence", help="licence of the weights, stored in the file")
     convert.set_defaults(run=run_convert)
 
 
@@ -58,14 +58,14 @@ def run_info(arguments: argparse.Namespace) -> int:
 
 
 def run_download(arguments: argparse.Namespace) -> int:
-    """Load once, so that it is in the cache and known to be whole."""
+    """Load once, so that it is in the cache and known to be intact."""
     vocoder = load(arguments, arguments.name, device="cpu")
-    print(f"{vocoder.name} is there: melvoc.load({arguments.name!r}) needs no network now")
+    print(f"{vocoder.name} is in the cache: melvoc.load({arguments.name!r}) needs no network now")
     return 0
 
 
 def run_convert(arguments: argparse.Namespace) -> int:
-    """Convert and say what came out."""
+    """Convert, and print what came out."""
     from melvoc.storage.container import write
     from melvoc.storage.conversion import convert
 

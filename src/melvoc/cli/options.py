@@ -1,4 +1,4 @@
-"""Command-line options from dataclasses: names, types, defaults and texts stand in one place."""
+"""Command-line options from dataclasses: names, types, defaults and texts are defined in one place."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 
 def add_fields(parser: Any, options: type, names: Iterable[str]) -> None:
-    """An option for each field. One that is not given is not among the parsed arguments.
+    """Add an option for each field. One that is not given is missing from the parsed arguments.
 
     Args:
         parser: of a command, or a group of its options.
         options: a dataclass whose docstring has `Attributes:`.
-        names: of its fields; a `bool` becomes a flag, `--no-...` where it is true by default.
+        names: of its fields; a `bool` becomes a flag, `--no-...` if it is true by default.
     """
     texts, kinds = attributes(options), typing.get_type_hints(options)
     defaults = {entry.name: entry.default for entry in dataclasses.fields(options)}
@@ -40,7 +40,7 @@ def given(arguments: argparse.Namespace, options: type) -> dict[str, Any]:
 
 
 def attributes(options: type) -> dict[str, str]:
-    """What a docstring says of each attribute, as help texts: without backquotes, and "None: ..." as the default."""
+    """A docstring's attribute descriptions as help texts: without backquotes, and "None: ..." as the default."""
     section = (inspect.getdoc(options) or "").partition("Attributes:\n")[2]
     section = re.split(r"\n\S", section)[0]
     texts = {}
@@ -51,7 +51,7 @@ def attributes(options: type) -> dict[str, str]:
 
 
 def _plain(kind: Any) -> Any:
-    """The type that turns a word into a value of an annotation: None apart, a path or a choice is a word."""
+    """The type that turns a word into a value of an annotation: None is ignored, a path or a choice stays a word."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
     return kind if kind in (int, float, bool) else str

@@ -19,24 +19,24 @@ from melvoc.errors import MelvocError
 if TYPE_CHECKING:
     from melvoc.train import Trainer, TrainReport
 
-SHOWN = ("mel", "stft", "feature", "adversarial", "discriminator")  # losses in the progress line, as far as in use
-# Fields of the configuration that are no options of the same name.
+SHOWN = ("mel", "stft", "feature", "adversarial", "discriminator")  # losses in the progress line, if in use
+# Fields of the configuration that are not options of the same name.
 ELSEWHERE = {"audio_dir", "run_dir", "mels_dir", "spec", "generator", "weights", "betas"}
 
 
 def add_parser(commands: Any) -> None:
-    """The command; its options are made when it is chosen, for they need the training."""
+    """Add the command; its options are added when it is chosen, because they need melvoc.train."""
     parser = commands.add_parser("train", help="a small generator for your own sounds")
     parser.later = add_options
     parser.set_defaults(run=run)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """All options."""
+    """Add all options."""
     from melvoc.train.config import LossWeights, TrainConfig
 
     parser.description = (
-        "Train a generator on a folder of WAV, FLAC, OGG and MP3 files, into RUN/generator.safetensors."
+        "Train a generator on a folder of WAV, FLAC, OGG and MP3 files; the result is RUN/generator.safetensors."
     )
     texts, weights = attributes(TrainConfig), attributes(LossWeights)
     later: dict[str, Any] = {"default": argparse.SUPPRESS}
@@ -54,7 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train until the steps are made or somebody says stop."""
+    """Train until all steps are made or a signal stops the run."""
     try:
         import rich  # noqa: F401
     except ImportError as error:
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def configuration(arguments: argparse.Namespace) -> Any:
-    """The `TrainConfig` of the arguments: what was not given is left to its defaults."""
+    """The `TrainConfig` of the arguments; what was not given keeps its default."""
     from melvoc.train import LossWeights, TrainConfig
 
     values, words = given(arguments, TrainConfig), vars(arguments)
@@ -91,7 +91,7 @@ def configuration(arguments: argparse.Namespace) -> Any:
 
 
 def _read_generator(path: str, architecture: str | None) -> Any:
-    """A generator's configuration: its own fields, or a published file of its architecture."""
+    """A generator's configuration: from its own fields, or from a published file of its architecture."""
     from melvoc.storage.conversion import read_config
     from melvoc.train.config import trained_architecture
 
@@ -110,7 +110,7 @@ def _introduce(trainer: Trainer) -> None:
         f"training on {len(trainer.files)} files, {trainer.seconds_of_sound:.1f} s; held out: {len(trainer.held_out)}"
     )
     if trainer.resumed_from is not None:
-        print(f"resumed at step {trainer.resumed_from}, on the way to {trainer.config.steps}")
+        print(f"resumed at step {trainer.resumed_from} of {trainer.config.steps}")
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def _stopping(trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def _shown(trainer: Trainer) -> Iterator[Any]:
-    """A function that shows a report: a bar on a terminal, else a line per checkpoint."""
+    """A function that shows a report: a progress bar on a terminal, else a line per checkpoint."""
     if not trainer.first:
         yield lambda report: None
         return
@@ -175,7 +175,7 @@ def _conclude(trainer: Trainer, seconds: float) -> int:
     if trainer.step < trainer.config.steps:
         path = trainer.save()
         if trainer.first:
-            print(f"stopped at step {trainer.step}, saved in {path}; go on with --resume")
+            print(f"stopped at step {trainer.step}, saved in {path}; continue with --resume")
         return 130
     if trainer.first:
         print(f"{Path(trainer.config.run_dir) / 'generator.safetensors'}: step {trainer.step}, {seconds:.0f} s")

@@ -27,7 +27,7 @@ RAW_FRAMES = 16  # mel frames per read from a pipe, at most
 
 
 def add_parser(commands: Any) -> None:
-    """The command."""
+    """Add the command."""
     parser = commands.add_parser(
         "vocode",
         help="synthesise audio from a saved mel, or re-synthesise an audio file",
@@ -39,17 +39,17 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("-o", "--output", metavar="OUT", help=".wav or .flac; with --raw, standard output if omitted")
     parser.add_argument("--vocoder", help="a name, a melvoc file, hf://owner/repo (default: griffinlim)")
     parser.add_argument("--spec", help="the mel's: a preset's name, or a .json of MelSpec fields")
-    parser.add_argument("--sample-rate", type=int, help="of OUT in Hz (default: the vocoder's)")
+    parser.add_argument("--sample-rate", type=int, help="sample rate of OUT in Hz (default: the vocoder's)")
     parser.add_argument("--block-frames", type=int, help="mel frames per block (default: chosen from model and device)")
     parser.add_argument(
-        "--raw", action="store_true", help="float32 little-endian mel frames in, 16-bit PCM out as it comes"
+        "--raw", action="store_true", help="float32 little-endian mel frames in, 16-bit PCM out as soon as it is ready"
     )
     add_loading(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Choose the way in."""
+    """Vocode a mel, a sound file or standard input."""
     if arguments.sample_rate is not None and not 1 <= arguments.sample_rate < 2**31:
         raise MelvocError(f"--sample-rate {arguments.sample_rate}: a sample rate is at least 1 Hz, at most {2**31 - 1}")
     if arguments.block_frames is not None and arguments.block_frames < 1:
@@ -57,13 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.raw:
         return run_raw(arguments)
     if arguments.input == "-":
-        raise MelvocError("IN is -, but standard input is read with --raw only (float32 mel frames)")
+        raise MelvocError("IN is -, but standard input is read only with --raw (float32 mel frames)")
     if not arguments.output:
-        raise MelvocError("there is no OUT; say where to write with -o OUT.wav")
+        raise MelvocError("no output is given; say where to write with -o OUT.wav")
     is_mel = Path(arguments.input).suffix in (".safetensors", ".npy")
     (vocode_mel if is_mel else vocode_sound)(arguments)
     if not arguments.vocoder:
-        best = melvoc.list_vocoders()[0]  # said after the work: an error is one line, with nothing beside it
+        best = melvoc.list_vocoders()[0]  # printed after the work: an error is one line, with nothing next to it
         print(
             f"melvoc: no --vocoder given: using Griffin-Lim; for better sound: --vocoder {best} (`melvoc list`)",
             file=sys.stderr,
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def choose(arguments: argparse.Namespace, spec: MelSpec | None, sample_rate: int | None = None) -> Vocoder:
-    """The vocoder asked for, or Griffin-Lim for the spec, or for the default one at a sample rate."""
+    """The requested vocoder, or Griffin-Lim for the spec, or for the default one at a sample rate."""
     if arguments.vocoder not in (None, GRIFFINLIM):
         return load(arguments, arguments.vocoder)
     if spec is None and sample_rate is not None:
@@ -81,11 +81,11 @@ def choose(arguments: argparse.Namespace, spec: MelSpec | None, sample_rate: int
 
 
 def vocode_mel(arguments: argparse.Namespace) -> None:
-    """A saved mel: one channel per row."""
+    """Synthesise a saved mel: one channel per row."""
     saved = read_mel(arguments.input)
     spec = read_spec(arguments.spec) if arguments.spec else saved.spec
     if saved.spec is not None and spec != saved.spec:
-        raise MelvocError(f"{arguments.input} carries its own spec, and --spec is another one; omit --spec")
+        raise MelvocError(f"{arguments.input} carries its own spec, and --spec differs from it; omit --spec")
     if spec is None and arguments.vocoder in (None, GRIFFINLIM):
         raise MelvocError(f"{arguments.input}: an .npy does not say what its mel is; give --spec or --vocoder")
     vocoder = choose(arguments, spec)
@@ -103,12 +103,12 @@ def vocode_mel(arguments: argparse.Namespace) -> None:
 
 
 def vocode_sound(arguments: argparse.Namespace) -> None:
-    """Copy synthesis, each channel by itself, as long as the input; from disk to disk where the vocoder streams."""
+    """Copy synthesis, each channel separately, as long as the input; from disk to disk if the vocoder streams."""
     with AudioReader(arguments.input) as reader:
         spec = read_spec(arguments.spec) if arguments.spec else None
         vocoder = choose(arguments, spec, reader.sample_rate)
         if spec is not None and vocoder.spec != spec:
-            raise MelvocError(f"--spec is not the mel of {vocoder.name}; omit --spec: it makes its own")
+            raise MelvocError(f"--spec is not {vocoder.name}'s mel; omit --spec: the vocoder makes its own mel")
         rate = arguments.sample_rate or vocoder.sample_rate
         run = Resynthesis(
             vocoder, sample_rate=reader.sample_rate, output_sample_rate=rate, block_frames=arguments.block_frames
@@ -123,7 +123,7 @@ def vocode_sound(arguments: argparse.Namespace) -> None:
 
 
 def watched(reader: AudioReader) -> Iterator[Tensor]:
-    """The blocks of a file, with a progress bar where somebody watches."""
+    """The blocks of a file, with a progress bar on a terminal."""
     from tqdm import tqdm
 
     rate = reader.sample_rate
@@ -135,7 +135,7 @@ def watched(reader: AudioReader) -> Iterator[Tensor]:
 
 
 def run_raw(arguments: argparse.Namespace) -> int:
-    """A pipe: mel frames in, PCM out as soon as it is ready."""
+    """Work as a pipe: mel frames in, PCM out as soon as it is ready."""
     if arguments.input != "-" or not arguments.vocoder:
         raise MelvocError(
             "--raw reads mel frames from standard input and needs a vocoder: vocode - --raw --vocoder NAME"
@@ -156,11 +156,11 @@ def run_raw(arguments: argparse.Namespace) -> int:
 
 
 def _raw_pieces(stream: Any, n_mels: int) -> Iterator[Tensor]:
-    """`[1, 1, n]` pieces of sound for the frames on standard input, whatever number of bytes comes at a time."""
+    """`[1, 1, n]` pieces of sound for the frames on standard input, however many bytes arrive at a time."""
     import numpy
 
     frame, held = 4 * n_mels, b""
-    source = cast(io.BufferedReader, sys.stdin.buffer)  # its read1 gives what is there, without waiting for more
+    source = cast(io.BufferedReader, sys.stdin.buffer)  # its read1 returns what is there, without waiting for more
     while chunk := source.read1(RAW_FRAMES * frame):
         held += chunk
         whole = len(held) // frame * frame
@@ -170,6 +170,6 @@ def _raw_pieces(stream: Any, n_mels: int) -> Iterator[Tensor]:
             yield stream.push(torch.from_numpy(frames.astype("float32")).T)
     if held:
         raise MelvocError(
-            f"standard input ended inside a frame: {len(held)} bytes over, and a frame has {frame} (float32)"
+            f"standard input ended inside a frame: {len(held)} bytes left over, but a frame has {frame} (float32)"
         )
     yield stream.flush()

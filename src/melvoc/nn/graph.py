@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,7 +27,19 @@ from torch.nn import functional as F
 
 
 class Machine(ABC):
-    """The state of one node in one stream. Not shared between threads; the node and its weights are."""
+    """The state of one node in one stream. Not shared between threads; the node and its weights are.
+
+    A machine declares its state, by which it is forked, recorded and moved: a step may change nothing else.
+
+    Attributes:
+        parts: names of the attributes that are machines, or lists of them, or None.
+        state: names of the attributes that a step reads and replaces: tensors, numbers, None, or lists of them.
+        positions: names of the attributes that only count samples, by as many in each equal piece.
+    """
+
+    parts: ClassVar[tuple[str, ...]] = ()
+    state: ClassVar[tuple[str, ...]] = ()
+    positions: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def __call__(self, x: Tensor, last: bool) -> Tensor:
@@ -35,15 +47,29 @@ class Machine(ABC):
 
         Args:
             x: the next samples `[B, C, n]`; n may be 0.
-            last: the signal ends with x; the machine cannot be used afterwards.
+            last: the signal ends with x; the machine must not be used afterwards.
 
         Returns:
-            `[B, C', m]`; m may be 0, and then C' is meaningless.
+            `[B, C', m]`; m may be 0, and then C' means nothing.
         """
 
+    def machines_inside(self) -> Iterator[Machine]:
+        """The machines that this one is made of."""
+        for name in self.parts:
+            value = getattr(self, name)
+            yield from value if isinstance(value, list) else () if value is None else (value,)
+
     def fork(self) -> Self:
-        """A copy with its own state; cheap, because machines replace their tensors and never write into them."""
-        return copy.copy(self)
+        """A copy with a state of its own; cheap, since machines replace their tensors and never write into them."""
+        twin = copy.copy(self)
+        for name in self.parts:
+            value = getattr(self, name)
+            several = isinstance(value, list)
+            setattr(twin, name, [part.fork() for part in value] if several else value and value.fork())
+        for name in self.state:
+            if isinstance(value := getattr(self, name), list):
+                setattr(twin, name, list(value))
+        return twin
 
 
 @runtime_checkable
@@ -94,6 +120,8 @@ class Window(Machine):
         right: samples of padding after it.
         mode: what the padding is: zeros, or the edge sample repeated.
     """
+
+    state = ("tail",)
 
     def __init__(
         self,
@@ -177,16 +205,14 @@ class Chain:
 class ChainMachine(Machine):
     """Runs a `Chain`."""
 
+    parts = ("machines",)
+
     machines: list[Machine]
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         for machine in self.machines:
             x = machine(x, last)
         return x
-
-    def fork(self) -> Self:
-        """Fork each machine of the chain."""
-        return type(self)([machine.fork() for machine in self.machines])
 
 
 @dataclass(frozen=True)
@@ -210,6 +236,9 @@ class Residual:
 class ResidualMachine(Machine):
     """Runs a `Residual`."""
 
+    parts = ("inner",)
+    state = ("queue",)
+
     def __init__(self, inner: Machine) -> None:
         self.inner = inner
         self.queue: Tensor | None = None
@@ -220,12 +249,6 @@ class ResidualMachine(Machine):
         count = y.shape[-1]
         self.queue = skip[..., count:].clone()
         return y + skip[..., :count] if count else y
-
-    def fork(self) -> Self:
-        """Fork the inner machine; the queue is never written into."""
-        twin = copy.copy(self)
-        twin.inner = self.inner.fork()
-        return twin
 
 
 @dataclass(frozen=True)
@@ -252,6 +275,9 @@ class Mean:
 class MeanMachine(Machine):
     """Runs a `Mean`."""
 
+    parts = ("machines",)
+    state = ("queues",)
+
     def __init__(self, machines: list[Machine]) -> None:
         self.machines = machines
         self.queues: list[Tensor | None] = [None] * len(machines)
@@ -266,9 +292,3 @@ class MeanMachine(Machine):
         for part in ready[2:]:
             total += part[..., :count]
         return total.div_(len(ready)) if len(ready) > 1 else total
-
-    def fork(self) -> Self:
-        """Fork each branch; the queues are never written into."""
-        twin = copy.copy(self)
-        twin.machines, twin.queues = [machine.fork() for machine in self.machines], list(self.queues)
-        return twin

@@ -5,9 +5,6 @@ A convolution computes in its weights' type, whatever its input's, so a network 
 
 from __future__ import annotations
 
-import copy
-from typing import Self
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -190,6 +187,9 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 class TransposeMachine(Machine):
     """Runs a `ConvTranspose1d`: drops the first `crop` samples and emits exactly `rate` samples per input in total."""
 
+    parts = ("window",)
+    state = ("drop", "owed")
+
     def __init__(self, layer: ConvTranspose1d, window: Machine) -> None:
         self.layer, self.window = layer, window
         self.drop = layer.crop
@@ -203,12 +203,6 @@ class TransposeMachine(Machine):
         y = y[..., dropped : dropped + self.owed]
         self.owed -= y.shape[-1]
         return y
-
-    def fork(self) -> Self:
-        """Fork the window."""
-        twin = copy.copy(self)
-        twin.window = self.window.fork()
-        return twin
 
 
 def rectify(x: Tensor, slope: float | None) -> Tensor:

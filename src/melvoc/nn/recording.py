@@ -157,19 +157,21 @@ class Recording:
         self._input = x.clone()
         before = [value for _, _, value in _items(machine)]
         self._signature = signature(machine)
+        counted = list(_items(machine, positions=True))
         self._buffers = [tensor.clone() for tensor in state(machine)]
         try:
             with recorder.on(x):
                 expected = None if recorder.runs else self._expected()
                 attach(machine, self._buffers)
                 self._replay = recorder.record(self._step)
+                self._counts = [(holder, key, holder[key] - value) for holder, key, value in counted]
                 if expected is not None:
                     self._rehearse(expected)
         except BaseException:
-            _restore(machine, before)
+            _restore(machine, before, counted)
             raise
         if not recorder.runs:
-            _restore(machine, before)
+            _restore(machine, before, counted)
             self.adopt()
 
     def _expected(self) -> Tensor:
@@ -194,6 +196,8 @@ class Recording:
         """The machine's next step."""
         with self._recorder.on(x):
             self._input.copy_(x)
+            for holder, key, count in self._counts:  # Python does not run, and positions go on all the same
+                holder[key] += count
             return self._recorder.given(self._replay())
 
     def adopt(self) -> None:
@@ -223,9 +227,11 @@ def attach(machine: Machine, tensors: list[Tensor]) -> None:
         holder[key] = tensor
 
 
-def _restore(machine: Machine, values: list[Any]) -> None:
+def _restore(machine: Machine, values: list[Any], counted: list[tuple[Any, Any, Any]]) -> None:
     """Put back what `_items` had."""
     for (holder, key, _), value in zip(_items(machine), values, strict=True):
+        holder[key] = value
+    for holder, key, value in counted:
         holder[key] = value
 
 
@@ -240,17 +246,13 @@ def _kind(value: object) -> object:
     return value if isinstance(value, int | float | None) else type(value)
 
 
-def _items(machine: Machine) -> Iterator[tuple[Any, Any, Any]]:
-    """Attributes of a machine, of its machines, and the items of its lists."""
-    for name, value in list(vars(machine).items()):
-        yield from _values(vars(machine), name, value)
-
-
-def _values(holder: Any, key: Any, value: Any) -> Iterator[tuple[Any, Any, Any]]:
-    if isinstance(value, Machine):
-        yield from _items(value)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _values(value, index, item)
-    else:
-        yield holder, key, value
+def _items(machine: Machine, *, positions: bool = False) -> Iterator[tuple[Any, Any, Any]]:
+    """What a machine and those inside it declare as their state, or as positions: holder, key and value."""
+    for inner in machine.machines_inside():
+        yield from _items(inner, positions=positions)
+    for name in machine.positions if positions else machine.state:
+        value = getattr(machine, name)
+        if isinstance(value, list):
+            yield from ((value, index, item) for index, item in enumerate(value))
+        else:
+            yield vars(machine), name, value

@@ -68,6 +68,8 @@ def normalize(sums: Tensor) -> Tensor:
 class InverseSTFTMachine(Machine):
     """Runs an `InverseSTFT`."""
 
+    state = ("open_sums", "drop", "owed")
+
     def __init__(self, layer: InverseSTFT) -> None:
         self.layer = layer
         self.frames: Callable[[Tensor], Tensor] = layer.frames

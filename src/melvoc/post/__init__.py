@@ -1,7 +1,7 @@
-"""Steps after the network, one per file: what is done to any vocoder's sound with the mel at hand.
+"""Steps after the network, one per file: processing of any vocoder's sound with the mel at hand.
 
-A step's module is named as its `kind` and has the class as `STEP`. A vocoder's own steps (`Vocoder.post`) run in every
-form of synthesis, and are stored in its melvoc file.
+A step's module is named after its `kind` and has the class as `STEP`. A vocoder's own steps (`Vocoder.post`) run in
+every form of synthesis and are stored in its melvoc file.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from melvoc.spectrogram.spec import MelSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Sound:
-    """What a step is told of the vocoder whose sound it gets.
+    """What a step is told about the vocoder whose sound it processes.
 
     Attributes:
         spec: of the mel.
         channels: of the sound.
-        samples_per_frame: of the sound, per mel frame.
+        samples_per_frame: samples of sound per mel frame.
         sample_rate: of the sound, in Hz.
     """
 
@@ -45,15 +45,15 @@ class PostMachine(ABC):
         Args:
             frames: the next frames `[B, n_mels, t]`; t may be 0.
             wave: the next sound `[B, channels, n]`, which lags behind the frames; n may be 0.
-            last: the signal ends with both.
+            last: whether the signal ends with both.
 
         Returns:
-            `[B, channels, m]`; m may be 0. In all there are as many samples as came in.
+            `[B, channels, m]`; m may be 0. In total, as many samples go out as came in.
         """
 
     @abstractmethod
     def fork(self) -> Self:
-        """A copy with a state of its own."""
+        """A copy with its own state."""
 
 
 class PostStep(ABC):
@@ -63,11 +63,11 @@ class PostStep(ABC):
 
     @abstractmethod
     def open(self, sound: Sound) -> PostMachine:
-        """A fresh machine for such sound."""
+        """A new machine for such sound."""
 
     @abstractmethod
     def delay(self, sound: Sound) -> int:
-        """Samples by which what it gives lags behind the sound that comes in."""
+        """Samples by which the output lags behind the input."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class PostStep(ABC):
     @classmethod
     @abstractmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """From `to_dict`'s values.
+        """Make a step from `to_dict`'s values.
 
         Raises:
             OptionError: an option that is unknown, missing or not allowed.
@@ -84,7 +84,7 @@ class PostStep(ABC):
 
 
 def describe(steps: tuple[PostStep, ...]) -> list[dict[str, Any]]:
-    """Steps as JSON values, in their order."""
+    """Steps as JSON values, in order."""
     return [{"kind": step.kind, **step.to_dict()} for step in steps]
 
 
@@ -92,7 +92,7 @@ def revive(described: object) -> tuple[PostStep, ...]:
     """The steps of `describe`'s result.
 
     Raises:
-        OptionError: a kind that this melvoc does not have, or options that it does not take.
+        OptionError: a kind that this melvoc does not have, or options that the step does not take.
     """
     if not isinstance(described, list):
         raise OptionError(f"post={described!r}, but it is a list of steps")
@@ -102,7 +102,7 @@ def revive(described: object) -> tuple[PostStep, ...]:
 def _step(values: object) -> PostStep:
     kind = values.get("kind") if isinstance(values, Mapping) else None
     if not isinstance(values, Mapping) or not isinstance(kind, str) or not kind.isidentifier():
-        raise OptionError(f"{values!r} is no step; it is a dict with a 'kind'")
+        raise OptionError(f"{values!r} is not a step; give a dict with a 'kind'")
     try:
         step: type[PostStep] = importlib.import_module(f"{__name__}.{kind}").STEP
     except (ImportError, AttributeError) as error:

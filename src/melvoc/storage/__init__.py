@@ -1,6 +1,6 @@
-"""Vocoders at rest.
+"""Vocoders on disk.
 
 - `container`: the melvoc file; `vocoder_file`: vocoders to and from it.
-- `conversion`: published checkpoints; `pins`: those that melvoc knows by name; `hub`: downloads.
-- `cache`: where things are kept; `atomic`: files that are whole or not there; `costs`: what `doctor --tune` measured.
+- `conversion`: published checkpoints; `hub`: downloads.
+- `cache`: where things are kept; `atomic`: files written completely or not at all; `costs`: results of `doctor --tune`.
 """

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 
 @contextmanager
 def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary file in the target's folder, which gets the target's name when the block ends without an error.
+    """A temporary file in the target's folder that is renamed to the target when the block ends without an error.
 
-    By an error, Ctrl-C included, it is removed, and a target that was there stays as it was.
+    On an error, including Ctrl-C, it is removed, and an existing target stays as it was.
 
     Args:
-        target: the final path; its folder exists.
+        target: the final path; its folder must exist.
 
     Yields:
-        The path to write to; it ends as the target does, since some writers look at that.
+        The path to write to; it has the target's suffix, because some writers depend on that.
 
     Raises:
-        OSError: the folder is not there or cannot be written.
+        OSError: the folder does not exist or cannot be written.
     """
     final = Path(target)
     handle, name = tempfile.mkstemp(prefix=f".{final.stem}.", suffix=f".part{final.suffix}", dir=final.parent)
@@ -32,7 +32,7 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         mask = os.umask(0)
         os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp's is for one user only
+        temporary.chmod(0o666 & ~mask)  # mkstemp's file is private to the user
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)

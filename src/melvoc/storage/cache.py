@@ -1,4 +1,4 @@
-"""Where melvoc keeps what it can make or fetch again."""
+"""Where melvoc keeps what it can recreate or download again."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The melvoc file: a vocoder's weights and everything that says what they are, as safetensors.
+"""The melvoc file: a vocoder's weights and everything that describes them, as safetensors.
 
 The header is one metadata key, `melvoc`, whose value is JSON: format version, architecture and its configuration, the
-mel's specification, name, licence and provenance. Weights are folded and named as the architecture's state dict. The
-same content also goes to bytes, and to a flat dict of plain tensors for embedding in another file.
+mel's specification, name, licence and provenance. Weights are folded and named as in the architecture's state dict. The
+same content can also be stored as bytes, or as a flat dict of plain tensors for embedding in another file.
 
-Format 2 adds the steps after the network (`post`), and refuses keys that it does not know, so that nothing that changes
-the sound is dropped in silence. It is written only where there are such steps; format 1 is read for ever.
+Format 2 adds the steps after the network (`post`) and rejects unknown keys, so that nothing that changes the sound is
+silently dropped. It is written only if there are such steps; format 1 will always be readable.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class Checkpoint:
         config: the architecture's configuration as JSON values.
         spec: the mel that the vocoder understands.
         tensors: the folded weights by name.
-        name: what the vocoder is called in messages.
-        licence: of the weights, where known.
+        name: the vocoder's name in messages.
+        licence: of the weights, if known.
         provenance: where they come from: names and values, both text.
         post: the steps after the network, as JSON values (`melvoc.post`).
-        source: what error messages call this checkpoint (a path, say); not part of the file.
+        source: this checkpoint's name in error messages (e.g. a path); not part of the file.
     """
 
     architecture: str
@@ -60,7 +60,7 @@ class Checkpoint:
     source: str = field(default="this checkpoint", compare=False)
 
     def header(self) -> str:
-        """All but the weights, as JSON."""
+        """Everything but the weights, as JSON."""
         values = {
             "format": 2 if self.post else 1,
             "architecture": self.architecture,
@@ -74,10 +74,10 @@ class Checkpoint:
 
 
 def parse_header(text: str, tensors: Mapping[str, Tensor], source: str) -> Checkpoint:
-    """A checkpoint of a header and its weights.
+    """A checkpoint from a header and its weights.
 
     Raises:
-        CheckpointError: the header is of another version, or damaged.
+        CheckpointError: the header is damaged or of an unknown version.
     """
     try:
         values = json.loads(text)
@@ -93,7 +93,7 @@ def parse_header(text: str, tensors: Mapping[str, Tensor], source: str) -> Check
         )
     if version > 1 and (unknown := set(values) - KEYS):
         raise CheckpointError(
-            f"{source}: the melvoc header has an unknown {min(unknown)!r}; update melvoc, or save the model again "
+            f"{source}: the melvoc header has an unknown key {min(unknown)!r}; update melvoc, or save the model again "
             "with this version"
         )
     try:
@@ -118,12 +118,12 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a melvoc file; the weights stay on disk and are mapped into memory.
 
     Raises:
-        CheckpointError: no such file, no safetensors file, one that is cut, or not melvoc's.
+        CheckpointError: no such file, or one that is not safetensors, truncated, or not melvoc's.
     """
     source = os.fspath(path)
     with _opened(source) as file:
         text = _header_of(file.metadata() or {}, source)
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is no mapping
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
     return parse_header(text, tensors, source)
 
 
@@ -145,14 +145,14 @@ def is_melvoc_file(path: str | os.PathLike[str]) -> bool:
     """Whether a safetensors file has melvoc's header; a damaged file is an error.
 
     Raises:
-        CheckpointError: no such file, no safetensors, or one that is cut.
+        CheckpointError: no such file, or one that is not safetensors or is truncated.
     """
     with _opened(os.fspath(path)) as file:
         return HEADER_KEY in (file.metadata() or {})
 
 
 def write(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
-    """Write a melvoc file: to a temporary name in the same folder, then moved, so that it is whole or not there.
+    """Write a melvoc file: to a temporary name in the same folder, then renamed, so it is complete or not there at all.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -177,7 +177,7 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
 
 
 def from_bytes(data: bytes, *, source: str = "these bytes") -> Checkpoint:
-    """From the content of a melvoc file.
+    """A checkpoint from the content of a melvoc file.
 
     Raises:
         CheckpointError: as `read`.
@@ -190,12 +190,12 @@ def from_bytes(data: bytes, *, source: str = "these bytes") -> Checkpoint:
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
     except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{source}: no safetensors, damaged or cut ({error}); make them with to_bytes") from error
+        raise CheckpointError(f"{source}: not safetensors, or damaged ({error}); make them with to_bytes") from error
     return parse_header(_header_of(metadata, source), tensors, source)
 
 
 def pack(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """A flat dict of plain tensors, the header among them as UTF-8 bytes."""
+    """A flat dict of plain tensors, including the header as UTF-8 bytes."""
     header = torch.frombuffer(bytearray(checkpoint.header().encode()), dtype=torch.uint8).clone()
     return {PACKED_HEADER: header} | {
         PACKED_WEIGHTS + key: tensor for key, tensor in _savable(checkpoint.tensors).items()
@@ -203,19 +203,19 @@ def pack(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def unpack(state: Mapping[str, Tensor], *, source: str = "this state") -> Checkpoint:
-    """From `pack`'s dict.
+    """A checkpoint from `pack`'s dict.
 
     Raises:
         CheckpointError: it has no header, a damaged one, or entries that `pack` does not make.
     """
     if not isinstance(state, Mapping) or PACKED_HEADER not in state:
-        raise CheckpointError(f"{source}: no {PACKED_HEADER!r} in it; unpack takes what melvoc.pack gave, as a dict")
+        raise CheckpointError(f"{source}: no {PACKED_HEADER!r} in it; unpack takes the dict that melvoc.pack returned")
     tensors = {}
     for key, tensor in state.items():
         if key == PACKED_HEADER:
             continue
         if not str(key).startswith(PACKED_WEIGHTS) or not isinstance(tensor, Tensor):
-            raise CheckpointError(f"{source}: {key!r} is nothing that melvoc.pack makes; pass its dict alone")
+            raise CheckpointError(f"{source}: {key!r} is not an entry that melvoc.pack makes; pass its dict alone")
         tensors[key.removeprefix(PACKED_WEIGHTS)] = tensor
     try:
         text = bytes(state[PACKED_HEADER].cpu().to(torch.uint8).tolist()).decode()
@@ -225,30 +225,30 @@ def unpack(state: Mapping[str, Tensor], *, source: str = "this state") -> Checkp
 
 
 def check_finite(checkpoint: Checkpoint) -> None:
-    """Refuse NaN and Inf. A sum shows them at a fraction of the cost of looking at each weight.
+    """Reject NaN and Inf. A sum reveals them at a fraction of the cost of checking each weight.
 
     Raises:
-        CheckpointError: the tensor that has them.
+        CheckpointError: naming the tensor that has them.
     """
     for key, tensor in checkpoint.tensors.items():
         suspicious = tensor.is_floating_point() and not bool(torch.isfinite(tensor.sum()))
         if suspicious and not bool(torch.isfinite(tensor).all()):  # a sum can also overflow
             raise CheckpointError(
-                f"{checkpoint.source}: {key!r} has NaN or Inf in it; training went wrong, or the file is damaged"
+                f"{checkpoint.source}: {key!r} contains NaN or Inf; training went wrong, or the file is damaged"
             )
 
 
 def renamed(checkpoint: Checkpoint, name: str) -> Checkpoint:
-    """The same under another name."""
+    """The same checkpoint under another name."""
     return dataclasses.replace(checkpoint, name=name)
 
 
 @contextmanager
 def _opened(source: str) -> Iterator[Any]:
-    """A safetensors file; whatever is wrong with it names it.
+    """Open a safetensors file; every error names it.
 
     Raises:
-        CheckpointError: no such file, no safetensors, or one that is cut.
+        CheckpointError: no such file, or one that is not safetensors or is truncated.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -265,8 +265,8 @@ def _opened(source: str) -> Iterator[Any]:
 def _header_of(metadata: Mapping[str, str], source: str) -> str:
     if HEADER_KEY not in metadata:
         raise CheckpointError(
-            f"{source}: safetensors, but not melvoc's (no {HEADER_KEY!r} in its metadata); published weights become a "
-            "melvoc file with `melvoc convert`"
+            f"{source}: safetensors, but not melvoc's (no {HEADER_KEY!r} in its metadata); convert published weights "
+            "to a melvoc file with `melvoc convert`"
         )
     return metadata[HEADER_KEY]
 

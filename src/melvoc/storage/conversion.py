@@ -1,7 +1,7 @@
-"""Published checkpoints, pickles with weight norm, into melvoc's.
+"""Published checkpoints (pickles with weight norm) to melvoc's.
 
-A pickle is only read with torch's `weights_only=True`: it can hold tensors and plain containers, and nothing in it
-runs. What a generator does not need is known by name and dropped; anything else that does not fit is an error.
+A pickle is only read with torch's `weights_only=True`: it can hold tensors and plain containers, and nothing in it is
+executed. What a generator does not need is known by name and dropped; anything else that does not fit is an error.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ def convert(
 
     Args:
         path: the published weights: a torch file, or safetensors of the same tensors. Weight norm may be torch's old
-            or new kind, or folded already.
-        config: the configuration beside them (`config.json`, `config.yaml`), a path or its content.
-        name: what the vocoder is called; None: the checkpoint's folder or file.
-        licence: of the weights, where known.
+            or new kind, or already folded.
+        config: the configuration published with them (`config.json`, `config.yaml`): its path or content.
+        name: of the vocoder. None: the checkpoint's folder or file.
+        licence: of the weights, if known.
         provenance: where they come from.
 
     Returns:
         Weights folded and checked against the architecture.
 
     Raises:
-        CheckpointError: a file that is damaged, asks for code, or does not belong to the configuration.
+        CheckpointError: a file that is damaged, asks to run code, or does not match the configuration.
     """
     source = os.fspath(path)
     with about(source):
@@ -76,10 +76,10 @@ def convert(
 
 
 def recognise(values: Mapping[str, Any], source: str) -> tuple[Architecture, Layout]:
-    """The architecture and the layout that a published configuration is of.
+    """The architecture and layout of a published configuration.
 
     Raises:
-        CheckpointError: none that melvoc or an installed package knows.
+        CheckpointError: not one that melvoc or an installed package knows.
     """
     titles = []
     for record in all_architectures():
@@ -103,7 +103,7 @@ def assemble(
     licence: str | None,
     provenance: Mapping[str, str],
 ) -> Checkpoint:
-    """The weights of a published file with a configuration that is known already, checked against each other.
+    """The weights of a published file with an already known configuration, checked against each other.
 
     Raises:
         CheckpointError: as `convert`.
@@ -124,14 +124,14 @@ def assemble(
 
 
 def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A configuration in JSON or YAML, of which nothing is imported or run.
+    """A configuration in JSON or YAML; nothing in it is imported or executed.
 
     Raises:
-        CheckpointError: no such file, or no JSON or YAML object in it.
+        CheckpointError: no such file, or not a JSON or YAML object.
     """
     source = Path(path)
     try:
-        text = source.read_text(encoding="utf-8-sig")  # with a byte-order mark or without, any line ends
+        text = source.read_text(encoding="utf-8-sig")  # with or without a byte-order mark, any line endings
         if source.suffix in (".yaml", ".yml"):
             import yaml
 
@@ -141,9 +141,9 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     except OSError as error:
         kind = MissingCheckpointError if isinstance(error, FileNotFoundError) else CheckpointError
         raise kind(f"{source}: cannot be read ({error.strerror}); give the model's configuration") from error
-    except Exception as error:  # yaml's errors have no base that could be named without importing it
+    except Exception as error:  # yaml's errors have no base class that can be named without importing it
         raise CheckpointError(
-            f"{source}: no valid {source.suffix or 'JSON'} ({error}); is it the model's config?"
+            f"{source}: not valid {source.suffix or 'JSON'} ({error}); is it the model's config?"
         ) from error
     if not isinstance(values, dict):
         raise CheckpointError(
@@ -172,11 +172,11 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
         reason = f"it wants {found[1]}" if found else _first_line(error).partition("Re-running")[0].strip()
         raise CheckpointError(
             f"{source}: this pickle asks for more than tensors, or is damaged ({reason}); melvoc reads weights only "
-            "and runs nothing that a file brings along. Ask its author for safetensors"
+            "and runs no code from a file. Ask its author for safetensors"
         ) from error
     except Exception as error:
         raise CheckpointError(
-            f"{source}: damaged or no torch file ({_first_line(error)}); download it again"
+            f"{source}: damaged, or not a torch file ({_first_line(error)}); download it again"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{source}: holds a {type(content).__name__}, but a generator is a dict of tensors")
@@ -184,13 +184,13 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    """Of its message, or the name of an error without one."""
+    """The first line of an error's message, or its type's name if it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def fold(tensors: Mapping[str, Tensor], source: str = "this checkpoint") -> dict[str, Tensor]:
-    """Weight norm, `w = g v / |v|` with the norm over all but the first dimension, folded in float64 (Salimans and
-    Kingma 2016); old and new names, and tensors that have none.
+    """Fold weight norm, `w = g v / |v|` with the norm over all but the first dimension, in float64 (Salimans and Kingma
+    2016); handles old and new names, and keeps tensors without weight norm.
 
     Raises:
         CheckpointError: one half of a pair is missing.
@@ -227,7 +227,7 @@ def _weight_norm_of(key: str) -> tuple[str, str | None]:
 
 
 def _generator(content: Mapping[str, Any], record: Architecture, source: str) -> dict[str, Tensor]:
-    """The generator's own tensors out of what a file holds."""
+    """The generator's own tensors from a file's content."""
     inner = content.get("generator", content.get("state_dict", content))
     if not isinstance(inner, Mapping):
         raise CheckpointError(f"{source}: its 'generator' is a {type(inner).__name__}, but it is a dict of tensors")

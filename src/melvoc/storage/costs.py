@@ -1,4 +1,4 @@
-"""What `melvoc doctor --tune` found out about a machine: kept in melvoc's cache, read when an engine is made."""
+"""What `melvoc doctor --tune` measured on a machine: kept in melvoc's cache, read when an engine is made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def costs_file() -> Path:
 
 
 def machine() -> str:
-    """The kind of processor, for which costs hold."""
+    """The kind of processor that the costs are valid for."""
     from llvmlite.binding import get_host_cpu_name
 
     return f"{platform.machine()} {get_host_cpu_name()}"
@@ -48,7 +48,7 @@ def save_costs(costs: CostModel) -> Path:
 
 
 def tuned_costs() -> CostModel | None:
-    """The costs that were kept; None where there are none, or none that are of use here (with one warning)."""
+    """The saved costs; None if there are none, or (with one warning) none that are valid here."""
     path = costs_file()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -58,11 +58,11 @@ def tuned_costs() -> CostModel | None:
         return _ignored(path, f"cannot be read ({error})")
     try:
         if content["machine"] != machine():
-            return _ignored(path, f"is of another machine ({content['machine']}; this one is {machine()})")
+            return _ignored(path, f"is from another machine ({content['machine']}; this one is {machine()})")
         from melvoc.nn.engines.cpu.plan import CostModel
 
         return CostModel(**content["costs"])
-    except ImportError:  # without llvmlite there are no kernels whose costs would matter
+    except ImportError:  # without llvmlite there are no kernels for costs to matter
         return None
     except (KeyError, TypeError, ValueError) as error:
         return _ignored(path, f"is damaged ({type(error).__name__}: {error})")
@@ -70,4 +70,4 @@ def tuned_costs() -> CostModel | None:
 
 @functools.cache
 def _ignored(path: Path, why: str) -> None:
-    _logger.warning("%s %s and is ignored; run 'melvoc doctor --tune' anew, or delete it", path, why)
+    _logger.warning("%s %s and is ignored; run 'melvoc doctor --tune' again, or delete it", path, why)

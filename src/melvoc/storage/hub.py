@@ -1,8 +1,8 @@
 """Published weights: downloaded once, verified, and kept as a melvoc file.
 
-The Hub's client does the transfer and keeps its own cache; HF_ENDPOINT, HF_TOKEN, HF_HUB_CACHE and HF_HUB_OFFLINE are
-its business. What comes is verified, converted, and moved into melvoc's cache under a name that has the revision in it.
-From then on that file is all that a load needs: no network, no Hub client.
+The Hub's client does the transfer and keeps its own cache; it handles HF_ENDPOINT, HF_TOKEN, HF_HUB_CACHE and
+HF_HUB_OFFLINE. Downloads are verified, converted and moved into melvoc's cache under a name that includes the revision.
+From then on, loading needs only that file: no network, no Hub client.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def load_pinned(record: Architecture, pin: Pin, options: LoadOptions) -> Vocoder
     """A published vocoder by its registered name. See `melvoc.load`.
 
     Raises:
-        DownloadError: a file that is not available, cannot be verified, or is another one than was pinned.
+        DownloadError: a file that is not available, cannot be verified, or is not the pinned one.
     """
     return load_file(fetch(record, pin, options), options)
 
@@ -49,17 +49,17 @@ def fetch(record: Architecture, pin: Pin, options: LoadOptions) -> Path:
     pinned = pin.sha256 is not None and chosen == pin.revision
     if not pinned and not options.allow_unverified:
         why = (
-            "another revision than the pinned one was asked for"
+            "a revision other than the pinned one was requested"
             if pin.sha256 and chosen
             else "no sha256 is known for it"
         )
-        more = "" if chosen else ", and a full commit as revision=, for none is known either (never main)"
+        more = "" if chosen else ", and a full commit as revision=, because none is known either (never main)"
         raise DownloadError(
             f"{pin.name} cannot be verified: {why}. If you trust {pin.repo}, pass allow_unverified=True{more}",
             reason="hash",
         )
     if chosen is None or not re.fullmatch(COMMIT, chosen):
-        given = "no full revision of it is known" if chosen is None else f"revision={chosen!r}"
+        given = "no full revision is known for it" if chosen is None else f"revision={chosen!r}"
         raise DownloadError(
             f"{pin.name}: {given}, but a name stands for one commit, and a branch may change; pass revision= with a "
             f"full commit (40 hex digits) of {pin.repo}",
@@ -78,7 +78,7 @@ def fetch(record: Architecture, pin: Pin, options: LoadOptions) -> Path:
             _discard(path)
             raise DownloadError(
                 f"{pin.repo}/{pin.filename} at {chosen[:12]} has sha256 {digest}, but {pin.sha256} is pinned: the file "
-                "was cut, changed or tampered with, and has been removed; try again",
+                "was truncated, changed or tampered with, and has been removed; try again",
                 reason="hash",
             )
         provenance = {"repository": pin.repo, "revision": chosen, "file": pin.filename, "sha256": digest}
@@ -93,21 +93,21 @@ def fetch(record: Architecture, pin: Pin, options: LoadOptions) -> Path:
 
 
 def load_repository(name: str, options: LoadOptions) -> Vocoder:
-    """A vocoder of any repository on the Hub, `hf://owner/repo[@revision]`.
+    """A vocoder from any repository on the Hub, `hf://owner/repo[@revision]`.
 
-    Its one melvoc file, else a published pair of weights and configuration, which needs allow_unverified=True. Without
-    a revision, main is resolved once, and the commit recorded in melvoc's cache.
+    Loads its one melvoc file, else a published pair of weights and configuration, which needs allow_unverified=True.
+    Without a revision, main is resolved once, and the commit is recorded in melvoc's cache.
 
     Raises:
-        DownloadError: no such repository or file, or one that would have to be trusted.
+        DownloadError: no such repository or file, or one that cannot be verified.
     """
     match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?", name)
     if not match:
-        raise DownloadError(f"{name!r} is no repository; write hf://owner/repo or hf://owner/repo@revision")
+        raise DownloadError(f"{name!r} is not a repository; write hf://owner/repo or hf://owner/repo@revision")
     repo, wanted = match[1], options.revision or match[2]
     folder = cache_folder(options.cache_dir) / "repositories" / repo.replace("/", "--")
     commit = _resolve(repo, wanted, folder, options)
-    # What was accepted once without verification is not what a later, stricter call has accepted.
+    # A later, stricter call must not use a file that an earlier one accepted without verification.
     target = folder / f"{commit}.safetensors"
     if not target.is_file() and options.allow_unverified:
         target = folder / f"{commit}-unverified.safetensors"
@@ -117,7 +117,7 @@ def load_repository(name: str, options: LoadOptions) -> Vocoder:
 
 
 def _resolve(repo: str, wanted: str | None, folder: Path, options: LoadOptions) -> str:
-    """The commit that a revision stands for, recorded when it is resolved."""
+    """The commit of a revision, recorded once it is resolved."""
     record = folder / f"{re.sub('[^0-9A-Za-z._-]', '_', wanted or 'main')}.commit"
     if wanted and re.fullmatch(COMMIT, wanted):
         return wanted
@@ -179,7 +179,7 @@ def _from_repository(repo: str, commit: str, options: LoadOptions) -> Checkpoint
 
 
 def _once(target: Path, make: Callable[[], Checkpoint]) -> Path:
-    """Make a file of the cache if it is not there; one process does, others wait for it."""
+    """Make a cached file if it does not exist; one process makes it while the others wait."""
     if target.is_file():
         return target
     from filelock import FileLock
@@ -218,7 +218,7 @@ def _asked(repo: str, question: Callable[[Any], Any]) -> Any:
 
 
 def _translated(what: str, action: Callable[[], Any]) -> Any:
-    """The Hub client's errors as one."""
+    """Run an action, turning the Hub client's errors into one."""
     try:
         return action()
     except Exception as error:
@@ -230,12 +230,12 @@ def _translated(what: str, action: Callable[[], Any]) -> Any:
 
 
 def _understood(error: Exception) -> tuple[DownloadReason, str]:
-    """What kept a file from coming, and what to do."""
+    """Why a download failed, and what to do about it."""
     from huggingface_hub import errors as hub
 
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled):
-        return "offline", "it is not in the cache, and the network is off or out of reach; load it once online"
+        return "offline", "it is not in the cache, and the network is off or unreachable; load it once online"
     if isinstance(error, hub.GatedRepoError) or status in (401, 403):
         return "token", "the repository does not exist or needs a token; check the name, or set HF_TOKEN"
     if isinstance(error, hub.RepositoryNotFoundError):
@@ -244,7 +244,7 @@ def _understood(error: Exception) -> tuple[DownloadReason, str]:
         return "not found", "there is no such file or revision; check them on the Hub"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
         return "disk", "the cache cannot be written; make room, or set HF_HUB_CACHE to a folder you may write to"
-    return "offline", "check the network, HF_ENDPOINT and the room on the disk, then try again"
+    return "offline", "check the network, HF_ENDPOINT and the free disk space, then try again"
 
 
 def _sha256(path: Path) -> str:
@@ -254,7 +254,7 @@ def _sha256(path: Path) -> str:
 
 @contextmanager
 def _cache_errors(folder: Path) -> Iterator[None]:
-    """A cache that cannot be written is an error that says how to have another."""
+    """Turn errors of an unusable cache into one that says how to choose another."""
     try:
         yield
     except OSError as error:
@@ -266,7 +266,7 @@ def _cache_errors(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _discarding(*paths: Path) -> Iterator[None]:
-    """Downloads that turn out not to be what they should are removed, so that the next load asks for them again."""
+    """Remove downloads that turn out to be wrong, so that the next load requests them again."""
     try:
         yield
     except CheckpointError:
@@ -276,12 +276,12 @@ def _discarding(*paths: Path) -> Iterator[None]:
 
 
 def _fitting(checkpoint: Checkpoint) -> Checkpoint:
-    """The same, after a look at whether its weights fit, for what is kept once is what every later load gets."""
+    """The same checkpoint, after checking that its weights fit, because every later load gets what is cached."""
     revive(checkpoint, LoadOptions(device="meta", engine="torch"))
     return checkpoint
 
 
 def _discard(path: Path) -> None:
-    """Remove a downloaded file, the link and what it points to, so that no later load takes it for good."""
+    """Remove a downloaded file, both link and target, so that no later load uses it."""
     path.resolve().unlink(missing_ok=True)
     path.unlink(missing_ok=True)

@@ -24,18 +24,18 @@ from melvoc.vocoder import Vocoder
 
 @public
 def save(vocoder: Vocoder, path: str | os.PathLike[str]) -> None:
-    """Write a vocoder into a melvoc file, which `melvoc.load` reads. The file is whole or not there.
+    """Write a vocoder to a melvoc file, which `melvoc.load` reads. The file is written completely or not at all.
 
     Raises:
         CheckpointError: a vocoder that cannot be saved, or a file that cannot be written.
     """
     if Path(os.fsdecode(path)).suffix != ".safetensors":
-        raise CheckpointError(f"{os.fsdecode(path)}: a melvoc file ends in .safetensors, by which load knows it")
+        raise CheckpointError(f"{os.fsdecode(path)}: a melvoc file ends in .safetensors, so that load recognises it")
     container.write(describe(vocoder), path)
 
 
 def load_file(path: str | os.PathLike[str], options: LoadOptions) -> Vocoder:
-    """A vocoder of a melvoc file; weights on the CPU stay on disk and are mapped into memory.
+    """A vocoder from a melvoc file; weights on the CPU stay on disk and are mapped into memory.
 
     Raises:
         CheckpointError: no such file, a damaged one, or one whose weights do not fit its configuration.
@@ -59,7 +59,7 @@ def from_bytes(
     engine: Literal["auto", "torch"] = "auto",
     memory: Literal["auto", "low"] = "auto",
 ) -> Vocoder:
-    """A vocoder of `to_bytes`' result.
+    """A vocoder from `to_bytes`' result.
 
     Raises:
         CheckpointError: as `load`.
@@ -70,7 +70,7 @@ def from_bytes(
 
 @public
 def pack(vocoder: Vocoder) -> dict[str, Tensor]:
-    """A flat dict of plain tensors: survives `torch.save`, `torch.load(weights_only=True)` and safetensors."""
+    """A flat dict of plain tensors, for `torch.save`, `torch.load(weights_only=True)` and safetensors alike."""
     return container.pack(describe(vocoder))
 
 
@@ -83,7 +83,7 @@ def unpack(
     engine: Literal["auto", "torch"] = "auto",
     memory: Literal["auto", "low"] = "auto",
 ) -> Vocoder:
-    """A vocoder of `pack`'s dict.
+    """A vocoder from `pack`'s dict.
 
     Raises:
         CheckpointError: as `load`.
@@ -93,7 +93,7 @@ def unpack(
 
 
 def describe(vocoder: Vocoder) -> Checkpoint:
-    """The checkpoint of a vocoder: what `revive` needs to make it again.
+    """The checkpoint of a vocoder: what `revive` needs to recreate it.
 
     Raises:
         CheckpointError: a vocoder that no architecture's record describes.
@@ -118,8 +118,8 @@ def describe(vocoder: Vocoder) -> Checkpoint:
         )
     if vocoder.architecture is None:
         raise CheckpointError(
-            f"{vocoder.name!r} is a {type(vocoder.network).__qualname__} without an architecture's record, by which a "
-            "file would name it; pass NeuralVocoder(..., architecture=...)"
+            f"{vocoder.name!r} is a {type(vocoder.network).__qualname__} without an architecture's record, which a "
+            "file needs to name it; pass NeuralVocoder(..., architecture=...)"
         )
     return Checkpoint(
         architecture=vocoder.architecture.name,
@@ -134,11 +134,11 @@ def describe(vocoder: Vocoder) -> Checkpoint:
 
 
 def revive(checkpoint: Checkpoint, options: LoadOptions) -> Vocoder:
-    """A vocoder of any checkpoint.
+    """A vocoder from any checkpoint.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown, of another shape or type, or has NaN; a configuration, a step or
-            an option is not allowed.
+        CheckpointError: a tensor is missing, unknown, of the wrong shape or type, or has NaN; or a configuration, a
+            step or an option is not allowed.
     """
     source = checkpoint.source
     try:
@@ -151,10 +151,10 @@ def revive(checkpoint: Checkpoint, options: LoadOptions) -> Vocoder:
 
 
 def build(checkpoint: Checkpoint, options: LoadOptions) -> NeuralVocoder:
-    """A vocoder of a network's checkpoint.
+    """A vocoder from a network's checkpoint.
 
     The network is built without memory for its weights (torch's meta device), and the checkpoint's tensors become its
-    parameters as they are: nothing is initialised, and nothing copied where type and device are right.
+    parameters as they are: nothing is initialised, and nothing is copied if dtype and device are right.
 
     Raises:
         CheckpointError: as `revive`.
@@ -162,7 +162,7 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> NeuralVocoder:
     record = architecture(checkpoint.architecture, checkpoint.source)
     network, place = empty_network(checkpoint), options.place
     kind = automatic_dtype(record, place) if options.dtype is None else options.dtype
-    loaded = torch.float32 if kind in HALF else kind  # a half type is taken on below, where it does no harm
+    loaded = torch.float32 if kind in HALF else kind  # cast to half precision below, only where it does no harm
     tensors = {key: tensor.to(place, loaded) for key, tensor in checkpoint.tensors.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     try:
@@ -182,7 +182,7 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> NeuralVocoder:
 
 
 def empty_network(checkpoint: Checkpoint) -> nn.Module:
-    """The network of a checkpoint on the meta device, without weights, after a look at whether the checkpoint's fit.
+    """The network of a checkpoint on the meta device, without weights, after checking that the checkpoint's fit.
 
     Raises:
         CheckpointError: as `revive`.
@@ -192,7 +192,7 @@ def empty_network(checkpoint: Checkpoint) -> nn.Module:
         config = record.config.from_dict(checkpoint.config)
         with torch.device("meta"):
             network = record.network(config)
-    except (OptionError, TypeError, RuntimeError) as error:  # RuntimeError: sizes beyond any memory
+    except (OptionError, TypeError, RuntimeError) as error:  # RuntimeError: sizes too large for any memory
         raise CheckpointError(
             f"{checkpoint.source}: its configuration is not {checkpoint.architecture}'s: {error}"
         ) from error
@@ -205,7 +205,7 @@ def check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:
     """Compare names, shapes and types with what the network needs.
 
     Raises:
-        CheckpointError: the first tensors that do not fit.
+        CheckpointError: naming the first tensors that do not fit.
     """
     expected, tensors, source = network.state_dict(), checkpoint.tensors, checkpoint.source
     for kind, keys in (("lacks", expected.keys() - tensors.keys()), ("has unknown", tensors.keys() - expected.keys())):

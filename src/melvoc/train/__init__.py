@@ -1,8 +1,8 @@
 """A small generator for your own sounds: HiFi-GAN trained on a folder of 5 to 500 files.
 
-- `TrainConfig`, `LossWeights`: all that decides how a run goes (`melvoc.train.config`).
+- `TrainConfig`, `LossWeights`: everything that configures a run (`melvoc.train.config`).
 - `Trainer`: the loop, an iterator of `TrainReport` (`melvoc.train.trainer`).
-- `Discriminators`: MPD and MSD as published (`melvoc.train.discriminators`).
+- `Discriminators`: MPD and MSD, as published (`melvoc.train.discriminators`).
 - `DivergedError`: a loss became NaN (`melvoc.train.state`).
 """
 

@@ -1,4 +1,4 @@
-"""Light augmentation for small sets: gain, polarity and spectral tilt, none of which moves a pitch or an onset."""
+"""Light augmentation for small datasets: gain, polarity and spectral tilt, none of which moves a pitch or an onset."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import math
 import torch
 from torch import Tensor
 
-_NEPERS = math.log(10) / 20  # a decibel
+_NEPERS = math.log(10) / 20  # per decibel
 
 
 def augment(wave: Tensor, generator: torch.Generator, *, gain_db: float, flip_polarity: bool, tilt_db: float) -> Tensor:
-    """One segment, changed at random; the same state of the generator gives the same change.
+    """Change one segment at random; the same generator state gives the same change.
 
     The tilt is a first-order filter `y[n] = (x[n] + a x[n-1]) / (1 + |a|)`, whose gain differs by up to `tilt_db`
-    between 0 Hz and Nyquist, either way; with |a| < 1 nothing gets louder, so that nothing clips.
+    between 0 Hz and Nyquist, in either direction; with |a| < 1 nothing gets louder, so nothing clips.
 
     Args:
         wave: `[N]`.
-        generator: draws three numbers, whatever the settings.
-        gain_db: quieter by up to so many dB.
-        flip_polarity: upside down, every second time.
-        tilt_db: largest tilt.
+        generator: three numbers are drawn from it, whatever the settings.
+        gain_db: maximum attenuation in dB.
+        flip_polarity: whether to invert the polarity half of the time.
+        tilt_db: maximum tilt in dB.
 
     Returns:
         `[N]`.

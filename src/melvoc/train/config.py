@@ -1,4 +1,4 @@
-"""All that decides how a training runs, checked when it is made."""
+"""Everything that configures a training run, validated when it is made."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from melvoc.errors import OptionError, SpecError
 from melvoc.registry import all_architectures
 from melvoc.spectrogram.spec import MelSpec
 
-# The presets: how far the discriminators' channels are divided.
+# The presets: what the discriminators' channels are divided by.
 PRESETS: Mapping[str, int] = {"full": 1, "slim": 8}
 
 
-# What may differ when a run is resumed: where it runs and how long, not what is computed. The folders are compared by
-# what is in them, and the batch together with the number of processes.
+# What may differ when a run is resumed: where and how long it runs, not what is computed. The folders are compared by
+# their contents, and the batch size together with the number of processes.
 NOT_COMPARED = frozenset(
     {
         "audio_dir", "run_dir", "mels_dir", "warm_start", "warm_discriminators", "batch_size", "steps", "device",
@@ -28,21 +28,21 @@ NOT_COMPARED = frozenset(
     }
 )  # fmt: skip
 
-# What a configuration may leave open, to be read back from a run's.
+# What a configuration may leave unset when resuming: it is taken from the run.
 LEFT_OPEN = ("architecture", "spec", "generator", "discriminator_warmup", "ramp_steps")
 
-WARMUP = 500  # steps for new discriminators beside a generator that has learnt already
+WARMUP = 500  # steps for new discriminators next to a generator that is already trained
 RAMP = 1000  # steps until such a generator learns at the full rate
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """The weight of each loss. One with weight 0 is not computed.
+    """The weight of each loss; a loss with weight 0 is not computed.
 
     Attributes:
-        adversarial: least squares, both sides.
-        feature: features of the discriminators.
-        mel: log-mel L1.
+        adversarial: least-squares GAN loss, both sides.
+        feature: matching of the discriminators' features.
+        mel: L1 distance of log-mels.
         stft: auraloss' multi-resolution STFT distance; 15 is usual.
     """
 
@@ -55,51 +55,51 @@ class LossWeights:
         for entry in dataclasses.fields(self):
             _check_number(f"weights.{entry.name}", getattr(self, entry.name), least=0.0)
         if not (self.mel or self.stft or self.adversarial):
-            raise OptionError("all weights of the generator's losses are 0, so that it would learn nothing; set mel=45")
+            raise OptionError("all weights of the generator's losses are 0, so it would learn nothing; set mel=45")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One training run. The defaults are HiFi-GAN's recipe with its V2 generator at 44.1 kHz.
 
-    What each attribute says is also the help text of `melvoc train`.
+    The attribute descriptions are also the help texts of `melvoc train`.
 
     Attributes:
         audio_dir: folder of WAV, FLAC, OGG and MP3 files, searched with its subfolders.
-        run_dir: folder of the run: checkpoints, log and result; made where it is not there.
+        run_dir: folder of the run, for checkpoints, log and result; created if it does not exist.
         mels_dir: mels of another model, paired with the audio by name (`a.wav`, `a.safetensors` or `a.npy`). None: the
             audio's own.
-        spec: the mel that the generator will understand. None: the warm start's, or what the other model's mels say,
+        spec: the mel that the generator will understand. None: the warm start's, or that of the other model's mels,
             else 44.1 kHz, n_fft 2048, hop 512, 128 bands.
         architecture: of the generator, by name. None: that of the warm start or of `generator`, else the first that
-            melvoc trains.
+            melvoc can train.
         generator: configuration of the generator. None: the warm start's, else the architecture's small one.
-        preset: "full" for the published discriminators, "slim" for an eighth of their channels, for a CPU.
-        warm_start: a generator to begin with: a melvoc file, a published one with its `config.json` beside it, or a
+        preset: "full" for the published discriminators, "slim" for an eighth of their channels (for CPUs).
+        warm_start: a generator to start from: a melvoc file, a published one with its `config.json` beside it, or a
             checkpoint of another run.
-        warm_discriminators: discriminators to begin with: a published `do_*` file, a `discriminators.pt` or a
+        warm_discriminators: discriminators to start from: a published `do_*` file, a `discriminators.pt` or a
             checkpoint of another run.
         batch_size: segments per step and process.
         segment: samples per segment, a multiple of the hop length.
-        steps: total, those of earlier runs included.
+        steps: total number of steps, including those before a resume.
         learning_rate: of both optimizers (AdamW).
         betas: of both optimizers.
         weight_decay: of both optimizers.
         lr_decay: factor of the learning rate, applied every `lr_decay_steps`.
-        ramp_steps: number of first steps over which the generator's learning rate rises from 0. None: 1000 for a warm
+        ramp_steps: number of initial steps over which the generator's learning rate rises from 0. None: 1000 for a warm
             start, whose good weights AdamW's first, large steps would spoil, else 0.
-        lr_decay_steps: steps between decays. None: a pass over the sound, but at least 1000, because a small set's pass
-            is a few steps.
+        lr_decay_steps: steps between decays. None: one pass over the sounds, but at least 1000, because a small set's
+            pass takes only a few steps.
         weights: of the losses.
-        mel_only_steps: number of first steps without discriminators: mel and STFT losses alone.
+        mel_only_steps: number of initial steps without discriminators, with mel and STFT losses alone.
         discriminator_warmup: number of steps after that in which only the discriminators learn. None: 500 for a warm
             start without them, else 0.
-        ema_decay: of the running mean of the generator, which is what is validated and exported; 0 for none.
-        clip_gradients: largest norm of either side's gradients.
+        ema_decay: of the running mean of the generator, which is validated and exported; 0 for none.
+        clip_gradients: maximum norm of either side's gradients.
         gain_db: augmentation: maximum random attenuation of a segment, in dB.
-        flip_polarity: augmentation: turn half of the segments upside down.
-        tilt_db: augmentation: maximum spectral tilt between 0 Hz and Nyquist, either way, in dB.
-        validation_files: how many whole files to hold out. None: one in twenty, at least one where there are four or
+        flip_polarity: augmentation: invert the polarity of half of the segments.
+        tilt_db: augmentation: maximum spectral tilt between 0 Hz and Nyquist, in either direction, in dB.
+        validation_files: how many whole files to hold out. None: one in twenty, at least one if there are four or
             more.
         seed: of weights, split, segments and augmentation.
         precision: "auto" (bfloat16 autocast on CUDA, else float32), "float32" or "bfloat16".
@@ -110,8 +110,8 @@ class TrainConfig:
         keep_discriminators: also write `RUN/discriminators.pt` at the end.
 
     Raises:
-        OptionError: a value out of its range.
-        SpecError: a hop length that no rates give, or a segment that does not fit the spec.
+        OptionError: a value out of range.
+        SpecError: a hop length that is no product of upsampling rates, or a segment that does not fit the spec.
     """
 
     audio_dir: str | os.PathLike[str] = ""
@@ -159,20 +159,20 @@ class TrainConfig:
 
     @property
     def divisor(self) -> int:
-        """Of the discriminators' channels."""
+        """What the discriminators' channels are divided by."""
         return PRESETS[self.preset]
 
     def resolved(self, *, spec: MelSpec | None = None, generator: NetworkConfig | None = None) -> Self:
-        """The same with spec and generator filled in: the given ones (a warm start's), else the defaults.
+        """A copy with spec and generator filled in: the given ones (a warm start's), else the defaults.
 
         Raises:
-            SpecError: a spec that is not the warm start's, or does not fit the segment.
+            SpecError: a spec that is not the warm start's or does not fit the segment.
         """
         if spec is not None and self.spec is not None and (different := self.spec.diff(spec)):
             listed = "; ".join(f"{name}: {mine!r}, the file {theirs!r}" for name, (mine, theirs) in different.items())
-            raise SpecError(f"the spec is not the warm start's ({listed}); leave the spec to the file")
+            raise SpecError(f"the spec is not the warm start's ({listed}); omit spec to use the file's")
         if generator is not None and self.generator is not None and generator != self.generator:
-            raise SpecError("the generator's configuration is not the warm start's; leave it to the file")
+            raise SpecError("the generator's configuration is not the warm start's; omit generator to use the file's")
         chosen = self.spec or spec or MelSpec.preset("griffinlim")
         network = self.generator or generator
         record = trained_architecture(self.architecture, network)
@@ -189,7 +189,7 @@ class TrainConfig:
         return WARMUP if self.warm_start is not None and self.warm_discriminators is None else 0
 
     def resumed(self, stored: Mapping[str, Any]) -> Self:
-        """The same with what was left open filled in as the run that is resumed has it."""
+        """A copy with unset fields filled in from the run that is resumed."""
         record = trained_architecture(stored.get("architecture"), None)
         values = {
             **stored,
@@ -212,9 +212,9 @@ class TrainConfig:
         }
 
     def differences(self, stored: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """What keeps a run from being resumed: `{field: (the run's, now)}`, of `to_dict`'s values.
+        """What prevents a run from being resumed: `{field: (the run's, now)}`, of `to_dict`'s values.
 
-        What is left open is no difference: it will be the run's.
+        An unset field is no difference: it will be the run's.
         """
         mine = self.to_dict()
         found: dict[str, tuple[Any, Any]] = {}
@@ -226,16 +226,16 @@ class TrainConfig:
 
 
 def trained_architecture(name: str | None, generator: NetworkConfig | None) -> Architecture:
-    """The record of what is trained: by its name, by its configuration, or the first that melvoc trains.
+    """The record of the architecture to train: by name, by configuration, or the first that melvoc can train.
 
     Raises:
-        OptionError: an architecture that has no recipe, or a configuration that is not its.
+        OptionError: an architecture without a recipe, or a configuration of a different one.
     """
     records = [record for record in all_architectures() if record.recipe]
     fitting = [record for record in records if name in (None, record.name)]
     if not fitting:
         trained = ", ".join(record.name for record in records)
-        raise OptionError(f"architecture={name!r}, but melvoc trains {trained}; take one of them")
+        raise OptionError(f"architecture={name!r}, but melvoc trains {trained}; choose one of them")
     if generator is not None:
         fitting = [record for record in fitting if type(generator) is record.config]
     if not fitting:
@@ -257,7 +257,7 @@ def small_generator(record: Architecture, spec: MelSpec) -> NetworkConfig:
 
 
 def check_fit(config: TrainConfig, spec: MelSpec) -> None:
-    """Generator, segment and spec belong together.
+    """Check that generator, segment and spec belong together.
 
     Raises:
         SpecError: they do not.
@@ -272,13 +272,13 @@ def check_fit(config: TrainConfig, spec: MelSpec) -> None:
     if config.segment % spec.hop_length:
         near = max(1, round(config.segment / spec.hop_length)) * spec.hop_length
         raise SpecError(
-            f"segment={config.segment} is no multiple of hop_length={spec.hop_length}; take {near}, so that mel and "
+            f"segment={config.segment} is not a multiple of hop_length={spec.hop_length}; use {near}, so that mel and "
             "sound are cut at the same places"
         )
     least = max(spec.n_fft, 2048 if config.weights.stft else 0)
     if config.segment < least:
         fitting = math.ceil(least / spec.hop_length) * spec.hop_length
-        raise SpecError(f"segment={config.segment} is shorter than a window ({least}); take at least {fitting}")
+        raise SpecError(f"segment={config.segment} is shorter than a window ({least}); use at least {fitting}")
 
 
 def _check_ranges(config: TrainConfig) -> None:
@@ -318,9 +318,9 @@ def _check_ranges(config: TrainConfig) -> None:
         )
     for name in ("audio_dir", "run_dir"):
         if not os.fspath(getattr(config, name)):
-            raise OptionError(f"{name} is empty; it is the path of a folder")
+            raise OptionError(f"{name} is empty; give the path of a folder")
     if Path(config.audio_dir).resolve() == Path(config.run_dir).resolve():
-        raise OptionError(f"run_dir={os.fspath(config.run_dir)!r} is the folder of the audio itself; take another")
+        raise OptionError(f"run_dir={os.fspath(config.run_dir)!r} is the folder of the audio itself; choose another")
 
 
 def _check_whole(name: str, value: object, *, least: int) -> None:
@@ -354,7 +354,7 @@ def _within(value: Any, least: float | None, above: float | None, below: float |
 
 
 def _compare(name: str, theirs: Any, mine: Any, found: dict[str, tuple[Any, Any]]) -> None:
-    """Nested fields (spec, generator, weights) one by one."""
+    """Collect differences; nested fields (spec, generator, weights) are compared one by one."""
     if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
         for key in sorted({*theirs, *mine}):
             _compare(f"{name}.{key}", theirs.get(key), mine.get(key), found)

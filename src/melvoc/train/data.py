@@ -1,4 +1,4 @@
-"""Segments drawn at random; what is drawn depends on seed and position alone, so that a run resumes exactly."""
+"""Segments drawn at random; the draw depends on seed and position alone, so that a run resumes exactly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from melvoc.train.augment import augment
 from melvoc.train.losses import padded_mel
 from melvoc.train.sounds import Sound
 
-_FEW = 4  # so many files, and one is held out
+_FEW = 4  # from this many files on, at least one is held out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,11 @@ class Batch:
 
 
 def split(sounds: Sequence[Sound], *, held_out: int | None, seed: int) -> tuple[list[Sound], list[Sound]]:
-    """Training and validation sounds, by whole files, the same for the same names and seed.
+    """Split into training and validation sounds, by whole files; the same for the same names and seed.
 
     Args:
-        sounds: all.
-        held_out: files for validation. None: one in twenty, at least one where there are four or more.
+        sounds: all of them.
+        held_out: files for validation. None: one in twenty, at least one if there are four or more.
         seed: of the choice.
 
     Raises:
@@ -47,8 +47,8 @@ def split(sounds: Sequence[Sound], *, held_out: int | None, seed: int) -> tuple[
     count = held_out if held_out is not None else (max(1, len(sounds) // 20) if len(sounds) >= _FEW else 0)
     if count >= len(sounds):
         raise SpecError(
-            f"validation_files={count}, but there are {len(sounds)} usable files, and at least one is trained on; "
-            f"take at most {len(sounds) - 1}"
+            f"validation_files={count}, but there are {len(sounds)} usable files, and at least one is needed for "
+            f"training; take at most {len(sounds) - 1}"
         )
     ranked = sorted(sounds, key=lambda sound: hashlib.sha256(f"{seed} {sound.name}".encode()).digest())
     chosen = {sound.name for sound in ranked[:count]}
@@ -56,7 +56,7 @@ def split(sounds: Sequence[Sound], *, held_out: int | None, seed: int) -> tuple[
 
 
 def fingerprint(sounds: Sequence[Sound]) -> str:
-    """What the sounds are: names, lengths, some of their samples, and some frames of their mels. For resuming."""
+    """A hash of the sounds' names, lengths, some samples and some frames of their mels, compared when resuming."""
     digest = hashlib.sha256()
     for sound in sounds:
         digest.update(f"{sound.name} {len(sound.wave)} {sound.mel is not None}\n".encode())
@@ -67,22 +67,22 @@ def fingerprint(sounds: Sequence[Sound]) -> str:
 
 
 class Segments:
-    """Endless segments of a set of sounds. Every sample of sound is as likely as any other.
+    """Endless random segments of a set of sounds; every sample is as likely as any other.
 
-    Segment i belongs to pass `i // segments_a_pass` over the sounds; within a pass each file has as many places as it
-    has segments, in a random order, and each place draws its start, so that a pass hears all files in proportion.
+    Segment i belongs to pass `i // segments_a_pass` over the sounds; within a pass each file has as many slots as it
+    has segments, in random order, and each slot draws its start, so that a pass covers all files in proportion.
 
-    The mel of a segment is cut out of the mel of its surroundings, so that its frames are those that the whole file
-    has there; only at a file's start and end is there padding, the spec's own.
+    The mel of a segment is computed with the samples around it, so that its frames are those of the whole file's mel;
+    padding occurs only at a file's start and end, as the spec defines it.
 
     Args:
-        sounds: to draw from; shorter ones than a segment are padded with zeros.
+        sounds: to draw from; those shorter than a segment are padded with zeros.
         spec: of the mels.
-        segment: samples, a multiple of the hop length.
-        seed: of all that is drawn.
+        segment: in samples, a multiple of the hop length.
+        seed: of all random draws.
         gain_db: as in `augment`.
         flip_polarity: as in `augment`.
-        tilt_db: as in `augment`. With mels of another model only the polarity, which no mel shows, is changed.
+        tilt_db: as in `augment`. With another model's mels, only the polarity is changed, because no mel shows it.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Segments:
         return Batch(wave=waves[:, None, start : start + self.segment].contiguous(), mel=mel)
 
     def _cut(self, index: int) -> tuple[Tensor, Tensor | None]:
-        """One segment with the samples around it that its frames see, and its mel where that is another model's."""
+        """One segment with the samples around it that its frames see, and its mel if that is another model's."""
         turn, place = divmod(index, self.segments_a_pass)
         file = self._places[int(self._order(turn)[place])]
         generator = torch.Generator().manual_seed(_seed(self.seed, "segment", index))
@@ -152,7 +152,7 @@ class Segments:
         return padded, None if mel is None else mel[:, frame : frame + self.frames]
 
     def _order(self, turn: int) -> Tensor:
-        """The order of the places in a pass; that of the last one asked for is kept."""
+        """The order of the slots in a pass; the last one computed is cached."""
         if self._kept[0] != turn:
             generator = torch.Generator().manual_seed(_seed(self.seed, "order", turn))
             self._kept = (turn, torch.randperm(self.segments_a_pass, generator=generator))
@@ -160,11 +160,11 @@ class Segments:
 
 
 def _lengthened(mel: Tensor, frames: int) -> Tensor:
-    """At least so many frames, the last one repeated."""
+    """The mel with at least `frames` frames, repeating the last one."""
     missing = frames - mel.shape[1]
     return torch.cat([mel, mel[:, -1:].expand(-1, missing)], 1) if missing > 0 else mel
 
 
 def _seed(*parts: object) -> int:
-    """63 bits that depend on all parts, on every machine alike."""
+    """63 bits that depend on all parts, the same on every machine."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1

@@ -1,7 +1,7 @@
 """HiFi-GAN's discriminators: multi-period and multi-scale (Kong, Kim and Bae 2020, section 2.3).
 
 Parameters and buffers are named as in the published checkpoints (`weight_g`, `weight_v`; `weight_orig`, `weight_u`,
-`weight_v` in the first scale), so that their state dicts go both ways. A divisor makes the same networks narrower.
+`weight_v` in the first scale), so state dicts are interchangeable. A divisor makes the same networks narrower.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ Judgement = tuple[Tensor, list[Tensor]]  # score [B, n], and every layer's outpu
 class NormedConv(nn.Module):
     """A convolution along time whose weight is normed: `g v / |v|` (weight norm) or `w / sigma(w)` (spectral norm).
 
-    torch's own norms would do, but the newer ones name their tensors otherwise than the published checkpoints, and the
-    older ones are deprecated.
+    torch's own norms would work, but the newer ones name their tensors differently from the published checkpoints, and
+    the older ones are deprecated.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: taps, odd; the length is kept where the stride is 1.
+        kernel_size: taps, odd; stride 1 keeps the length.
         stride: from output to output.
         groups: as in `torch.nn.Conv1d`.
-        columns: the input has columns beside each other (`[B, C, N, P]`), each convolved by itself.
+        columns: whether the input is made of columns (`[B, C, N, P]`), each convolved separately.
         norm: "weight" or "spectral".
 
     Shape:
@@ -90,13 +90,13 @@ class NormedConv(nn.Module):
 
     @torch.no_grad()
     def _power_iteration(self) -> None:
-        """One step towards the largest singular value; new tensors, for autograd may still hold the old ones."""
+        """One step towards the largest singular value; new tensors, because autograd may still hold the old ones."""
         rows = self.weight_orig.flatten(1)
         self.weight_v = F.normalize(rows.T @ self.weight_u, dim=0)
         self.weight_u = F.normalize(rows @ self.weight_v, dim=0)
 
     def weight(self) -> Tensor:
-        """The normed weight; under spectral norm each use that trains it takes one power iteration, as published."""
+        """The normed weight; under spectral norm, each use that trains it runs one power iteration, as published."""
         if self.norm == "weight":
             return torch._weight_norm(self.weight_v, self.weight_g, 0)
         if self.training and self.weight_orig.requires_grad:
@@ -211,7 +211,7 @@ class MultiScaleDiscriminator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """Both kinds as one module, whose state is what a published `do_*` file holds under `mpd` and `msd`.
+    """Both kinds in one module, whose state is what a published `do_*` file holds under `mpd` and `msd`.
 
     Args:
         divisor: of the published channels; 1 for the published networks (70.7 M parameters), 8 for `slim`.
@@ -236,14 +236,14 @@ class Discriminators(nn.Module):
         return {"mpd": dict(self.mpd.state_dict()), "msd": dict(self.msd.state_dict())}
 
     def load_published(self, content: Mapping[str, Any], *, source: str = "these discriminators") -> None:
-        """Take the weights of a `do_*` file; torch's newer names of normed weights are understood as well.
+        """Load the weights of a `do_*` file; torch's newer names of normed weights are accepted as well.
 
         Args:
-            content: has `mpd` and `msd`; its other entries (optimizers, steps) are not looked at.
-            source: what an error calls it.
+            content: has `mpd` and `msd`; its other entries (optimizers, steps) are ignored.
+            source: its name in error messages.
 
         Raises:
-            CheckpointError: a part, a tensor or a shape that is not theirs.
+            CheckpointError: a missing part, or a tensor or a shape that does not fit.
         """
         for name, module in (("mpd", self.mpd), ("msd", self.msd)):
             part = content.get(name)

@@ -1,4 +1,4 @@
-"""One process of several: what `torchrun` says, and the few things that processes agree on."""
+"""One process of several: what `torchrun` sets, and the few things that processes agree on."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from melvoc.options import pick_device
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The processes of one training.
+    """The processes of one training run.
 
     Attributes:
         rank: of this process, from 0.
-        size: processes in all.
+        size: total number of processes.
         device: of this process.
-        owned: this object opened the process group, and closes it.
+        owned: whether this object opened the process group, and so closes it.
     """
 
     rank: int = 0
@@ -36,7 +36,7 @@ class World:
         return self.rank == 0
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module whose backward pass averages gradients over the processes; by itself where there is one."""
+        """The module, wrapped so that its backward pass averages gradients over the processes, if there are several."""
         if self.size == 1:
             return module
         return DistributedDataParallel(module)
@@ -49,7 +49,7 @@ class World:
         return values
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so; all get the same answer."""
+        """Whether any process passes True; all get the same answer."""
         if self.size == 1:
             return flag
         said = torch.tensor(float(flag), device=self.device)
@@ -57,7 +57,7 @@ class World:
         return bool(said.item())
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all processes are here."""
         self.any(False)
 
     def close(self) -> None:
@@ -70,10 +70,10 @@ def join(device: str) -> World:
     """The world that `torchrun` (RANK, WORLD_SIZE, LOCAL_RANK) or an open process group describes.
 
     Args:
-        device: "auto" or a torch device; of several processes with "auto" or "cuda", each gets its local rank's GPU.
+        device: "auto" or a torch device; with several processes and "auto" or "cuda", each gets its local rank's GPU.
 
     Raises:
-        MelvocError: a device that is not there, or a group that cannot be opened.
+        MelvocError: a device that is not available, or a group that cannot be opened.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     place = pick_device(device)

@@ -1,4 +1,4 @@
-"""The generator with weight norm while it learns, and the running mean of it that is exported."""
+"""The generator with weight norm during training, and its running mean, which is exported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from melvoc.errors import CheckpointError
 
 
 class TrainableGenerator(nn.Module):
-    """A generator with weight norm on every convolution, as HiFi-GAN's is published.
+    """A generator with weight norm on every convolution, as published for HiFi-GAN.
 
     Args:
         record: its architecture.
@@ -32,7 +32,7 @@ class TrainableGenerator(nn.Module):
             weight_norm(module)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """The whole signal; each weight is normed once."""
+        """Run on a complete mel; each weight is normed once."""
         with parametrize.cached():
             return self.network(mel)  # type: ignore[no-any-return]
 
@@ -48,28 +48,28 @@ class TrainableGenerator(nn.Module):
 
     @torch.no_grad()
     def load_folded(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
-        """Begin with other weights.
+        """Start from other weights.
 
         Raises:
-            CheckpointError: names or shapes of another generator.
+            CheckpointError: the names or shapes are those of another generator.
         """
         mine = self.folded()
         if odd := sorted(mine.keys() ^ tensors.keys()):
             raise CheckpointError(
                 f"{source}: not this generator's weights ({len(odd)} names differ, {odd[0]!r} first); "
-                "its configuration is another"
+                "its configuration is different"
             )
         modules = dict(self.network.named_modules())
         for key, tensor in tensors.items():
             if tensor.shape != mine[key].shape:
                 raise CheckpointError(
                     f"{source}: {key!r} is {list(tensor.shape)}, but this generator has {list(mine[key].shape)}; "
-                    "leave the generator's configuration to the file"
+                    "omit the generator's configuration to use the file's"
                 )
             name, _, part = key.rpartition(".")
             target = getattr(modules[name], part)
             if part == "weight":
-                modules[name].weight = tensor.to(target)  # the parametrization makes length and direction of it
+                modules[name].weight = tensor.to(target)  # the parametrization splits it into length and direction
             else:
                 target.copy_(tensor)
 
@@ -80,8 +80,8 @@ class Average:
     d rises with the steps, `min(decay, (1 + step) / (10 + step))`, so that the first weights are soon forgotten.
 
     Args:
-        generator: whose mean.
-        decay: from 0 (no mean: always the present weights) to less than 1.
+        generator: whose weights are averaged.
+        decay: from 0 (no mean: always the current weights) to less than 1.
     """
 
     def __init__(self, generator: TrainableGenerator, decay: float) -> None:
@@ -90,14 +90,14 @@ class Average:
 
     @torch.no_grad()
     def update(self, generator: TrainableGenerator, step: int) -> None:
-        """Take the present weights in."""
+        """Include the current weights."""
         weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
         now = generator.folded()
         torch._foreach_lerp_(list(self.tensors.values()), [now[name] for name in self.tensors], weight)
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take other weights."""
+        """Replace the mean by other weights."""
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])
 

@@ -1,4 +1,4 @@
-"""The folder of a run: checkpoints, whole or not there, and a log that never runs ahead of them."""
+"""The folder of a run: checkpoints, written completely or not at all, and a log that never runs ahead of them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class RunFolder:
     """`RUN/checkpoints/step-00001000.pt`, `RUN/log.jsonl` and what is exported.
 
     Args:
-        path: of the run; made where it is not there.
+        path: of the run; created if it does not exist.
 
     Raises:
-        MelvocError: a folder that cannot be made or written.
+        MelvocError: a folder that cannot be created or written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -38,10 +38,10 @@ class RunFolder:
         self.log = self.path / "log.jsonl"
 
     def make(self) -> None:
-        """Make the folders, and remove what a killed process left half-written.
+        """Create the folders, and remove what a killed process left half-written.
 
         Raises:
-            MelvocError: they cannot be made or written.
+            MelvocError: they cannot be created or written.
         """
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class RunFolder:
                 probe.write(b"room?")
         except OSError as error:
             raise MelvocError(
-                f"{self.path}: cannot be written ({error.strerror or error}); take another folder"
+                f"{self.path}: cannot be written ({error.strerror or error}); choose another folder"
             ) from error
 
     def steps(self) -> list[int]:
@@ -69,7 +69,7 @@ class RunFolder:
         """Write a checkpoint, then remove all but the last `keep` and the best.
 
         Raises:
-            MelvocError: it cannot be written; those before it are as they were.
+            MelvocError: it cannot be written; earlier ones are unchanged.
         """
         target = self.checkpoint(step)
         try:
@@ -79,7 +79,7 @@ class RunFolder:
                 os.fsync(file.fileno())
         except (OSError, RuntimeError) as error:
             before = [other for other in self.steps() if other != step]
-            rest = f"{self.checkpoint(before[-1]).name} is whole" if before else "there is none before it"
+            rest = f"{self.checkpoint(before[-1]).name} is whole" if before else "there is no earlier one"
             free = shutil.disk_usage(self.checkpoints).free / 1e6
             raise MelvocError(
                 f"{target}: cannot be written ({error}; {free:.0f} MB are free); make room and resume ({rest})"
@@ -101,7 +101,7 @@ class RunFolder:
         return load_checkpoint(self.checkpoint(steps[-1]))
 
     def append(self, report: Mapping[str, Any]) -> None:
-        """One line more in the log.
+        """Append a line to the log.
 
         Raises:
             MelvocError: it cannot be written.
@@ -113,7 +113,7 @@ class RunFolder:
             raise MelvocError(f"{self.log}: cannot be written ({error.strerror}); make room and resume") from error
 
     def cut_log(self, step: int) -> None:
-        """Drop what was logged after a step: those steps are made again."""
+        """Drop what was logged after a step: those steps will be repeated."""
         if not self.log.exists():
             return
         kept = [line for line in self.log.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
@@ -121,21 +121,21 @@ class RunFolder:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
     def write_config(self, values: Mapping[str, Any]) -> None:
-        """`RUN/config.json`, for people."""
+        """Write `RUN/config.json`, for people to read."""
         with replacing(self.path / "config.json") as temporary:
             temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
     def check_room(self, size: int, count: int) -> None:
-        """Room for so many more checkpoints, so that a long run does not find the disk full in the middle.
+        """Check that `count` more checkpoints fit, so that a long run does not fill the disk halfway through.
 
         Raises:
-            MelvocError: there is less.
+            MelvocError: they do not fit.
         """
         free = shutil.disk_usage(self.path).free
         if count and free < count * size + _SPARE:
             raise MelvocError(
                 f"{self.path}: {free / 1e6:.0f} MB are free, but {count} more checkpoints of about {size / 1e6:.0f} MB "
-                "are to be kept; make room, take another disk, or lower keep_checkpoints"
+                "are to be kept; make room, use another disk, or lower keep_checkpoints"
             )
 
 
@@ -143,7 +143,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint that `RunFolder.save` wrote.
 
     Raises:
-        CheckpointError: no such file, a damaged one, or another kind.
+        CheckpointError: no such file, a damaged one, or one of another kind.
     """
     if not path.is_file():
         raise MissingCheckpointError(f"{path}: no such file; give a checkpoint, RUN/checkpoints/step-N.pt")
@@ -151,14 +151,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged ({reason}); delete it, and the one before it is resumed") from error
+        raise CheckpointError(f"{path}: damaged ({reason}); delete it to resume from the one before") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: no checkpoint of this melvoc's training; start anew")
+        raise CheckpointError(f"{path}: not a checkpoint of this melvoc's training; start a new run")
     return content
 
 
 def _step_of(line: str) -> float:
-    """The step of a line of the log; what a killed process left half-written counts as after the end."""
+    """The step of a log line; a line that a killed process left half-written counts as after the end."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

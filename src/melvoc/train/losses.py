@@ -1,4 +1,4 @@
-"""What the two sides of the training minimise: least squares (Mao et al. 2017), features, mels, STFT magnitudes."""
+"""What the two sides of training minimise: least squares (Mao et al. 2017), features, mels, STFT magnitudes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # n_fft, h
 
 
 def loss_spec(spec: MelSpec) -> MelSpec:
-    """The mel in which the loss is measured: the generator's with natural logarithm of magnitudes, up to Nyquist.
+    """The mel in which the loss is measured: the generator's, with the natural log of magnitudes, up to Nyquist.
 
-    HiFi-GAN's weights were chosen for that, and a loss up to Nyquist sees what a narrower input does not show.
+    HiFi-GAN's weights were chosen for that, and a loss up to Nyquist sees what a narrower input leaves out.
     """
     values = spec.to_dict() | {"f_max": None, "power": 1.0, "log": "ln", "log_floor": 1e-5, "magnitude_eps": 1e-9}
     return MelSpec.from_dict(values)
 
 
 def padded_mel(padded: Tensor, spec: MelSpec) -> Tensor:
-    """The mel of waves whose padding is there already; nothing is checked, so that nothing waits for a GPU.
+    """The mel of waves that are padded already; nothing is checked, so that nothing waits for a GPU.
 
     Shape:
         `[B, (T - 1) * hop_length + n_fft]` to `[B, n_mels, T]`.
@@ -42,7 +42,7 @@ def log_mel(wave: Tensor, spec: MelSpec) -> Tensor:
 
 
 def mel_loss(generated: Tensor, real: Tensor, spec: MelSpec) -> Tensor:
-    """The L1 distance of log-mels of two waves `[B, 1, N]`; no gradient goes to the real one."""
+    """The L1 distance of log-mels of two waves `[B, 1, N]`; no gradient flows to the real one."""
     with torch.no_grad():
         target = log_mel(real, spec)
     return (log_mel(generated, spec) - target).abs().mean()
@@ -52,7 +52,7 @@ def discriminator_loss(judgements: list[Judgement]) -> Tensor:
     """`mean (D(real) - 1)^2 + mean D(generated)^2`, summed over the discriminators.
 
     Args:
-        judgements: of a batch whose first half is real and whose second half is generated.
+        judgements: of a batch whose first half is real and second half generated.
     """
     total = torch.zeros((), device=judgements[0][0].device)
     for score, _ in judgements:
@@ -94,11 +94,11 @@ def make_stft_loss() -> Callable[[Tensor, Tensor], Tensor]:
 
 @torch.no_grad()
 def stft_distance(generated: Tensor, real: Tensor) -> float:
-    """Spectral convergence plus log-magnitude L1, the mean of three resolutions (Yamamoto et al. 2020): for validation.
+    """Spectral convergence plus log-magnitude L1, mean of three resolutions (Yamamoto et al. 2020), for validation.
 
     Args:
         generated: `[B, 1, N]`.
-        real: the same.
+        real: `[B, 1, N]`.
     """
     total = 0.0
     for n_fft, hop, size in _RESOLUTIONS:

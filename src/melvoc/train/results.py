@@ -1,4 +1,4 @@
-"""What a training leaves: a melvoc file, and the discriminators where they are wanted."""
+"""The results of training: a melvoc file and, on request, the discriminators."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from melvoc.train.state import TrainState
 def vocoder_of(
     state: TrainState, record: Architecture, generator: NetworkConfig, spec: MelSpec, *, name: str
 ) -> NeuralVocoder:
-    """The running mean of the generator as a vocoder of its own."""
+    """The running mean of the generator as an independent vocoder."""
     provenance = {"trained with": "melvoc train", "steps": str(state.step)}
     network = state.average.network(record, generator)
     return NeuralVocoder(network, name=name, spec=spec, architecture=record, provenance=provenance)
 
 
 def write_generator(vocoder: NeuralVocoder, path: str | os.PathLike[str]) -> None:
-    """A melvoc file, whole or not there.
+    """Write a melvoc file, completely or not at all.
 
     Raises:
         CheckpointError: it cannot be written.
@@ -34,7 +34,7 @@ def write_generator(vocoder: NeuralVocoder, path: str | os.PathLike[str]) -> Non
 
 
 def write_discriminators(state: TrainState, path: str | os.PathLike[str]) -> None:
-    """`{"mpd": ..., "msd": ...}` as in a published `do_*` file.
+    """Write `{"mpd": ..., "msd": ...}` as in a published `do_*` file.
 
     Raises:
         MelvocError: it cannot be written.

@@ -1,4 +1,4 @@
-"""A folder of sound files, read, checked and resampled; what cannot be used is named, and left out."""
+"""A folder of sound files, read, checked and resampled; unusable files are named and left out."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from melvoc.spectrogram.file import read_mel
 from melvoc.spectrogram.spec import MelSpec
 
 ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
-SILENCE = 1e-3  # -60 dB: a file that never gets above it is silence
+SILENCE = 1e-3  # -60 dB: a file that never exceeds it is silence
 NEAR_FULL_SCALE = 0.98
-BEYOND = 1.5  # a float file may overshoot a little; one that reaches beyond is scaled some other way
-CLIPPED_SHARE = 0.01  # of all samples, in flat runs of at least CLIPPED_RUN
+BEYOND = 1.5  # a float file may overshoot a little; beyond this, it is scaled differently
+CLIPPED_SHARE = 0.01  # of all samples, in flat runs of CLIPPED_RUN or more
 CLIPPED_RUN = 3
-LEAST_SECONDS = 0.5  # of usable sound in all
-_FRAMES_OFF = 2  # a paired mel may be so many frames shorter or longer than the sound's own
+LEAST_SECONDS = 0.5  # of usable sound in total
+_FRAMES_OFF = 2  # frames by which a paired mel may be shorter or longer than the sound's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Skipped:
 
     Attributes:
         name: path below the folder.
-        reason: why, in a few words.
+        reason: why not, in a few words.
     """
 
     name: str
@@ -56,10 +56,10 @@ class Skipped:
 
 
 def find_sounds(folder: str | os.PathLike[str]) -> list[Path]:
-    """Every sound file of a folder and its subfolders, sorted; hidden ones are not looked at.
+    """Every sound file of a folder and its subfolders, sorted; hidden ones are ignored.
 
     Raises:
-        MelvocError: no such folder, or none in it.
+        MelvocError: no such folder, or no sound files in it.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -79,15 +79,15 @@ def find_sounds(folder: str | os.PathLike[str]) -> list[Path]:
 def read_sounds(
     folder: str | os.PathLike[str], spec: MelSpec, *, mels: str | os.PathLike[str] | None = None
 ) -> Iterator[Sound | Skipped]:
-    """Each file of the folder in order, as soon as it is read.
+    """Yield each file of the folder in order, as soon as it is read.
 
     Args:
         folder: of the sounds.
-        spec: whose rate the sounds get, and with which the mels are compared.
-        mels: folder of mels, each at the place of its sound: `x/a.wav` has `x/a.safetensors` or `x/a.npy`.
+        spec: whose rate the sounds are resampled to, and with which the mels are compared.
+        mels: folder of mels, each at its sound's relative path: `x/a.wav` has `x/a.safetensors` or `x/a.npy`.
 
     Raises:
-        MelvocError: as `find_sounds`; a mel whose spec is another.
+        MelvocError: as `find_sounds`, or a mel with a different spec.
     """
     root = Path(folder)
     paths = find_sounds(root)
@@ -109,7 +109,7 @@ def read_sounds(
 def gather(
     entries: Iterator[Sound | Skipped], folder: str | os.PathLike[str], spec: MelSpec
 ) -> tuple[list[Sound], list[Skipped]]:
-    """All of `read_sounds`, with the check that there is something to learn from.
+    """Collect `read_sounds`, checking that there is something to learn from.
 
     Raises:
         MelvocError: less than half a second of usable sound.
@@ -122,14 +122,14 @@ def gather(
         reasons = "; ".join(f"{entry.name}: {entry.reason}" for entry in skipped[:3])
         more = f" and {len(skipped) - 3} more" if len(skipped) > 3 else ""
         raise MelvocError(
-            f"{os.fspath(folder)}: {len(sounds)} of {len(every)} files can be used, {seconds:.2g} s of sound in all, "
+            f"{os.fspath(folder)}: {len(sounds)} of {len(every)} files can be used, {seconds:.2g} s of sound in total, "
             f"but training needs at least {LEAST_SECONDS} s; add files" + (f" ({reasons}{more})" if reasons else "")
         )
     return sounds, skipped
 
 
 def spec_of_mels(folder: str | os.PathLike[str]) -> MelSpec | None:
-    """What the mels of a folder say they are: the first readable one's spec; None where none says so (bare arrays).
+    """The spec that a folder's mels carry: that of the first readable one, None if none carries one (bare arrays).
 
     Raises:
         MelvocError: no such folder.
@@ -137,32 +137,32 @@ def spec_of_mels(folder: str | os.PathLike[str]) -> MelSpec | None:
     if not Path(folder).is_dir():
         raise MissingFileError(f"{os.fspath(folder)}: no such folder; give the folder of the mels")
     for path in sorted(Path(folder).rglob("*.safetensors")):
-        with suppress(MelvocError):  # which is said of it when its sound is read
+        with suppress(MelvocError):  # reported when its sound is read
             return read_mel(path).spec
     return None
 
 
 def _read(path: Path, rate: int) -> Tensor | str:
-    """`[N]` float32, mono, resampled; or why it is of no use."""
+    """`[N]` float32, mono, resampled; or the reason it cannot be used."""
     wave, own = audio.read(path)
     if not bool(torch.isfinite(wave).all()):
-        return "has NaN or Inf in it; write it again"
+        return "contains NaN or Inf; write it again"
     peak = float((wave - wave.mean(-1, keepdim=True)).abs().max())
     if peak < SILENCE:
         return f"silence (its peak is {peak:.2g})"
     if (reach := float(wave.abs().max())) > BEYOND:
         return f"reaches {reach:.3g}, but samples are in [-1, 1]; divide it by its peak"
     if (share := max(clipped_share(channel) for channel in wave)) > CLIPPED_SHARE:
-        return f"clipped ({100 * share:.1f}% of its samples stand at full scale)"
+        return f"clipped ({100 * share:.1f}% of its samples are at full scale)"
     return resample(wave.mean(0), own, rate).clamp(-1.0, 1.0)
 
 
 def clipped_share(wave: Tensor) -> float:
-    """The share of samples in flat tops: three or more in a row that stand exactly at the wave's extreme, where that
-    is near full scale. A sine at full scale has next to none.
+    """The share of samples in flat tops: three or more in a row exactly at the wave's extreme, if that is near full
+    scale. A sine at full scale has next to none.
 
     Args:
-        wave: `[N]`, as it is in its file; resampling rounds flat tops.
+        wave: `[N]`, as stored in its file; resampling rounds off flat tops.
     """
     if len(wave) < CLIPPED_RUN:
         return 0.0
@@ -191,10 +191,10 @@ def _paired(name: str, wave: Tensor, stem: Path, spec: MelSpec) -> Sound | Skipp
     mel = saved.mel.float()
     mel = mel[0] if mel.dim() == 3 and mel.shape[0] == 1 else mel
     if mel.dim() != 2 or mel.shape[0] != spec.n_mels:
-        reason = f"its mel is {list(mel.shape)}, but it is [{spec.n_mels}, T], of the sound mixed to one channel"
+        reason = f"its mel is {list(mel.shape)}, but it is [{spec.n_mels}, T], of the sound mixed down to one channel"
         return Skipped(name=name, reason=reason)
     if not bool(torch.isfinite(mel).all()):
-        return Skipped(name=name, reason="its mel has NaN or Inf in it")
+        return Skipped(name=name, reason="its mel contains NaN or Inf")
     frames = spec.frames(len(wave))
     if abs(mel.shape[1] - frames) > _FRAMES_OFF:
         return Skipped(name=name, reason=f"its mel has {mel.shape[1]} frames, but the sound has {frames}")

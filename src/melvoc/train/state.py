@@ -1,4 +1,4 @@
-"""What a training owns, one step of it, and its way to and from a checkpoint."""
+"""The state of training, one step of it, and saving to and loading from a checkpoint."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from melvoc.train.losses import (
 
 
 class DivergedError(MelvocError):
-    """A loss or a gradient is NaN or infinite; nothing of it has reached the weights."""
+    """A loss or a gradient is NaN or infinite; it has not reached the weights."""
 
 
 @dataclass
 class TrainState:
-    """Networks, optimizers and the number of steps they have made.
+    """Networks, optimizers and the number of steps made.
 
     Attributes:
-        generator: with weight norm, as it learns.
+        generator: with weight norm, as it is trained.
         average: its running mean.
         discriminators: both kinds.
         generator_optimizer: AdamW.
         discriminator_optimizer: AdamW.
-        step: steps made.
+        step: steps made so far.
     """
 
     generator: TrainableGenerator
@@ -56,7 +56,7 @@ class TrainState:
     def new(
         cls, config: TrainConfig, record: Architecture, generator: NetworkConfig, device: torch.device
     ) -> TrainState:
-        """With random weights, the same for the same seed; the caller's own random numbers stay as they are."""
+        """Random weights, the same for the same seed; the caller's random state is left alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             network = TrainableGenerator(record, generator).to(device)
@@ -81,7 +81,7 @@ class TrainState:
         }
 
     def load(self, values: dict[str, Any], *, source: str) -> None:
-        """From `to_dict`'s values, all of them."""
+        """Restore all of `to_dict`'s values."""
         self.generator.load_state_dict(values["generator"])
         self.average.load(values["average"])
         self.discriminators.load_published(values["discriminators"], source=source)
@@ -91,13 +91,13 @@ class TrainState:
 
 
 class Stepper:
-    """Makes steps: the same page whatever the phase, and nothing computed that is not used.
+    """Makes steps: the same code in every phase, and nothing computed that is not used.
 
     The discriminators see real and generated sound as one batch. In the generator's turn they are frozen: their
     parameters get no gradients, and the real sound's features are computed without a graph.
 
     Args:
-        state: that learns.
+        state: what is trained.
         config: resolved.
         spec: of the mels.
         world: the processes.
@@ -121,13 +121,13 @@ class Stepper:
 
         Args:
             batch: of this process.
-            learning_rate: of both sides; the generator's is multiplied with `ramp`.
+            learning_rate: of both sides; the generator's is multiplied by `ramp`.
 
         Returns:
             The losses by name, unweighted, and the norms of the gradients before clipping.
 
         Raises:
-            DivergedError: naming the loss; neither the generator nor the mean has been changed by this step.
+            DivergedError: naming the loss; this step has changed neither the generator nor its mean.
         """
         state, config = self.state, self.config
         alone = state.step < config.mel_only_steps or not self.needs_discriminators
@@ -184,7 +184,7 @@ class Stepper:
     def _update(
         self, side: str, losses: dict[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer
     ) -> dict[str, float]:
-        """Guard, clip and update one side; the only place where a GPU is waited for."""
+        """Guard, clip and update one side; the only place that waits for a GPU."""
         norm = nn.utils.clip_grad_norm_(module.parameters(), self.config.clip_gradients)
         stacked = torch.stack([loss.detach().float() for loss in losses.values()])
         values = torch.cat([self.world.mean(stacked), norm.detach().float()[None]])
@@ -203,12 +203,12 @@ class Stepper:
 
 
 def learning_rate(config: TrainConfig, step: int, decay_steps: int) -> float:
-    """The rate of a step: a function of nothing else, so that a resumed run has the same."""
+    """The learning rate of a step: a function of nothing else, so that a resumed run has the same."""
     return float(config.learning_rate * config.lr_decay ** (step // decay_steps))
 
 
 def ramp(config: TrainConfig, step: int) -> float:
-    """What the generator's rate is multiplied with: from nearly 0 to 1 over the first steps in which it learns."""
+    """The factor of the generator's rate: from nearly 0 to 1 over the first steps in which it learns."""
     waiting = (config.discriminator_warmup or 0) if step >= config.mel_only_steps else 0
     return min(1.0, max(0, step - waiting + 1) / max(1, config.ramp_steps or 0))
 
@@ -220,5 +220,5 @@ def _adamw(module: nn.Module, config: TrainConfig, device: torch.device) -> torc
         lr=config.learning_rate,
         betas=config.betas,
         weight_decay=config.weight_decay,
-        fused=device.type in ("cpu", "cuda"),  # several times faster than one tensor after the other
+        fused=device.type in ("cpu", "cuda"),  # several times faster than one tensor after another
     )

@@ -32,13 +32,13 @@ class TrainReport:
     """One step.
 
     Attributes:
-        step: from 1; the steps made so far, those of earlier runs included.
-        losses: by name, unweighted: "discriminator", "adversarial", "feature", "mel", "stft" as far as they are in
+        step: from 1; the steps made so far, including those before a resume.
+        losses: by name, unweighted: those of "discriminator", "adversarial", "feature", "mel" and "stft" that are in
             use, and "generator_gradient", "discriminator_gradient", the norms before clipping.
         learning_rate: of the generator in this step.
-        seconds: that this step took, validation and checkpoint included.
-        validation: "mel" (log-mel L1) and "stft" (multi-resolution STFT distance) of the held-out files; None where
-            this step was not validated.
+        seconds: how long this step took, including validation and checkpoint.
+        validation: "mel" (log-mel L1) and "stft" (multi-resolution STFT distance) of the held-out files; None if this
+            step was not validated.
         checkpoint: written after this step, or None.
     """
 
@@ -50,7 +50,7 @@ class TrainReport:
     checkpoint: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """The report as JSON values."""
         return dataclasses.asdict(self)
 
 
@@ -63,23 +63,23 @@ class Trainer:
         vocoder = melvoc.load("run/generator.safetensors")
 
     The loop can be left at any step, with `break` or from another thread with `stop()`; `save()` then writes a
-    checkpoint, from which `resume=True` goes on with the same losses that an uninterrupted run has. Making a trainer
-    reads and checks everything, before any step is made.
+    checkpoint, from which `resume=True` continues with the same losses as an uninterrupted run. Making a trainer reads
+    and checks everything before the first step.
 
     Args:
         config: of the run.
-        resume: go on from the last checkpoint in the run's folder.
+        resume: whether to continue from the last checkpoint in the run's folder.
 
     Attributes:
         config: with spec, generator and warm-up filled in.
         skipped: files that are not used, with reasons.
         files: names of the files that are trained on.
         held_out: names of the files for validation.
-        seconds_of_sound: trained on.
-        resumed_from: step of the checkpoint that the run began with, or None.
+        seconds_of_sound: total duration of the sound trained on.
+        resumed_from: step of the checkpoint that the run was resumed from, or None.
 
     Raises:
-        MelvocError: bad input, with the way out; a folder with checkpoints in it where resume is False.
+        MelvocError: bad input, with a suggested fix; a folder that has checkpoints while resume is False.
         CheckpointError: resume without a checkpoint, or with another configuration (all fields that differ are named).
         SpecError: spec, generator and segment do not belong together.
     """
@@ -107,7 +107,7 @@ class Trainer:
         if stored and stored["data"] != self._data:
             raise CheckpointError(
                 f"{config.audio_dir}: not the sounds of this run ({_listed(stored['data'], self._data)}); resume with "
-                "the same folder, or start anew in another run folder"
+                "the same folder, or start a new run in another run folder"
             )
         self.state = TrainState.new(config, self._record, self.generator, self._world.device)
         self._stepper = Stepper(self.state, config, self.spec, self._world)
@@ -123,7 +123,7 @@ class Trainer:
             self.state.discriminators.load_published(read_discriminators(name), source=name)
         self._prepare_folder()
 
-    # What a caller does
+    # Public interface
 
     @property
     def step(self) -> int:
@@ -137,20 +137,20 @@ class Trainer:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes the files (the only one, where there is one)."""
+        """Whether this is the process that writes the files (the only one, unless there are several)."""
         return self._world.first
 
     def stop(self) -> None:
-        """End the loop after the present step; it may be called from a signal handler or another thread."""
+        """End the loop after the current step; may be called from a signal handler or another thread."""
         self._stopped = True
 
     def __iter__(self) -> Self:
-        """The trainer itself; a loop that was left with `break` goes on in the next one."""
+        """The trainer itself; the next loop continues where one left with `break` stopped."""
         return self
 
     @public
     def __next__(self) -> TrainReport:
-        """Make one step; after the last one write the generator.
+        """Make one step; after the last one, write the generator.
 
         Raises:
             DivergedError: a loss is NaN or infinite.
@@ -164,7 +164,7 @@ class Trainer:
         return self._one_step()
 
     def save(self) -> Path:
-        """Write a checkpoint of the present state, if there is none yet.
+        """Write a checkpoint of the current state, if there is none yet.
 
         Raises:
             MelvocError: it cannot be written.
@@ -181,7 +181,7 @@ class Trainer:
         return path
 
     def export(self) -> Path:
-        """Write `RUN/generator.safetensors`, and the discriminators where the configuration keeps them.
+        """Write `RUN/generator.safetensors`, and the discriminators if the configuration keeps them.
 
         Raises:
             MelvocError: it cannot be written.
@@ -195,11 +195,11 @@ class Trainer:
         return path
 
     def vocoder(self) -> Any:
-        """The generator as it is now (its running mean), as a `melvoc.Vocoder` of its own."""
+        """The current generator (its running mean) as an independent `melvoc.Vocoder`."""
         return vocoder_of(self.state, self._record, self.generator, self.spec, name=self._folder.path.resolve().name)
 
     def close(self) -> None:
-        """Leave the process group, where this trainer opened it."""
+        """Leave the process group, if this trainer opened it."""
         self._world.close()
 
     def __enter__(self) -> Self:
@@ -208,7 +208,7 @@ class Trainer:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    # What happens inside
+    # Internals
 
     def _one_step(self) -> TrainReport:
         start, config, world = time.perf_counter(), self.config, self._world
@@ -238,14 +238,14 @@ class Trainer:
         return report
 
     def _validate(self) -> dict[str, float] | None:
-        """By the first process; the others wait with their next exchange."""
+        """Done by the first process; the others wait at their next exchange."""
         if not self._world.first or not self._held_out:
             return None
         network = self.state.average.network(self._record, self.generator)
         return validate(network, self._held_out, self.spec, segment=self.config.segment)
 
     def _save_due(self, validation: dict[str, float] | None) -> Path:
-        """A checkpoint, and the generator by itself where it is the best so far."""
+        """Save a checkpoint, and the generator by itself if it is the best so far."""
         if validation and (self._best is None or validation["mel"] < self._best["mel"]):
             self._best = {"step": self.state.step, **validation}
             write_generator(self.vocoder(), self._folder.path / "best.safetensors")
@@ -279,7 +279,7 @@ class Trainer:
         if steps := self._folder.steps():
             raise MelvocError(
                 f"{self._folder.path}: has a run at step {steps[-1]} already; resume it (--resume, resume=True), or "
-                "take another folder"
+                "choose another folder"
             )
         return None
 
@@ -292,7 +292,7 @@ class Trainer:
             listed = "; ".join(f"{name}: the run has {old!r}, now {new!r}" for name, (old, new) in different.items())
             raise CheckpointError(
                 f"{self._folder.path}: resumed with another configuration ({listed}); resume as it was started, or "
-                "start anew in another folder"
+                "start a new run in another folder"
             )
 
     def _read_sounds(self) -> None:
@@ -332,7 +332,7 @@ class Trainer:
             torch.cuda.set_rng_state(stored["random"]["cuda"], self._world.device)
 
     def _prepare_folder(self) -> None:
-        """Everything that can fail on a full or read-only disk, before the first step."""
+        """Do everything that can fail on a full or read-only disk before the first step."""
         if not self._world.first:
             return
         self._folder.make()
@@ -341,8 +341,8 @@ class Trainer:
         size = sum(parameter.numel() * 4 for parameter in parameters)
         config, made = self.config, len(self._folder.steps())
         ahead = math.ceil(max(0, config.steps - state.step) / config.checkpoint_every)
-        kept = config.keep_checkpoints + 2 - made  # the best, and the one that is written before the oldest goes
-        self._folder.check_room(3 * size, min(ahead, max(1, kept)))  # weights, and the two moments of AdamW
+        kept = config.keep_checkpoints + 2 - made  # the best, and the one written before the oldest is removed
+        self._folder.check_room(3 * size, min(ahead, max(1, kept)))  # weights, and AdamW's two moments
         self._folder.cut_log(self.state.step)
         self._folder.write_config(self.config.to_dict())
 

@@ -1,4 +1,4 @@
-"""How well sounds come out that were never trained on."""
+"""How well sounds that were never trained on are reproduced."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def validate(network: nn.Module, sounds: Sequence[Sound], spec: MelSpec, *, segm
         network: the generator.
         sounds: held out.
         spec: of the mels.
-        segment: shorter sounds are padded to it, as in training.
+        segment: shorter sounds are padded to this length, as in training.
 
     Returns:
-        `{"mel": ..., "stft": ...}`; empty where there are no sounds.
+        `{"mel": ..., "stft": ...}`; empty if there are no sounds.
     """
     device = next(network.parameters()).device
     totals = {"mel": 0.0, "stft": 0.0}

@@ -1,4 +1,4 @@
-"""Beginning with weights that are there already."""
+"""Starting from existing weights."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from melvoc.train.folder import FORMAT
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart:
-    """A generator to begin with.
+    """A generator to start from.
 
     Attributes:
         spec: of its mels.
         generator: its configuration.
         tensors: its folded weights.
-        source: where from.
+        source: where it comes from.
     """
 
     spec: MelSpec
@@ -40,7 +40,7 @@ def read_generator(path: str | os.PathLike[str]) -> WarmStart:
     the running mean in a checkpoint of another run.
 
     Raises:
-        CheckpointError: a file of another kind.
+        CheckpointError: any other kind of file.
     """
     source = Path(path)
     if source.suffix == ".safetensors":
@@ -76,7 +76,7 @@ def _published(source: Path) -> checkpoints.Checkpoint:
         raise kind(f"{source}: {what}; a warm start is a melvoc file, a published generator or a checkpoint")
     if not config.is_file():
         raise CheckpointError(
-            f"{source}: no melvoc file, no checkpoint of a run (RUN/checkpoints/step-N.pt), and for a published "
+            f"{source}: not a melvoc file or a checkpoint of a run (RUN/checkpoints/step-N.pt), and for a published "
             "generator there is no config.json beside it; put it there"
         )
     return convert(source, config=config)
@@ -86,7 +86,7 @@ def read_discriminators(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `Discriminators.load_published` takes: a published `do_*` file, `discriminators.pt`, or a run's checkpoint.
 
     Raises:
-        CheckpointError: no such file, a damaged one, or another kind.
+        CheckpointError: no such file, a damaged one, or one of another kind.
     """
     content = read_tensors(path)
     inner = content.get("discriminators", content)

@@ -8,9 +8,6 @@ rows, goes through the network in short blocks and a few rows at a time.
 
 from __future__ import annotations
 
-import copy
-from typing import Self
-
 import torch
 from torch import Tensor, nn
 
@@ -48,6 +45,8 @@ class CutMachine(Machine):
         rows: per group, at most.
     """
 
+    parts = ("_machines",)
+
     def __init__(self, engine: Engine, node: Node, *, frames: int, rows: int) -> None:
         self._engine, self._node, self._frames, self._rows = engine, node, frames, rows
         self._machines: list[Machine] = []
@@ -59,12 +58,6 @@ class CutMachine(Machine):
             self._machines = [self._engine.open(self._node) for _ in groups]
         parts = [self._run(machine, group, last) for machine, group in zip(self._machines, groups, strict=True)]
         return torch.cat(parts) if parts[0].shape[-1] else x[..., :0]
-
-    def fork(self) -> Self:
-        """Fork each group's machine."""
-        twin = copy.copy(self)
-        twin._machines = [machine.fork() for machine in self._machines]
-        return twin
 
     def _run(self, machine: Machine, x: Tensor, last: bool) -> Tensor:
         blocks = x.split(self._frames, dim=-1)

@@ -1,4 +1,4 @@
-"""PulseNet: an architecture plugin for melvoc, small enough to be read at once."""
+"""PulseNet: an architecture plugin for melvoc, small enough to read at a glance."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PulseConfig(NetworkConfig):
 
 
 class PulseNet(nn.Module):
-    """A convolution over frames, and one transposed convolution to samples.
+    """A convolution over frames, then a transposed convolution to samples.
 
     Args:
         config: its hyperparameters.
@@ -51,7 +51,7 @@ class PulseNet(nn.Module):
 
 
 def published_config(values: dict[str, int]) -> PulseConfig:
-    """The network of a published `pulse.json`."""
+    """The network's configuration in a published `pulse.json`."""
     return PulseConfig(n_mels=values["bands"], hop_length=values["hop"], width=values["width"])
 
 

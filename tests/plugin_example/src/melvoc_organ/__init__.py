@@ -1,8 +1,8 @@
 """An organ of sines: a vocoder plugin for melvoc that needs no training, and streams.
 
-Each sine has a whole number of periods in a frame, so that frames, faded into each other, never fight over its phase.
-How loud each one is follows from the mel by the pseudo-inverse of "which mel does each sine have?", which melvoc's own
-analysis answers.
+Each sine has a whole number of periods per frame, so that overlapping frames always agree on its phase. How loud each
+one is follows from the mel, through the pseudo-inverse of the matrix of the sines' own mels, which melvoc's analysis
+computes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Organ(Vocoder):
     """Sines at the multiples of `sample_rate / hop_length`, as loud as the mel says.
 
     Args:
-        name: what the vocoder is called in messages.
-        gain: of the result, more than 0.
+        name: the vocoder's name in messages.
+        gain: of the result, above 0.
     """
 
     def __init__(self, *, name: str = "organ", gain: float = 1.0) -> None:
@@ -38,19 +38,15 @@ class Organ(Vocoder):
         self.registration = Conv1d(SPEC.n_mels, pipes, 1, bias=False)
         self.pipes = ConvTranspose1d(pipes, 1, 2 * hop, hop)
         with torch.no_grad():
-            # Low bands share a pipe: what tells them apart is nearly nothing, and must not be amplified.
+            # Low bands share a pipe: almost nothing tells them apart, and that must not be amplified.
             inverse = torch.linalg.pinv(_mels_of_sines(pipes), rtol=0.1)
             self.registration.weight.copy_(gain * inverse[..., None])
             self.pipes.weight.copy_((torch.hann_window(2 * hop) * sines)[:, None])
             self.pipes.bias.zero_()
 
     def graph(self) -> Node:
-        """The vocoder as an expression; that it streams, exactly, follows from it."""
+        """The vocoder as an expression, from which `forward` and exact streaming follow."""
         return Chain((Map(torch.exp), self.registration, Map(torch.relu), self.pipes))
-
-    def forward(self, mel: Tensor) -> Tensor:
-        """`[B, n_mels, T]` to `[B, 1, T * hop_length]`."""
-        return self.graph()(mel)
 
 
 def load_organ(name: str, *, device: torch.device | str, dtype: torch.dtype | None, gain: float = 1.0) -> Organ:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -205,6 +204,9 @@ def _versions(parameters: list[Tensor]) -> list[tuple[int, int]]:
 class Border(Machine):
     """Between `[B, C, n]` and rows. Input that the kernels do not take (another type, autograd) goes to plain torch."""
 
+    parts = ("machine",)
+    state = ("kind",)
+
     def __init__(self, machine: Machine, node: Node, engine: CpuEngine) -> None:
         self.machine, self.node = machine, node
         self.taken, self.channels = borders(node)
@@ -232,25 +234,17 @@ class Border(Machine):
         if x.dtype != torch.float32 or x.device.type != "cpu" or grad:
             self.machine = Unbordered(self.node.open(Engine()), self.channels)
 
-    def fork(self) -> Self:
-        """Fork what is inside."""
-        twin = copy.copy(self)
-        twin.machine = self.machine.fork()
-        return twin
-
 
 class Unbordered(Machine):
     """A plain machine in place of a border."""
+
+    parts = ("machine",)
 
     def __init__(self, machine: Machine, channels: int) -> None:
         self.machine, self.channels = machine, channels
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         return self.machine(x, last)
-
-    def fork(self) -> Self:
-        """Fork what is inside."""
-        return type(self)(self.machine.fork(), self.channels)
 
 
 def _sections(machines: list[Machine]) -> list[Machine]:

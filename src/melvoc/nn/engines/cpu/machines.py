@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -56,6 +55,8 @@ def joined(first: Tensor | None, x: Tensor) -> Tensor:
 class SnakeMachine(Machine):
     """Runs an `AliasFreeSnake`; `write` puts the result where the caller wants it."""
 
+    state = ("tail", "begins", "given")
+
     def __init__(self, coefficients: Coefficients) -> None:
         self.coefficients = coefficients
         self.tail: Tensor | None = None
@@ -94,6 +95,9 @@ class SnakeMachine(Machine):
 
 class Section(Machine):
     """A convolution after an optional snake or leaky ReLU, plus an optional residual."""
+
+    parts = ("activation",)
+    state = ("context",)
 
     def __init__(
         self, convolution: Convolution | Depthwise, activation: SnakeMachine | None, workspace: Workspace
@@ -155,15 +159,12 @@ class Section(Machine):
         fill_window(window, self.context, start, x, new, slope)
         return window
 
-    def fork(self) -> Self:
-        """Fork the activation, which has its own state."""
-        twin = copy.copy(self)
-        twin.activation = None if self.activation is None else self.activation.fork()
-        return twin
-
 
 class ResidualSections(Machine):
     """`x + sections(x)`; the skipped signal waits in a queue."""
+
+    parts = ("sections",)
+    state = ("queue",)
 
     def __init__(self, sections: list[Section]) -> None:
         self.sections = sections
@@ -186,15 +187,12 @@ class ResidualSections(Machine):
             self.queue = copied(skipped, y.shape[2])
         return y
 
-    def fork(self) -> Self:
-        """Fork the sections."""
-        twin = copy.copy(self)
-        twin.sections = [section.fork() for section in self.sections]
-        return twin
-
 
 class ResidualRows(Machine):
     """`x + machine(x)`, for a machine that owns its output; the skipped signal waits in a queue."""
+
+    parts = ("machine",)
+    state = ("queue",)
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -208,15 +206,12 @@ class ResidualRows(Machine):
             self.queue = copied(skipped, y.shape[2])
         return y
 
-    def fork(self) -> Self:
-        """Fork the machine."""
-        twin = copy.copy(self)
-        twin.machine = self.machine.fork()
-        return twin
-
 
 class MeanRows(Machine):
     """The mean of branches; those that are ahead wait."""
+
+    parts = ("machines",)
+    state = ("queues",)
 
     def __init__(self, machines: list[Machine]) -> None:
         self.machines = machines
@@ -241,15 +236,11 @@ class MeanRows(Machine):
             self.queues[number] = None if last or rest is None else copied(rest)
         return total
 
-    def fork(self) -> Self:
-        """Fork each branch."""
-        twin = copy.copy(self)
-        twin.machines, twin.queues = [machine.fork() for machine in self.machines], list(self.queues)
-        return twin
-
 
 class UpsamplingMachine(Machine):
     """Runs a `ConvTranspose1d`: drops the first `crop` samples and gives exactly `rate` samples per input in total."""
+
+    state = ("context", "drop", "owed")
 
     def __init__(self, layer: ConvTranspose1d, convolution: Convolution, workspace: Workspace) -> None:
         self.layer, self.convolution, self.workspace = layer, convolution, workspace

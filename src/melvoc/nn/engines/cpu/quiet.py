@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -50,6 +49,8 @@ class QuietInverseSTFT(InverseSTFTMachine):
 class Quiet(Machine):
     """Runs a machine of torch's, a short piece in parts so small that torch does not wake its threads for it."""
 
+    parts = ("machine",)
+
     SHORT, PART = 64, 16  # samples at the rate of a mel, as after Vocos' backbone
 
     def __init__(self, machine: Machine) -> None:
@@ -60,7 +61,3 @@ class Quiet(Machine):
             return self.machine(x, last)
         parts = x.split(self.PART, dim=-1)
         return join(*[self.machine(part, last and number == len(parts)) for number, part in enumerate(parts, 1)])
-
-    def fork(self) -> Self:
-        """Fork the machine."""
-        return type(self)(self.machine.fork())

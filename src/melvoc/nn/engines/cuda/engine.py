@@ -8,9 +8,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from typing import Self
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -91,6 +89,9 @@ class WholeMachine(Machine):
         pieces: the machine for pieces.
     """
 
+    parts = ("pieces",)
+    state = ("fresh",)
+
     def __init__(self, whole: Callable[[Tensor], Tensor], pieces: Machine) -> None:
         self.whole, self.pieces = whole, pieces
         self.fresh = True
@@ -101,12 +102,6 @@ class WholeMachine(Machine):
             return self.whole(x)
         self.fresh = self.fresh and not x.shape[-1]
         return self.pieces(x, last)
-
-    def fork(self) -> Self:
-        """Fork the machine for pieces."""
-        twin = copy.copy(self)
-        twin.pieces = self.pieces.fork()
-        return twin
 
 
 def convolution(layer: Conv1d, *, slope: float | None, bias: bool = True) -> Machine:
@@ -178,6 +173,8 @@ class SnakeMachine(Machine):
         layer: the activation.
         after: the convolution before, if it left its bias out.
     """
+
+    state = ("tail", "given")
 
     def __init__(self, kernels: Kernels, layer: AliasFreeSnake, after: Conv1d | None = None) -> None:
         self.kernels, self.layer, self.after = kernels, layer, after
