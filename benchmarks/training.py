@@ -119,7 +119,7 @@ def main() -> None:
 
     mine, theirs = [], []
     for number in range(-1, arguments.rounds):  # the first round warms up
-        pair = run(lambda batch: stepper(batch, config.learning_rate), 0), run(plain, 0)
+        pair = run(lambda batch: stepper(batch, (config.learning_rate, config.learning_rate)), 0), run(plain, 0)
         if number >= 0:
             mine.append(pair[0])
             theirs.append(pair[1])

@@ -82,7 +82,7 @@ def make(tmp_path: Path, **changes: object) -> tuple[TrainState, Stepper]:
 
 def test_the_generators_turn_leaves_no_gradient_in_the_discriminators(tmp_path: Path) -> None:
     state, step = make(tmp_path)
-    step(batch(), 1e-4)
+    step(batch(), (1e-4, 1e-4))
     state.discriminator_optimizer.zero_grad(set_to_none=True)
     seen: list[bool] = []
     state.discriminators.mpd.register_forward_hook(lambda module, args, result: seen.append(result[0][0].requires_grad))
@@ -95,45 +95,45 @@ def test_real_and_generated_sound_are_one_batch_in_the_discriminators_turn(tmp_p
     state, step = make(tmp_path)
     sizes: list[int] = []
     state.discriminators.register_forward_pre_hook(lambda module, args: sizes.append(args[0].shape[0]))
-    step(batch(), 1e-4)
+    step(batch(), (1e-4, 1e-4))
     assert sizes == [4, 2, 2]
 
 
 def test_phases_without_discriminators_and_with_the_discriminators_alone(tmp_path: Path) -> None:
     state, step = make(tmp_path, mel_only_steps=1, discriminator_warmup=1)
     before = {name: value.clone() for name, value in state.discriminators.state_dict().items()}
-    assert set(step(batch(), 1e-4)) == {"mel", "generator_gradient"}
+    assert set(step(batch(), (1e-4, 1e-4))) == {"mel", "generator_gradient"}
     assert all(torch.equal(value, before[name]) for name, value in state.discriminators.state_dict().items())
     weights = state.generator.folded()
-    assert set(step(batch(), 1e-4)) == {"discriminator", "discriminator_gradient"}
+    assert set(step(batch(), (1e-4, 1e-4))) == {"discriminator", "discriminator_gradient"}
     assert all(torch.equal(value, weights[name]) for name, value in state.generator.folded().items())
-    assert {"discriminator", "adversarial", "feature", "mel"} < set(step(batch(), 1e-4))
+    assert {"discriminator", "adversarial", "feature", "mel"} < set(step(batch(), (1e-4, 1e-4)))
 
 
 def test_a_weight_of_zero_leaves_a_loss_out(tmp_path: Path) -> None:
     _, step = make(tmp_path, weights=LossWeights(adversarial=0, feature=0))
-    assert set(step(batch(), 1e-4)) == {"mel", "generator_gradient"}
+    assert set(step(batch(), (1e-4, 1e-4))) == {"mel", "generator_gradient"}
     _, step = make(tmp_path, weights=LossWeights(feature=0, mel=0))
-    assert set(step(batch(), 1e-4)) == {
+    assert set(step(batch(), (1e-4, 1e-4))) == {
         "discriminator", "discriminator_gradient", "adversarial", "generator_gradient",
     }  # fmt: skip
 
 
 def test_a_loss_that_is_nan_is_named_and_changes_nothing(tmp_path: Path) -> None:
     state, step = make(tmp_path)
-    step(batch(), 1e-4)
+    step(batch(), (1e-4, 1e-4))
     before = {name: value.clone() for name, value in state.generator.folded().items()}
     bad = batch()
     bad.wave[0, 0, 3] = float("nan")
     with pytest.raises(
         DivergedError, match="step 2: discriminator is nan .*no weight of the discriminator was changed"
     ):
-        step(bad, 1e-4)
+        step(bad, (1e-4, 1e-4))
     good = batch()
     step.spec = MelSpec.from_dict(SPEC.to_dict() | {"log_floor": 1e-5})
     step.stft = lambda generated, real: generated.sum() * float("inf")
     with pytest.raises(DivergedError, match="step 2: stft is -?inf|nan .*no weight of the generator"):
-        step(good, 1e-4)
+        step(good, (1e-4, 1e-4))
     assert all(torch.equal(value, before[name]) for name, value in state.generator.folded().items())
     assert state.step == 1
 
@@ -141,7 +141,7 @@ def test_a_loss_that_is_nan_is_named_and_changes_nothing(tmp_path: Path) -> None
 def test_bfloat16_is_for_the_networks_alone(tmp_path: Path) -> None:
     _, full = make(tmp_path, precision="float32")
     state, half = make(tmp_path, precision="bfloat16")
-    expected, found = full(batch(), 1e-4), half(batch(), 1e-4)
+    expected, found = full(batch(), (1e-4, 1e-4)), half(batch(), (1e-4, 1e-4))
     assert set(found) == set(expected)
     for name in ("discriminator", "adversarial", "mel"):
         assert found[name] == pytest.approx(expected[name], rel=0.03)
@@ -151,7 +151,7 @@ def test_bfloat16_is_for_the_networks_alone(tmp_path: Path) -> None:
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:
     state, step = make(tmp_path, clip_gradients=1e-3)
-    report = step(batch(), 1e-4)
+    report = step(batch(), (1e-4, 1e-4))
     assert report["generator_gradient"] > 1e-3
     norms = [p.grad.norm() for p in state.generator.parameters() if p.grad is not None]
     assert torch.stack(norms).norm().item() == pytest.approx(1e-3, rel=1e-3)

@@ -18,7 +18,7 @@ from melvoc.architectures.hifigan import HiFiGAN
 from melvoc.spectrogram.file import write_mel
 from melvoc.train import Discriminators, DivergedError, LossWeights, Trainer, TrainReport
 from melvoc.train.folder import load_checkpoint
-from melvoc.train.state import learning_rate, ramp
+from melvoc.train.state import learning_rates
 
 
 def train(tmp_path: Path, *, resume: bool = False, **changes: Any) -> list[TrainReport]:
@@ -295,15 +295,20 @@ def test_a_run_folder_that_cannot_be_made_is_said_at_once(tmp_path: Path) -> Non
 
 def test_the_learning_rate_is_a_function_of_the_step(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, lr_decay=0.5)
-    assert [learning_rate(config, step, 10) for step in (0, 9, 10, 25)] == [2e-4, 2e-4, 1e-4, 5e-5]
+    assert [learning_rates(config, step, 10)[1] for step in (0, 9, 10, 25)] == [2e-4, 2e-4, 1e-4, 5e-5]
+
+
+def _ramp(config: Any, step: int) -> float:
+    generator, discriminators = learning_rates(config, step, 10**9)
+    return generator / discriminators
 
 
 def test_a_warm_started_generators_rate_rises_once_it_learns(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, ramp_steps=4, discriminator_warmup=2)
-    assert [ramp(config, step) for step in range(8)] == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
+    assert [_ramp(config, step) for step in range(8)] == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
     config = tiny_config(tmp_path, ramp_steps=2, mel_only_steps=3, discriminator_warmup=2)
-    assert [ramp(config, step) for step in range(7)] == [0.5, 1, 1, 1, 1, 1, 1]
-    assert ramp(tiny_config(tmp_path), 0) == 1
+    assert [_ramp(config, step) for step in range(7)] == [0.5, 1, 1, 1, 1, 1, 1]
+    assert _ramp(tiny_config(tmp_path), 0) == 1
 
 
 def test_a_small_sets_rate_decays_no_faster_than_every_thousand_steps(copied: Path) -> None:

@@ -116,12 +116,12 @@ class Stepper:
         self._generate = world.wrap(state.generator)
         self._judge = world.wrap(state.discriminators) if self.needs_discriminators else state.discriminators
 
-    def __call__(self, batch: Batch, learning_rate: float) -> dict[str, float]:
+    def __call__(self, batch: Batch, rates: tuple[float, float]) -> dict[str, float]:
         """One step.
 
         Args:
             batch: of this process.
-            learning_rate: of both sides; the generator's is multiplied by `ramp`.
+            rates: the generator's and the discriminators' learning rate.
 
         Returns:
             The losses by name, unweighted, and the norms of the gradients before clipping.
@@ -132,8 +132,7 @@ class Stepper:
         state, config = self.state, self.config
         alone = state.step < config.mel_only_steps or not self.needs_discriminators
         warming = not alone and state.step < config.mel_only_steps + self.warmup
-        state.generator_optimizer.param_groups[0]["lr"] = learning_rate * ramp(config, state.step)
-        state.discriminator_optimizer.param_groups[0]["lr"] = learning_rate
+        state.generator_optimizer.param_groups[0]["lr"], state.discriminator_optimizer.param_groups[0]["lr"] = rates
         report: dict[str, float] = {}
         with torch.set_grad_enabled(not warming), self._autocast():
             generated = (state.generator if warming else self._generate)(batch.mel)
@@ -202,15 +201,13 @@ class Stepper:
         return torch.autocast(device, dtype=torch.bfloat16, enabled=half)
 
 
-def learning_rate(config: TrainConfig, step: int, decay_steps: int) -> float:
-    """The learning rate of a step: a function of nothing else, so that a resumed run has the same."""
-    return float(config.learning_rate * config.lr_decay ** (step // decay_steps))
-
-
-def ramp(config: TrainConfig, step: int) -> float:
-    """The factor of the generator's rate: from nearly 0 to 1 over the first steps in which it learns."""
+def learning_rates(config: TrainConfig, step: int, decay_steps: int) -> tuple[float, float]:
+    """The generator's and the discriminators' rate in a step: functions of nothing else, so that a resumed run has the
+    same. The generator's rises from nearly 0 over the first steps in which it learns."""
+    rate = float(config.learning_rate * config.lr_decay ** (step // decay_steps))
     waiting = (config.discriminator_warmup or 0) if step >= config.mel_only_steps else 0
-    return min(1.0, max(0, step - waiting + 1) / max(1, config.ramp_steps or 0))
+    ramp = min(1.0, max(0, step - waiting + 1) / max(1, config.ramp_steps or 0))
+    return rate * ramp, rate
 
 
 def _adamw(module: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:

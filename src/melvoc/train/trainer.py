@@ -20,7 +20,7 @@ from melvoc.train.distributed import join
 from melvoc.train.folder import RunFolder
 from melvoc.train.results import vocoder_of, write_discriminators, write_generator
 from melvoc.train.sounds import Skipped, find_sounds, gather, read_sounds, spec_of_mels
-from melvoc.train.state import DivergedError, Stepper, TrainState, learning_rate, ramp
+from melvoc.train.state import DivergedError, Stepper, TrainState, learning_rates
 from melvoc.train.validate import validate
 from melvoc.train.warm import read_discriminators, read_generator
 
@@ -212,11 +212,11 @@ class Trainer:
 
     def _one_step(self) -> TrainReport:
         start, config, world = time.perf_counter(), self.config, self._world
-        rate = learning_rate(config, self.state.step, self.decay_steps)
+        rates = learning_rates(config, self.state.step, self.decay_steps)
         position = self.state.step * config.batch_size * world.size + world.rank * config.batch_size
         batch = self._segments.batch(position, config.batch_size, world.device)
         try:
-            losses = self._stepper(batch, rate)
+            losses = self._stepper(batch, rates)
         except DivergedError as error:
             raise DivergedError(f"{error}; {self._way_out()}") from None
         step = self.state.step
@@ -228,7 +228,7 @@ class Trainer:
         report = TrainReport(
             step=step,
             losses=losses,
-            learning_rate=rate * ramp(config, step - 1),
+            learning_rate=rates[0],
             seconds=time.perf_counter() - start,
             validation=validation,
             checkpoint=None if path is None else str(path),

@@ -21,7 +21,10 @@ FEW_FRAMES = 64
 
 def clamp(wave: Tensor, out: Tensor) -> None:
     """Clamp to [-1, 1] into another tensor, part by part."""
-    size = max(1, SERIAL // max(1, wave.shape[0] * wave.shape[1]))
+    if wave.numel() <= SERIAL:
+        torch.clamp(wave, -1.0, 1.0, out=out)
+        return
+    size = max(1, SERIAL // (wave.shape[0] * wave.shape[1]))
     for part, target in zip(wave.split(size, dim=-1), out.split(size, dim=-1), strict=True):
         torch.clamp(part, -1.0, 1.0, out=target)
 
