@@ -120,6 +120,46 @@ def test_sound_through_a_vocoder_keeps_channels_and_length(
     assert shape_of(target) == (new, channels, -(-round(0.5 * rate) * new // rate))
 
 
+def test_an_npy_that_is_no_mel_of_the_vocoders_is_an_error(tmp_path: Path, generator: Path, capsys: Say) -> None:
+    spec, source, target = melvoc.load(generator, device="cpu").spec, tmp_path / "mel.npy", tmp_path / "out.wav"
+    wave, _ = melvoc.audio.read(GUITAR)
+    mel = melvoc.MelSpectrogram(spec)(wave[:1], sample_rate=44100)[0]
+    np.save(source, ((mel - mel.mean()) / mel.std()).numpy())
+    vocode = ["vocode", str(source), "-o", str(target), "--vocoder", str(generator)]
+    assert main(vocode) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert "normalised mel" in shown
+    assert "name its spec with --spec" in shown
+    assert not target.exists()
+    (tmp_path / "spec.json").write_text(json.dumps(spec.to_dict()))
+    assert main([*vocode, "--spec", str(tmp_path / "spec.json")]) == 0
+    np.save(source, mel.numpy())
+    assert main(vocode) == 0
+
+
+@pytest.mark.parametrize("rate", [8000, 96000, 176400, 192000])
+def test_any_rate_with_and_without_a_vocoder(tmp_path: Path, generator: Path, rate: int) -> None:
+    source, target = tmp_path / "in.wav", tmp_path / "out.wav"
+    sound(source, rate=rate, seconds=0.2)
+    assert main(["vocode", str(source), "-o", str(target)]) == 0
+    assert shape_of(target) == (rate, 1, round(0.2 * rate))
+    assert main(["vocode", str(source), "-o", str(target), "--vocoder", str(generator)]) == 0
+    assert shape_of(target) == (44100, 1, 8820)
+
+
+def test_blocks_of_a_sound_file(tmp_path: Path, generator: Path, capsys: Say) -> None:
+    sound(tmp_path / "in.wav", rate=44100, seconds=0.5)
+    vocode = ["vocode", str(tmp_path / "in.wav"), "-o", str(tmp_path / "out.wav")]
+    assert main([*vocode, "--vocoder", str(generator)]) == 0
+    whole = read(tmp_path / "out.wav")
+    assert main([*vocode, "--vocoder", str(generator), "--block-frames", "3"]) == 0
+    torch.testing.assert_close(read(tmp_path / "out.wav"), whole, atol=1e-4, rtol=0)
+    capsys.readouterr()
+    assert main([*vocode, "--block-frames", "3"]) == 2
+    assert "block_frames=3, but griffinlim cannot run in blocks; omit it" in capsys.readouterr().err
+
+
 def test_each_channel_is_vocoded_by_itself(tmp_path: Path, generator: Path) -> None:
     wave = sound(tmp_path / "stereo.wav", rate=44100, seconds=0.4, channels=2)
     vocode = ["--vocoder", str(generator), "-o"]

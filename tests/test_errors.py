@@ -22,6 +22,7 @@ from melvoc.train import TrainConfig
 BASES = {
     errors.OptionError: ValueError,
     errors.MissingFileError: FileNotFoundError,
+    errors.FileAccessError: OSError,
     errors.SpecError: ValueError,
     errors.MelMismatchError: ValueError,
     errors.UnknownVocoderError: LookupError,
@@ -60,6 +61,50 @@ def test_bases_and_pickles(kind: type[errors.MelvocError]) -> None:
 def test_who_raises_what(call: Callable[[], Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         call()
+
+
+@pytest.mark.parametrize("kind", BASES)
+@pytest.mark.parametrize("text", ["x" * 10**5, "é" * 3000, "\x1b[31m\x00\x07\u202e\ud800" * 99, "a\tb\nc"])
+def test_a_message_is_short_and_has_no_control_characters(kind: type[errors.MelvocError], text: str) -> None:
+    error = kind(f"{text}: what happened; what to do")
+    assert len(str(error).encode()) < 2000
+    assert str(error).endswith("what happened; what to do")
+    assert all(sign.isprintable() or sign in "\t\n" for sign in str(error))
+    assert str(kind(str(error))) == str(error)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_quoting_takes_a_bounded_time() -> None:
+    bomb: Any = "x"
+    for _ in range(200):
+        bomb = {"a": bomb, "b": [bomb, bomb]}
+    inside: list[Any] = []
+    inside.append(inside)
+    for value in (
+        bomb,
+        inside,
+        10**5000,
+        -(10**5000),
+        "x" * 10**6,
+        [[1] * 10**5] * 10**5,
+        {i: i for i in range(10**5)},
+    ):
+        assert len(errors.quoted(value)) < 1000
+    for value in (None, True, 3, -2.5, "text", [1, 2], {"a": (1,)}):
+        assert errors.quoted(value) == repr(value)
+
+
+@pytest.mark.parametrize(
+    ("message", "short"),
+    [
+        ("first\nsecond", "first"),
+        ("", "RuntimeError"),
+        ("Cannot use it. In PyTorch 2.6, we changed ... Re-running `torch.load` with", "Cannot use it."),
+        ("Weights only load failed. This file can still be loaded, to do so", "Weights only load failed."),
+    ],
+)
+def test_the_reason_of_another_librarys_error(message: str, short: str) -> None:
+    assert errors.reason(RuntimeError(message)) == short
 
 
 def test_a_mismatch_has_the_fields() -> None:

@@ -1,4 +1,4 @@
-"""The program around melvoc: forked children, and whose line a warning shows."""
+"""The program around melvoc: forked children, what it has set for torch, and whose line a warning shows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,20 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from networks import VOCODERS, random_mel
+from torch import Tensor
+from training import one_thread, tiny_config, write_sounds  # noqa: F401 - a fixture
 
+import melvoc
 from melvoc.host import warn
+from melvoc.train import Trainer
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
 
@@ -100,6 +109,114 @@ def test_importing_melvoc_leaves_a_forked_childs_threads_alone() -> None:
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "3"
+
+
+SPEC = melvoc.MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
+WAVE = 0.5 * torch.sin(torch.arange(4000) / 9)
+MEL = melvoc.MelSpectrogram(SPEC)(WAVE)
+
+
+class Plain(melvoc.Vocoder):
+    """A plugin without parameters, whose code says no type."""
+
+    def forward(self, mel: Tensor) -> Tensor:
+        ramp = torch.linspace(0.0, 1.0, 128)
+        return mel.exp().mean(1, keepdim=True).repeat_interleave(128, -1) * ramp.repeat(mel.shape[-1])
+
+
+CALLS: dict[str, Callable[[], Tensor]] = {
+    "mel": lambda: melvoc.MelSpectrogram(SPEC)(WAVE),
+    "resample": lambda: melvoc.resample(WAVE, 16000, 22050),
+    "convert_mel": lambda: melvoc.convert_mel(
+        MEL, source=SPEC, target=melvoc.MelSpec(**SPEC.to_dict() | {"norm": None})
+    ),
+    "griffinlim": lambda: melvoc.load("griffinlim", spec=SPEC, n_iter=2, device="cpu").mel_to_waveform(
+        MEL, sample_rate=22050
+    ),
+    "plugin": lambda: Plain(name="plain", spec=SPEC).mel_to_waveform(MEL, sample_rate=8000),
+    "plugin's mel": lambda: Plain(name="plain", spec=SPEC).mel(WAVE, sample_rate=8000),
+    "torch": lambda: melvoc.from_bytes(BLOB, device="cpu", engine="torch").mel_to_waveform(NEURAL, sample_rate=24000),
+    "auto": lambda: melvoc.from_bytes(BLOB, device="cpu").mel_to_waveform(NEURAL),
+    "call": lambda: melvoc.from_bytes(BLOB, device="cpu")(NEURAL),
+    "resynthesize": lambda: melvoc.load("griffinlim", spec=SPEC, n_iter=1, device="cpu").resynthesize(
+        WAVE, sample_rate=8000
+    ),
+}
+BLOB = melvoc.to_bytes(VOCODERS["bigvgan_v2_tiny"])
+NEURAL = random_mel(VOCODERS["bigvgan_v2_tiny"], 9)
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+        assert torch.get_default_dtype() == dtype, "what the host has set is as it was"
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def default_device(device: str) -> Iterator[None]:
+    torch.set_default_device(device)
+    try:
+        yield
+        assert torch.get_default_device().type == device
+    finally:
+        torch.set_default_device(None)
+
+
+HOSTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "float64": lambda: default_dtype(torch.float64),
+    "bfloat16": lambda: default_dtype(torch.bfloat16),
+    "device": lambda: default_device("meta"),
+    "device context": lambda: torch.device("meta"),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "inference mode": torch.inference_mode,
+    "no grad": torch.no_grad,
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("call", CALLS)
+def test_the_hosts_state_does_not_reach_into_a_call(call: str, host: str) -> None:
+    expected = CALLS[call]()
+    with HOSTS[host]():
+        got = CALLS[call]()
+    assert (got.dtype, got.device) == (torch.float32, torch.device("cpu"))
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+
+
+def test_what_is_loaded_in_inference_mode_is_an_ordinary_module(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(BLOB)
+    with torch.inference_mode():
+        state = melvoc.pack(VOCODERS["bigvgan_v2_tiny"])
+        loaded = [melvoc.load(path, device="cpu"), melvoc.from_bytes(BLOB, device="cpu"), melvoc.unpack(state)]
+    for voc in loaded:
+        assert not any(parameter.is_inference() for parameter in voc.parameters())
+        mel = NEURAL.clone().requires_grad_()
+        voc(mel).square().sum().backward()
+        assert mel.grad is not None
+        voc.load_state_dict(voc.state_dict())
+
+
+def test_a_filter_that_was_made_in_inference_mode_lets_gradients_through() -> None:
+    with torch.inference_mode():
+        melvoc.resample(WAVE, 16001, 22050)
+    wave = WAVE.clone().requires_grad_()
+    melvoc.resample(wave, 16001, 22050).sum().backward()
+    assert wave.grad is not None
+
+
+@pytest.mark.parametrize("host", [name for name in HOSTS if name != "device context"])
+def test_training_is_the_same_whatever_the_host_has_set(host: str, tmp_path: Path) -> None:
+    write_sounds(tmp_path / "sounds")
+    expected = [report.losses for report in Trainer(tiny_config(tmp_path, steps=2))]
+    with HOSTS[host]():
+        config = tiny_config(tmp_path, steps=2, run_dir=tmp_path / "again")
+        assert [report.losses for report in Trainer(config)] == expected
 
 
 def test_a_warning_shows_the_line_outside_melvoc() -> None:

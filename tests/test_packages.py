@@ -192,3 +192,24 @@ voc = melvoc.load("griffinlim", n_iter=1, device="cpu")
 print(tuple(voc.mel_to_waveform(voc.mel(torch.rand(48000) - 0.5, sample_rate=48000)).shape))
 """
     assert run(python, "-c", code, cwd=tmp_path).strip() == "(1, 1, 44032)"
+
+
+def test_melvoc_works_from_an_archive_and_without_metadata(tmp_path: Path) -> None:
+    """Vendored, zipped or frozen: its own names are its code's."""
+    with zipfile.ZipFile(tmp_path / "melvoc.zip", "w") as archive:
+        for path in sorted((ROOT / "src").rglob("*.py")):
+            archive.write(path, path.relative_to(ROOT / "src"))
+    code = """
+import importlib.metadata, sys
+importlib.metadata.entry_points = lambda **options: ()
+sys.path[:] = ["melvoc.zip"] + [path for path in sys.path if not path.endswith("src")]
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in str(finder).lower()]
+import melvoc, torch
+assert "melvoc.zip" in melvoc.__file__, melvoc.__file__
+names = melvoc.list_vocoders()
+assert names[0] == "bigvgan_v2_44khz_128band_512x" and names[-1] == "griffinlim", names
+voc = melvoc.load("griffinlim", n_iter=1, device="cpu")
+assert melvoc.from_bytes(melvoc.to_bytes(voc), device="cpu").mel_to_waveform(torch.full((128, 3), -4.0)).shape[-1] == 1536
+print("done")
+"""
+    assert run(sys.executable, "-c", code, cwd=tmp_path).strip() == "done"

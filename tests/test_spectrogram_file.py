@@ -108,7 +108,7 @@ def test_a_damaged_file_names_itself(ending: str, content: bytes | None, tmp_pat
     path = tmp_path / f"bad{ending}"
     write_mel(path, mel_of(40, 9), SPEC)
     path.write_bytes(path.read_bytes()[:-100] if content is None else content)
-    with pytest.raises(MelvocError, match=rf"bad\{ending}: not a readable mel"):
+    with pytest.raises(MelvocError, match=rf"bad\{ending}: (not a readable mel|damaged or cut)"):
         read_mel(path)
 
 

@@ -192,8 +192,15 @@ def test_a_file_that_is_cut(tmp_path: Path, share: float) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"abc", "text", None, 3])
 def test_bytes_that_are_none(data: object) -> None:
-    with pytest.raises(CheckpointError, match="these bytes: not safetensors, or damaged"):
+    expected = "not safetensors, or damaged" if isinstance(data, bytes) else f"{data!r} is a .*, but from_bytes takes"
+    with pytest.raises(CheckpointError, match=f"these bytes: {expected}"):
         checkpoints.from_bytes(data)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_bytes_of_another_kind(kind: Callable[[bytes], object]) -> None:
+    back = checkpoints.from_bytes(kind(checkpoints.to_bytes(TINY)))  # type: ignore[arg-type]
+    assert back.header() == TINY.header()
 
 
 @pytest.mark.parametrize("state", [{}, {"weight": torch.ones(1)}, None, [1]])
@@ -239,8 +246,14 @@ def test_weights_that_do_not_fit(tmp_path: Path, change: Callable[[dict[str, Ten
         build(checkpoints.read(path), LoadOptions(device="cpu"))
 
 
-def test_large_weights_whose_sum_overflows_are_finite() -> None:
-    checkpoints.check_finite(with_tensors(lambda t: t[FIRST].fill_(3e38)))
+@pytest.mark.parametrize("value", [3e38, -3e38, 2.0**20 * 1.001])
+def test_finite_weights_that_no_training_makes(value: float) -> None:
+    with pytest.raises(CheckpointError, match=r"'conv_pre\.weight' contains values up to .*, but .* at most 1048576"):
+        checkpoints.check_finite(with_tensors(lambda t: t[FIRST].view(-1)[3].fill_(value)))
+
+
+def test_large_weights_that_are_no_mistake() -> None:
+    checkpoints.check_finite(with_tensors(lambda t: t[FIRST].fill_(2.0**20)))
 
 
 def test_an_architecture_of_the_future(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from networks import GOLDEN, SPECS, folded
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from melvoc.errors import CheckpointError
+from melvoc.errors import CheckpointError, OptionError, SpecError
 from melvoc.options import LoadOptions
+from melvoc.registry import architecture
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.conversion import convert, fold, read_config, read_tensors
 from melvoc.storage.vocoder_file import build
@@ -243,7 +244,7 @@ def test_vocos_from_yaml_with_its_features_dropped(tmp_path: Path) -> None:
     [
         (
             lambda v: v["feature_extractor"].update(class_path="vocos.EncodecFeatures"),
-            "features are a vocos.EncodecFeat",
+            "feature_extractor is a vocos.EncodecFeat",
         ),
         (lambda v: v["feature_extractor"]["init_args"].update(padding="same"), "feature padding='same', but melvoc"),
         (
@@ -360,3 +361,111 @@ def test_the_real_checkpoints(data_dir: Path, folder: str, file: str, channels: 
     assert sum(tensor.numel() for tensor in got.tensors.values()) == values
     expected = folded(raw)
     assert all(torch.equal(got.tensors[key], tensor) for key, tensor in expected.items())
+
+
+# A key that names the mel or the network is never dropped
+
+
+def vocos_config(features: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((GOLDEN / "vocos_tiny.json").read_text()) | changes
+    if features is not None:
+        values["feature_extractor"] = {
+            "class_path": "vocos.feature_extractors.MelSpectrogramFeatures",
+            "init_args": {"sample_rate": 24000, "n_fft": 1024, "hop_length": 256, "n_mels": 100} | features,
+        }
+    return values
+
+
+def vocos_weights(tmp_path: Path) -> Path:
+    tensors = load_file(GOLDEN / "vocos_tiny.safetensors")
+    return stored(tmp_path, {key: value for key, value in tensors.items() if key not in ("mel", "wav")})
+
+
+def test_the_forks_features_make_the_forks_mel(tmp_path: Path) -> None:
+    path = vocos_weights(tmp_path)
+    plain = convert(path, config=vocos_config({})).spec
+    assert plain == MelSpec.preset("vocos_24khz_100band")
+    further = {"f_min": 0, "f_max": 8000, "norm": "slaney", "mel_scale": "slaney"}
+    fork = convert(path, config=vocos_config(further)).spec
+    assert (fork.f_min, fork.f_max, fork.norm, fork.mel_scale, fork.log_floor) == (0, 8000, "slaney", "slaney", 1e-5)
+    assert fork.center == plain.center
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (vocos_config({"hop": 256}), "feature_extractor has 'hop', which .* does not take; it takes sample_rate"),
+        (vocos_config({"padding": "same"}), "feature padding='same', but melvoc only reads Vocos with 'center'"),
+        (vocos_config({"n_mels": 80}), "a network for 100 bands and a mel of 80"),
+        (vocos_config(), "no feature_extractor section, .*--spec PRESET or FILE"),
+        (vocos_config({}, head={"dim": 32, "n_fft": 1024, "hop_length": 256, "window": "hann"}), "head has 'window'"),
+        (vocos_config({}, head={"dim": 64, "n_fft": 1024, "hop_length": 256}), "head dim=64, but the backbone's is 32"),
+        (vocos_config({}, head={"class_path": "vocos.heads.ISTFTHead", "init_args": 3}), "head is .*with init_args"),
+        (
+            vocos_config(feature_extractor={"class_path": "my.MatchaMelSpectrogramFeatures", "init_args": {}}),
+            "feature_extractor is a my.MatchaMelSpectrogramFeatures",
+        ),
+    ],
+)
+def test_what_vocos_configs_say_is_read_or_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        convert(vocos_weights(tmp_path), config=config)
+
+
+def test_a_mel_that_no_config_says_can_be_given(tmp_path: Path) -> None:
+    spec = MelSpec.preset("vocos_24khz_100band")
+    path = vocos_weights(tmp_path)
+    assert convert(path, config=vocos_config(), spec=spec).spec == spec
+    other = MelSpec(**spec.to_dict() | {"log_floor": 1e-5})
+    with pytest.raises(CheckpointError, match=r"says another mel than was given \(log_floor: 1e-07, given 1e-05\)"):
+        convert(path, config=vocos_config({}), spec=other)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("mel_base", 10, "this config says mel_base=10, which melvoc does not read"),
+        ("preemphasis", 0.97, "preemphasis=0.97"),
+        ("stats_path", None, None),
+        ("mel_mean", [0.0], r"mel_mean=\[0.0\]"),
+        ("min_level_db", -100, "min_level_db=-100"),
+        ("leaky_relu_slope", 0.2, "the config says leaky_relu_slope=0.2, which BigVGANConfig does not have"),
+        ("gin_channels", 256, "gin_channels=256"),
+        ("lambda_melloss", 15, None),
+        ("learning_rate_of_generator", 1e-4, None),
+        ("resblock_initial_channel", 64, None),
+        ("comment", "mine", None),
+    ],
+)
+def test_further_keys_of_a_config_json(key: str, value: Any, message: str | None, tmp_path: Path) -> None:
+    config = json.loads((GOLDEN / "bigvgan_v2_tiny.json").read_text()) | {key: value}
+    layout = architecture("bigvgan").layouts[0]
+    if message is None:
+        assert layout.spec(config) == MelSpec.from_config({k: v for k, v in config.items() if k != key})
+        layout.config(config)
+        return
+    with pytest.raises((OptionError, SpecError), match=message):
+        layout.config(config), layout.spec(config)
+
+
+@pytest.mark.parametrize(
+    ("keys", "field", "expected"),
+    [
+        ({"mel_scale": "htk"}, "mel_scale", "htk"),
+        ({"norm": None}, "norm", None),
+        ({"center": True}, "center", True),
+        ({"power": 2.0}, "power", 2.0),
+        ({"log": "log10"}, "log", "log10"),
+        ({"clip_val": 1e-7}, "log_floor", 1e-7),
+        ({"pad_mode": "constant"}, "pad_mode", "constant"),
+    ],
+)
+def test_keys_of_forks_are_read(keys: dict[str, Any], field: str, expected: object) -> None:
+    config = json.loads((GOLDEN / "bigvgan_v2_tiny.json").read_text()) | keys
+    assert getattr(MelSpec.from_config(config), field) == expected
+
+
+def test_keys_that_contradict_each_other() -> None:
+    config = json.loads((GOLDEN / "bigvgan_v2_tiny.json").read_text()) | {"clip_val": 1e-7, "log_floor": 1e-5}
+    with pytest.raises(SpecError, match="says 1e-07 and 1e-05 for log_floor; remove the wrong one"):
+        MelSpec.from_config(config)

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from networks import random_mel, vocoder
 
+import melvoc
 from melvoc.cli import main
 from melvoc.nn.engines.cpu import tune
 from melvoc.nn.engines.cpu.engine import CpuEngine
 from melvoc.nn.engines.cpu.plan import CostModel
 from melvoc.storage import costs as tuning
+from melvoc.storage.cache import cache_folder
 from melvoc.storage.costs import costs_file, machine, save_costs, tuned_costs
 
 COSTS = CostModel(multiply=1e-11, stream=2e-11, element=0.0)
@@ -120,3 +122,27 @@ def test_doctor_says_that_numba_is_missing(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setitem(__import__("sys").modules, "melvoc.nn.engines.cpu.tune", None)
     assert main(["doctor", "--tune"]) == 2
     assert "nothing to measure; install numba" in capsys.readouterr().err
+
+
+def test_without_a_home_folder_everything_that_needs_no_cache_works(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nobody(*arguments: object, **options: object) -> str:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("MELVOC_CACHE", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_dir", nobody)
+    assert tuning.tuned_costs() is None
+    voc = vocoder("bigvgan_v2_tiny")
+    assert voc.mel_to_waveform(random_mel(voc, 5)).shape == (1, 1, 5 * voc.spec.hop_length)
+    with pytest.raises(melvoc.MelvocError, match="no home folder for melvoc's cache .*; name one in MELVOC_CACHE"):
+        melvoc.load("bigvgan_v2_44khz_128band_512x", local_files_only=True)
+    assert main(["doctor"]) == 0
+    assert "cache: none (there is no home folder" in capsys.readouterr().out
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MELVOC_CACHE", "~/here")
+    assert cache_folder() == tmp_path / "here"
+    assert cache_folder("~/there") == tmp_path / "there" / "melvoc"

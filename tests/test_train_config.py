@@ -127,3 +127,13 @@ def test_what_is_left_open_is_filled_in(tmp_path: Path) -> None:
 def test_a_spec_beside_a_warm_start_must_be_its_own(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="n_mels: 20, the file 40"):
         tiny_config(tmp_path).resolved(spec=MelSpec(sample_rate=16000, n_fft=512, hop_length=64, n_mels=40))
+
+
+@pytest.mark.parametrize(("hop", "segment"), [(512, 16384), (300, 16500), (320, 16320), (1024, 16384)])
+def test_a_segment_that_was_not_given_fits(hop: int, segment: int, tmp_path: Path) -> None:
+    spec = MelSpec(sample_rate=24000, n_fft=2048, hop_length=hop, n_mels=40)
+    config = TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", spec=spec)
+    assert config.resolved().segment == segment
+    stored = config.resolved().to_dict()
+    assert config.differences(stored) == {}
+    assert config.resumed(stored).segment == segment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
@@ -200,6 +201,35 @@ def test_paired_mels_are_checked_and_cut_where_the_sound_is(tmp_path: Path) -> N
     own = MelSpectrogram(SPEC)(batch.wave)
     torch.testing.assert_close(batch.mel[..., 3:-3], own[..., 3:-3], rtol=1e-3, atol=1e-3)
     assert spec_of_mels(mels) == SPEC
+
+
+@pytest.mark.parametrize(
+    ("change", "looks"),
+    [
+        (lambda mel: mel, None),
+        (lambda mel: torch.nn.functional.avg_pool1d(mel[None], 5, 1, 2)[0] + 0.2 * torch.randn_like(mel), None),
+        (lambda mel: mel / math.log(10), "log10"),
+        (lambda mel: torch.full_like(mel, 300.0), "0.00, +30"),
+        (lambda mel: (mel - mel.mean()) / mel.std(), "normalised"),
+        (lambda mel: mel.exp(), "slope"),
+        (lambda mel: mel.flip(-1), "slope"),
+    ],
+)
+def test_a_bare_mel_is_compared_with_its_sounds_own(change: Any, looks: str | None, tmp_path: Path) -> None:
+    (tmp_path / "sounds").mkdir()
+    (tmp_path / "mels").mkdir()
+    time = torch.arange(32000) / 16000
+    wave = noise(32000) * (-6 * (time % 0.5)).exp() * (time < 1.7)
+    audio.write(tmp_path / "sounds" / "0.wav", wave, 16000)
+    mel = MelSpectrogram(SPEC)(wave)[0]
+    numpy.save(tmp_path / "mels" / "0.npy", change(mel).numpy())
+    found = read(tmp_path / "sounds", tmp_path / "mels")["0.wav"]
+    if looks is None:
+        assert isinstance(found, Sound), found
+    else:
+        assert isinstance(found, Skipped)
+        assert "its mel is not its sound's" in found.reason
+        assert looks in found.reason
 
 
 def test_mels_of_another_spec_stop_everything(tmp_path: Path) -> None:

@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import nn
 
-from melvoc.errors import OptionError
+from melvoc.errors import OptionError, quoted
 from melvoc.spectrogram.spec import MelSpec
+
+LARGEST = 1 << 20  # of any number in a network's configuration
+LONGEST = 64  # entries of any list in it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +29,9 @@ class NetworkConfig:
     """Hyperparameters of a network; each architecture subclasses it.
 
     Fields are `int`, `bool`, `str` (or a `Literal` of strings) and tuples of them, and are type-checked when the
-    configuration is made: lists become tuples, and every whole number is at least 1. A subclass checks whatever else
-    must hold in `__post_init__`, raising `OptionError`.
+    configuration is made: lists become tuples of at most 64 entries, and every whole number is from 1 to 2^20, because
+    a configuration may stand in a stranger's file. A subclass checks whatever else must hold in `__post_init__`,
+    raising `OptionError`.
 
     Attributes:
         n_mels: mel bands of the input.
@@ -76,9 +80,9 @@ class NetworkConfig:
         known = {entry.name: entry for entry in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
-                close = difflib.get_close_matches(str(name), known, 1)
+                close = difflib.get_close_matches(str(name)[:80], known, 1)
                 hint = f"did you mean {close[0]!r}?" if close else f"the fields are {', '.join(known)}"
-                raise OptionError(f"{cls.__name__} has no field {name!r}; {hint}")
+                raise OptionError(f"{cls.__name__} has no field {quoted(name)}; {hint}")
         needed = [name for name, entry in known.items() if entry.default is dataclasses.MISSING]
         if missing := [name for name in needed if name not in values]:
             raise OptionError(f"{cls.__name__} needs {', '.join(missing)}; add what is missing")
@@ -194,17 +198,23 @@ def _typed(name: str, value: Any, kind: str) -> Any:
     """
     if kind == "int":
         if type(value) is not int or value < 1:
-            raise OptionError(f"{name}={value!r}, but it is a whole number of at least 1")
+            raise OptionError(f"{name}={quoted(value)}, but it is a whole number of at least 1")
+        if value > LARGEST:
+            raise OptionError(f"{name}={quoted(value)}, but no network has a number above {LARGEST}; lower it")
         return value
     if kind == "bool":
         if type(value) is not bool:
-            raise OptionError(f"{name}={value!r}, but it is true or false")
+            raise OptionError(f"{name}={quoted(value)}, but it is true or false")
         return value
     if kind.startswith("tuple"):
         inner = kind[len("tuple[") : -len(", ...]")]
         if not isinstance(value, list | tuple) or not value:
-            raise OptionError(f"{name}={value!r}, but it is a list with at least one entry")
+            raise OptionError(f"{name}={quoted(value)}, but it is a list with at least one entry")
+        if len(value) > LONGEST:
+            raise OptionError(f"{name} has {len(value)} entries, but at most {LONGEST}; shorten it")
         return tuple(_typed(name, item, inner) for item in value)
+    if not isinstance(value, str):
+        raise OptionError(f"{name}={quoted(value)}, but it is text")
     return value
 
 

@@ -1,21 +1,41 @@
 """Every error that melvoc raises on purpose.
 
 All share the root `MelvocError`, so that an application can catch them at once; each is also the built-in error that a
-caller would expect. A message gives the value, the rule and a suggested fix.
+caller would expect. A message gives the value, the rule and a suggested fix. It may quote a stranger's file, so every
+message is shorter than 2 kB and has no control characters, and `quoted` shows a value in a bounded time.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 DownloadReason = Literal["offline", "not found", "token", "hash", "disk"]
+
+_HEAD, _TAIL = 1100, 700  # bytes of a long message that are kept: what is wrong stands first, what to do last
+_GAP = " [...] "
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_ADVICE: Mapping[int, str] = {
+    errno.EACCES: "you may not read it; change its permissions, or copy it",
+    errno.EPERM: "you may not read it; change its permissions, or copy it",
+    errno.EMFILE: "this process has too many files open; close some, or raise the limit (ulimit -n)",
+    errno.ENFILE: "this machine has too many files open; close some",
+    errno.ENOMEM: "memory is short; free some, or raise the limit (ulimit -v)",
+    errno.EIO: "the disk or the network has failed; try again, or copy it to another disk",
+    errno.ENAMETOOLONG: "no file can have this name; check the path",
+}
 
 
 class MelvocError(Exception):
     """Root of melvoc's errors, also raised for what has no class of its own."""
+
+    def __init__(self, message: str = "", *rest: object) -> None:
+        super().__init__(clipped(str(message)), *rest)
 
 
 class OptionError(MelvocError, ValueError):
@@ -24,6 +44,10 @@ class OptionError(MelvocError, ValueError):
 
 class MissingFileError(MelvocError, FileNotFoundError):
     """A file or folder that does not exist."""
+
+
+class FileAccessError(MelvocError, OSError):
+    """A file that the operating system does not let melvoc open or read; what is in it may be in order."""
 
 
 class SpecError(MelvocError, ValueError):
@@ -87,3 +111,47 @@ def about(path: str | os.PathLike[str]) -> Iterator[None]:
     except CheckpointError as error:
         error.path = error.path or os.fsdecode(path)
         raise
+
+
+def clipped(text: str) -> str:
+    """The text in less than 2 kB of UTF-8, its middle left out if need be, without control characters."""
+    data = _CONTROL.sub("\ufffd", text).encode()
+    if len(data) <= _HEAD + len(_GAP) + _TAIL:  # so that a message of a message stays as it is
+        return data.decode()
+    return data[:_HEAD].decode(errors="ignore") + _GAP + data[-_TAIL:].decode(errors="ignore")
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 200, 200
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python itself refuses to write out more than 4300 digits."""
+        return repr(x) if x.bit_length() < 128 else f"a whole number of {x.bit_length()} bits"
+
+
+def quoted(value: object) -> str:
+    """`repr`, but short, and quick whatever the value: what stands in a file may be nested, endless or both."""
+    return _Short().repr(value)
+
+
+def reason(error: BaseException) -> str:
+    """An error of another library in a few words: its first line, without torch's advice to load a file unsafely."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    return re.split(r"This file can still|In PyTorch 2\.6|Re-running|\(1\)|Please (?:open|file)|weights_only", first)[
+        0
+    ].strip(" ,:`") or (type(error).__name__)
+
+
+def of_the_system(error: BaseException) -> TypeGuard[OSError]:
+    """Whether an error tells of the machine rather than of the file: of permissions, limits, memory or the disk."""
+    return isinstance(error, OSError) and error.errno in _ADVICE
+
+
+def unreadable(path: str | os.PathLike[str], error: OSError | MemoryError) -> FileAccessError:
+    """The error for a file that cannot be opened or read: the system's reason, and what to do about it."""
+    code = errno.ENOMEM if isinstance(error, MemoryError) else error.errno
+    advice = _ADVICE.get(code or 0, "the file itself may be whole; try again, or copy it to another disk")
+    why = os.strerror(code) if code else str(error)
+    return FileAccessError(f"{os.fsdecode(path)}: cannot be opened or read ({why}): {advice}")

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from melvoc.errors import OptionError
+from melvoc.errors import OptionError, quoted
 from melvoc.options import LoadOptions
 from melvoc.spectrogram.conversion import filter_bank, to_nepers
 from melvoc.spectrogram.spec import MelSpec
@@ -20,6 +20,8 @@ from melvoc.vocoder import Vocoder
 
 _FIRST_STEPS = 5  # of the inversion that Griffin-Lim starts from and keeps correcting
 _TINY = 1e-30
+_OVERLAP = 64  # samples whose transform takes as long as the addition of one more overlapping frame
+_WORK = 1 << 23  # samples transformed for one frame in all rounds: a second; the default's are 67 thousand
 _PHASES = 1 << 12  # phases to draw from, cheaper than computing a sine for each
 
 
@@ -34,7 +36,7 @@ class GriffinLim(Vocoder):
 
     Args:
         spec: any. None: 44.1 kHz, n_fft 2048, hop 512, 128 bands.
-        n_iter: rounds, at least 1.
+        n_iter: rounds, at least 1, and no more than take about a second per frame.
         momentum: from 0 (plain Griffin-Lim) to less than 1; a round subtracts momentum / (1 + momentum) of the last.
         seed: of the initial phases, from 0 up.
         name: its name in messages.
@@ -53,10 +55,11 @@ class GriffinLim(Vocoder):
         name: str = "griffinlim",
     ) -> None:
         super().__init__(name=name, spec=MelSpec.preset("griffinlim") if spec is None else spec)
-        self.n_iter = _whole("n_iter", n_iter, 1)
-        self.seed = _whole("seed", seed, 0)
+        per_frame = self.spec.n_fft + _OVERLAP * -(-self.spec.n_fft // self.spec.hop_length)
+        self.n_iter = _whole("n_iter", n_iter, 1, max(1, _WORK // per_frame))
+        self.seed = _whole("seed", seed, 0, 2**63 - 1)
         if isinstance(momentum, bool) or not isinstance(momentum, (int, float)) or not 0 <= momentum < 1:
-            raise OptionError(f"momentum={momentum!r}, but it is a number from 0 to less than 1; 0.99 is usual")
+            raise OptionError(f"momentum={quoted(momentum)}, but it is a number from 0 to less than 1; 0.99 is usual")
         self.momentum = float(momentum)
 
     @property
@@ -72,7 +75,7 @@ class GriffinLim(Vocoder):
             OptionError: an option that is unknown, missing or not allowed.
         """
         if set(options) != {"spec", "n_iter", "momentum", "seed"}:
-            raise OptionError(f"options={dict(options)!r}, but Griffin-Lim takes spec, n_iter, momentum, seed")
+            raise OptionError(f"options={quoted(options)}, but Griffin-Lim takes spec, n_iter, momentum, seed")
         return cls(**{**options, "spec": MelSpec.from_dict(options["spec"])}, name=name)
 
     @torch.no_grad()
@@ -202,7 +205,7 @@ def _powers(spectrum: Tensor, scratch: Tensor, *, out: Tensor) -> Tensor:
     return torch.add(squares[..., 0], squares[..., 1], out=out).add_(_TINY)
 
 
-def _whole(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) < 2**63:
-        raise OptionError(f"{name}={value!r}, but it is a whole number from {least} up")
+def _whole(name: str, value: object, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
+        raise OptionError(f"{name}={quoted(value)}, but it is a whole number from {least} to {most} (with this spec)")
     return int(value)

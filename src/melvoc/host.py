@@ -7,8 +7,10 @@ import os
 import sys
 import threading
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -19,12 +21,8 @@ _BORN_IN = os.getpid()
 _NOT_THE_CALLER = ("melvoc", "torch", "contextlib", "functools")
 
 
-class _OneThread:
-    """Limits torch to one thread while any call of this process is inside.
-
-    Torch's own threads (OpenMP's) do not survive a fork: if the parent had used them, the child's first parallel
-    operation waits for them forever.
-    """
+class _Shared(ABC):
+    """A setting of the whole process that is another while any call is inside; the last one out puts it back."""
 
     def __init__(self) -> None:
         self._reset()
@@ -32,36 +30,86 @@ class _OneThread:
             os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
-        self._lock, self._inside, self._before = threading.Lock(), 0, 1
+        self._lock, self._inside, self._before = threading.Lock(), 0, None
+
+    @abstractmethod
+    def change(self) -> Any:
+        """Set it; returns the old value."""
+
+    @abstractmethod
+    def put_back(self, before: Any) -> None:
+        """Set the old value."""
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
-                self._before = torch.get_num_threads()
-                torch.set_num_threads(1)
+                self._before = self.change()
             self._inside += 1
 
     def __exit__(self, *raised: object) -> None:
         with self._lock:
             self._inside -= 1
             if not self._inside:
-                torch.set_num_threads(self._before)
+                self.put_back(self._before)
 
 
-_ONE_THREAD = _OneThread()
+class _OneThread(_Shared):
+    """Limits torch to one thread.
+
+    Torch's own threads (OpenMP's) do not survive a fork: if the parent had used them, the child's first parallel
+    operation waits for them forever.
+    """
+
+    def change(self) -> Any:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        return before
+
+    def put_back(self, before: Any) -> None:
+        torch.set_num_threads(before)
+
+
+class _Float32(_Shared):
+    """Sets torch's default type, which other threads of the host see for as long."""
+
+    def change(self) -> Any:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        return before
+
+    def put_back(self, before: Any) -> None:
+        torch.set_default_dtype(before)
+
+
+_ONE_THREAD, _FLOAT32 = _OneThread(), _Float32()
+
+
+def _shields() -> list[AbstractContextManager[Any]]:
+    """What keeps the host's state out of a call; nothing, for a host that has set nothing."""
+    found: list[AbstractContextManager[Any]] = [_ONE_THREAD] if os.getpid() != _BORN_IN else []
+    if torch.get_default_dtype() != torch.float32:
+        found.append(_FLOAT32)
+    if torch.get_default_device().type != "cpu":
+        found.append(torch.device("cpu"))
+    found += [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    return found
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a melvoc call that computes with torch safe in a process that was forked after melvoc was imported.
+    """A call of melvoc's that computes with torch: what the host has set for torch does not reach into it.
 
-    There it limits torch to one thread while it runs, and restores the old number afterwards.
+    That is its default type and device, autocast, and, in a process that was forked after melvoc's import, the number
+    of threads, which is one for the call's own duration.
     """
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-        if os.getpid() == _BORN_IN:
+        shields = _shields()
+        if not shields:
             return function(*args, **kwargs)
-        with _ONE_THREAD:
+        with ExitStack() as stack:
+            for shield in shields:
+                stack.enter_context(shield)
             return function(*args, **kwargs)
 
     return guarded

@@ -22,6 +22,7 @@ from melvoc.host import public
 from melvoc.options import LoadOptions
 from melvoc.registry import GRIFFINLIM, OWN, VOCODERS, Claim
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage.reading import exists
 from melvoc.vocoder import Vocoder
 
 Factory = Callable[..., Vocoder]
@@ -64,6 +65,7 @@ def list_vocoders() -> list[str]:
 
 
 @public
+@torch.inference_mode(False)  # or the weights would be no parameters: no gradient could go through them
 def load(
     name_or_path: str | os.PathLike[str],
     *,
@@ -166,7 +168,7 @@ def is_path(name_or_path: str | os.PathLike[str]) -> bool:
         return False
     separators = [separator for separator in (os.sep, os.altsep) if separator]
     apart = any(separator in name for separator in separators)
-    return name.endswith(SUFFIXES) or name.startswith((".", "/", "~")) or (apart and Path(name).exists())
+    return name.endswith(SUFFIXES) or name.startswith((".", "/", "~")) or (apart and exists(name))
 
 
 def file_of(path: str) -> str:
@@ -177,7 +179,7 @@ def file_of(path: str) -> str:
     """
     expanded = os.path.expanduser(path) if path.startswith("~") else path  # noqa: PTH111 - a Path would drop "./"
     foreign = not expanded.endswith(".safetensors")
-    if foreign and (expanded.endswith(SUFFIXES) or Path(expanded).exists()):
+    if foreign and (expanded.endswith(SUFFIXES) or exists(expanded)):
         raise CheckpointError(
             f"{path}: load reads melvoc's .safetensors files; convert a published checkpoint with `melvoc convert`",
             path=expanded,

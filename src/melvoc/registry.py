@@ -16,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from melvoc import architectures
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import CheckpointError, PluginError, UnknownVocoderError
+from melvoc.errors import CheckpointError, PluginError, UnknownVocoderError, quoted
 from melvoc.host import warn
 
 OWN = "melvoc"
@@ -162,8 +162,8 @@ def architecture(name: str, source: str = "this checkpoint") -> Architecture:
     table = ARCHITECTURES.table()
     if name not in table:
         raise CheckpointError(
-            f"{source}: architecture {name!r}, but the known ones are {', '.join(table)} and {GRIFFINLIM}; update "
-            "melvoc, or install the package that declares it"
+            f"{source}: architecture {quoted(name)}, but the known ones are {', '.join(table)} and {GRIFFINLIM}; "
+            "update melvoc, or install the package that declares it"
         )
     return _foreign(ARCHITECTURES.single(name, table[name]))
 

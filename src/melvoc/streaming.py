@@ -16,7 +16,8 @@ from torch import Tensor
 
 from melvoc.errors import MelvocError, SpecError
 from melvoc.host import public
-from melvoc.spectrogram.check import check_piece, rows_of
+from melvoc.spectrogram.check import check_piece, rows_of, warn_of
+from melvoc.spectrogram.likelihood import Verdict, Watch
 from melvoc.synthesis import Run, stacked
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class VocoderStream:
         self._vocoder, self._run = vocoder, run
         self.sample_rate = sample_rate
         self.latency_samples, self.latency_frames = run.latency_samples, run.latency_frames
+        self._watch = Watch(vocoder.spec)
         self._batch: int | None = None
         self._end: str | None = None  # why no more frames are taken
 
@@ -67,6 +69,7 @@ class VocoderStream:
             raise SpecError(f"this piece has a batch of {mel.shape[0]}, but the stream began with {self._batch}")
         check_piece(mel, spec)
         frames = stacked(self._vocoder, mel, conditions)
+        self._warn(self._watch.push(mel))
         self._batch = mel.shape[0]
         return self._advance(frames, last=False)
 
@@ -81,10 +84,11 @@ class VocoderStream:
             MelvocError: the stream was already flushed or closed, or failed before.
         """
         self._alive()
+        self._warn(self._watch.flush())
         vocoder, batch = self._vocoder, self._batch or 1
         if self._run.started:
             width = vocoder.spec.n_mels + sum(one.channels for one in vocoder.conditions.values())
-            wave = self._advance(torch.zeros(batch, width, 0), last=True)
+            wave = self._advance(torch.zeros(batch, width, 0, dtype=torch.float32, device="cpu"), last=True)
         else:
             wave = torch.zeros(batch, vocoder.channels, 0, device=vocoder.device, dtype=self._run.wave_dtype)
         self._finish("was flushed")
@@ -106,6 +110,10 @@ class VocoderStream:
     def _alive(self) -> None:
         if self._end is not None:
             raise MelvocError(f"this stream {self._end} and takes no more frames; open a new one with voc.stream()")
+
+    def _warn(self, verdict: Verdict | None) -> None:
+        if verdict:
+            warn_of(verdict, self._vocoder.spec)
 
     def _finish(self, end: str) -> None:
         self._end = end

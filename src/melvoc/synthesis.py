@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from melvoc.audio.resampling import Resampler
 from melvoc.errors import MelvocError, PluginError, SpecError
@@ -111,9 +110,15 @@ class Run:
 
         Raises:
             PluginError: the vocoder returned a different number of samples than its contract says.
+            MelvocError: it made NaN or Inf.
         """
         with torch.inference_mode() if self._streams else nullcontext():
             wave = self._advance(frames.to(self._device, self._dtype), last).to(self.wave_dtype)
+            if not self._engine.finite(wave):
+                raise MelvocError(
+                    f"{self._name} made NaN or Inf of a finite mel: its weights are damaged or its dtype too narrow; "
+                    "load it in float32, or get the file again"
+                )
             if self._resampler is None:
                 return self._clamped(wave, out)
             return self._clamped(self._resampler(self._clamped(wave, None), last), out)
@@ -235,7 +240,6 @@ class Resynthesis:
         block_frames: at most this many mel frames are synthesised at once. None: the vocoder's own choice.
 
     Attributes:
-        taken: samples pushed so far.
         samples: the best number to push at a time: those of one block of frames.
 
     Raises:
@@ -248,42 +252,31 @@ class Resynthesis:
         if vocoder.conditions:
             names = ", ".join(vocoder.conditions)
             raise MelvocError(f"{vocoder.name} needs {names} besides the mel; use mel_to_waveform(mel, conditions=...)")
-        self._vocoder, self._rates = vocoder, (sample_rate, output_sample_rate)
         self._size = check_block(vocoder, block_frames)
-        self._resampler = Resampler(sample_rate, vocoder.spec.sample_rate)
-        self._analysis = MelSpectrogram(vocoder.spec).stream()
+        self._rates, self._device = (sample_rate, output_sample_rate), vocoder.device
+        self._analysis = MelSpectrogram(vocoder.spec).stream(sample_rate=sample_rate, cover=True)
         self._run = Run(vocoder, sample_rate=output_sample_rate)
         self.samples = resampled_length(self._size * vocoder.spec.hop_length, vocoder.spec.sample_rate, sample_rate)
-        self.taken = self._resampled = self._given = 0
+        self._given = 0
+
+    @property
+    def taken(self) -> int:
+        """Samples pushed so far."""
+        return self._analysis.taken
 
     def push(self, waveform: Tensor) -> Tensor:
-        """Take the next samples `[B, n]`, B as in the first piece; returns `[B, channels, m]`, what is ready."""
-        self.taken += waveform.shape[-1]
-        return self._sound(self._analysed(waveform, last=False), last=False)
+        """The next samples `[B, n]`, B that of the first piece; returns `[B, channels, m]`, what is ready."""
+        return self._sound(self._analysis.push(waveform.to(self._device)), last=False)
 
     def flush(self) -> Tensor:
-        """End the signal; at least one sample must have been pushed.
+        """End the signal, of which at least one sample was pushed.
 
         Returns:
-            `[B, channels, m]`, which makes `ceil(N * output_sample_rate / sample_rate)` samples in total.
+            `[B, channels, m]`; the total is `ceil(N * output_sample_rate / sample_rate)` samples.
         """
-        mel = self._analysed(None, last=True)
-        wave = self._sound(mel, last=True)
+        wave = self._sound(self._analysis.flush(), last=True)
         total = resampled_length(self.taken, *self._rates)
         return wave[..., : max(0, total - self._given + wave.shape[-1])]
-
-    def _analysed(self, waveform: Tensor | None, *, last: bool) -> Tensor:
-        if waveform is not None:
-            self._empty = waveform[:, :0].to(self._vocoder.device)
-        piece = self._empty if waveform is None else waveform.to(self._vocoder.device)
-        wave = self._resampler(piece[:, None], last).reshape(piece.shape[0], -1)
-        self._resampled += wave.shape[-1]
-        if not last:
-            return self._analysis.push(wave)
-        spec = self._vocoder.spec
-        # Zeros after the end, so that the frames cover every sample, and the shortest sound has a frame.
-        wave = F.pad(wave, (0, max(-self._resampled % spec.hop_length, spec.n_fft - self._resampled)))
-        return torch.cat([self._analysis.push(wave), self._analysis.flush()], dim=-1)
 
     def _sound(self, mel: Tensor, *, last: bool) -> Tensor:
         blocks = mel.split(self._size, dim=-1)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from melvoc.audio.resampling import resample
 from melvoc.errors import MelMismatchError, MelvocError, SpecError
 from melvoc.host import public
 from melvoc.nn.graph import Engine, Node
@@ -48,7 +47,7 @@ class Vocoder(nn.Module):
         self.name = name
         self.spec = spec
         self.post: tuple[PostStep, ...] = ()  # steps after the network, run in every form of synthesis
-        self.register_buffer("_anchor", torch.empty(0, device="cpu"), persistent=False)
+        self.register_buffer("_anchor", torch.empty(0, dtype=torch.float32, device="cpu"), persistent=False)
         self._anchor: Tensor
         self._analysis = (MelSpectrogram(spec),)  # a tuple: not in the state dict, and float32 whatever `to` does
 
@@ -153,10 +152,8 @@ class Vocoder(nn.Module):
         Raises:
             SpecError: a waveform of another shape or type, with NaN or Inf, or shorter than the padding.
         """
-        rate, wave = whole_rate(sample_rate), batch_wave(_tensor(waveform)).to(self.device)
-        if rate != self.spec.sample_rate:
-            wave = resample(wave, rate, self.spec.sample_rate)
-        return self._analysis[0].to(self.device)(wave)  # type: ignore[no-any-return]
+        wave = batch_wave(_tensor(waveform)).to(self.device)
+        return self._analysis[0].to(self.device)(wave, sample_rate=whole_rate(sample_rate))  # type: ignore[no-any-return]
 
     @public
     @torch.no_grad()

@@ -16,17 +16,20 @@ import torch
 from torch import Tensor, nn
 
 from melvoc.architecture import Architecture, Layout, NetworkConfig
-from melvoc.errors import OptionError
+from melvoc.errors import OptionError, quoted
 from melvoc.nn.alias_free import Snake
 from melvoc.nn.graph import Chain, Map, Mean, Node, Residual
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 from melvoc.nn.rates import upsampling
+from melvoc.spectrogram.keys import NETWORK, unaccounted
 from melvoc.spectrogram.spec import MelSpec
 
 LEAKY_SLOPE = 0.1
+LARGEST_SPAN = 1 << 14  # samples that a dilated kernel sees; the published ones see at most 51
 LAST_SLOPE = 0.01  # the published code uses torch's default before conv_post; the weights were trained with it
 
 PUBLISHED_NAMES = {"n_mels": "num_mels"}  # where a published config.json uses another name
+IMPLIED = {"use_tanh_at_final": True, "use_bias_at_final": True}  # what a config.json may say of this network anyway
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +74,13 @@ class HiFiGANConfig(NetworkConfig):
                     f"upsample_kernel_sizes has {taps} for rate {rate}, but a kernel shorter than its rate leaves "
                     f"samples without input; use {2 * rate}"
                 )
-        for taps in self.resblock_kernel_sizes:
+        for taps, gaps in zip(self.resblock_kernel_sizes, self.resblock_dilation_sizes, strict=True):
             if taps % 2 == 0:
                 raise OptionError(f"resblock_kernel_sizes has {taps}, but only odd kernels keep the length")
+            if (taps - 1) * max(gaps) > LARGEST_SPAN:
+                raise OptionError(
+                    f"a kernel of {taps} taps, {max(gaps)} apart, sees over {LARGEST_SPAN} samples; lower the dilation"
+                )
         if self.upsample_initial_channel % 2 ** len(self.upsample_rates):
             raise OptionError(
                 f"upsample_initial_channel={self.upsample_initial_channel} cannot be halved "
@@ -100,16 +107,18 @@ class HiFiGANConfig(NetworkConfig):
         """From a published `config.json`, whose other keys (training, mel) are ignored.
 
         Raises:
-            OptionError: a key of the generator is missing.
+            OptionError: a key of the generator is missing, or one says what this network does not have.
         """
-        chosen = {}
-        for entry in fields(cls):
-            key = PUBLISHED_NAMES.get(entry.name, entry.name)
-            if values.get(key) is not None:
-                chosen[entry.name] = values[key]
-            elif entry.name in {base.name for base in fields(HiFiGANConfig)}:
-                raise OptionError(f"the config has no {key!r}, which {cls.__name__} needs; is it a config.json?")
-        return cls(**chosen)
+        keys = {entry.name: PUBLISHED_NAMES.get(entry.name, entry.name) for entry in fields(cls)}
+        needed = {entry.name for entry in fields(HiFiGANConfig)}
+        if missing := [key for name, key in keys.items() if name in needed and values.get(key) is None]:
+            raise OptionError(f"the config has no {missing[0]!r}, which {cls.__name__} needs; is it a config.json?")
+        implied = [key for key, value in IMPLIED.items() if values.get(key) is value]
+        if odd := unaccounted(values, {*keys.values(), *implied}, NETWORK):
+            raise OptionError(
+                f"the config says {odd}={quoted(values[odd])}, which {cls.__name__} does not have: it is another network's"
+            )
+        return cls(**{name: values[key] for name, key in keys.items() if values.get(key) is not None})
 
 
 class HiFiGAN(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from melvoc.architecture import Architecture, Layout, NetworkConfig, Pin
-from melvoc.errors import OptionError
+from melvoc.errors import OptionError, SpecError, quoted
 from melvoc.nn.graph import Chain, Map, Node, Residual
 from melvoc.nn.layers import Conv1d, FrameLinear, FrameNorm, FrameScale
 from melvoc.nn.stft import InverseSTFT
@@ -65,36 +65,59 @@ class VocosConfig(NetworkConfig):
         """From a published model's parsed `config.yaml`, or its `init_args` alone (`{"backbone": ..., "head": ...}`).
 
         Raises:
-            OptionError: an unsupported backbone, head or padding, or a missing key.
+            OptionError: an unsupported backbone, head or padding; a missing or an unknown key.
         """
-        backbone = _arguments(values, "backbone", "VocosBackbone")
-        head = _arguments(values, "head", "ISTFTHead")
+        backbone = _arguments(values, "backbone", "vocos.models.VocosBackbone", (*BACKBONE, CONDITIONED))
+        head = _arguments(values, "head", "vocos.heads.ISTFTHead", HEAD)
+        if backbone.get(CONDITIONED) is not None:
+            raise OptionError(f"the backbone is conditioned ({CONDITIONED}), but melvoc only reads Vocos on mels")
         if head.get("padding", "center") != "center":
-            raise OptionError(f"head padding={head['padding']!r}, but melvoc only reads Vocos with 'center'")
-        places = dict.fromkeys(("dim", "intermediate_dim", "num_layers"), backbone) | {
-            "n_fft": head,
-            "hop_length": head,
-        }
+            raise OptionError(f"head padding={quoted(head['padding'])}, but melvoc only reads Vocos with 'center'")
         try:
-            return cls(n_mels=backbone["input_channels"], **{name: place[name] for name, place in places.items()})
+            config = cls(
+                n_mels=backbone["input_channels"],
+                n_fft=head["n_fft"],
+                hop_length=head["hop_length"],
+                **{name: backbone[name] for name in ("dim", "intermediate_dim", "num_layers")},
+            )
         except KeyError as error:
+            raise OptionError(f"the config has no {error.args[0]!r}, which Vocos needs; is it a config.yaml?") from None
+        if head.get("dim", config.dim) != config.dim:
             raise OptionError(
-                f"the config has no {error.args[0]!r}, which Vocos needs; is it a config.yaml?"
-            ) from error
+                f"head dim={quoted(head['dim'])}, but the backbone's is {config.dim}; they belong together"
+            )
+        return config
 
 
-def _arguments(values: Mapping[str, Any], part: str, expected: str) -> Mapping[str, Any]:
-    """The arguments of one part of a published config, whose class path is compared but never imported."""
+# The arguments of the published classes; layer_scale_init_value is where training began.
+BACKBONE = ("input_channels", "dim", "intermediate_dim", "num_layers", "layer_scale_init_value")
+CONDITIONED = "adanorm_num_embeddings"
+HEAD = ("dim", "n_fft", "hop_length", "padding")
+FEATURES = ("sample_rate", "n_fft", "hop_length", "n_mels", "padding")
+MATCHA_FEATURES = ("f_min", "f_max", "norm", "mel_scale")  # of a fork, whose logarithm has another floor, too
+
+
+def _arguments(values: Mapping[str, Any], part: str, expected: str, takes: tuple[str, ...]) -> Mapping[str, Any]:
+    """The arguments of one part of a published config, whose class path is compared but never imported.
+
+    Raises:
+        OptionError: another class, or an argument that it does not take.
+    """
     section = values.get(part)
     if not isinstance(section, Mapping):
         raise OptionError(f"the config has no {part!r} section, which Vocos needs; is it a config.yaml?")
-    class_path = str(section.get("class_path", expected))
-    if class_path.rsplit(".", 1)[-1] != expected:
-        raise OptionError(f"{part} is a {class_path}, but melvoc only reads Vocos with a {expected}")
-    arguments = section.get("init_args", section)
-    if arguments.get("adanorm_num_embeddings") is not None:
-        raise OptionError("the backbone is conditioned (adanorm_num_embeddings), but melvoc only reads Vocos on mels")
-    return arguments  # type: ignore[no-any-return]
+    class_path = section.get("class_path", expected)
+    if class_path not in (expected, expected.rpartition(".")[2]):
+        raise OptionError(
+            f"{part} is a {quoted(class_path)}, but melvoc only reads Vocos with a {expected.rpartition('.')[2]}"
+        )
+    rest = {key: value for key, value in section.items() if key != "class_path"}
+    arguments = rest.pop("init_args", None) if "init_args" in rest else rest
+    if not isinstance(arguments, Mapping) or (arguments is not rest and rest):
+        raise OptionError(f"{part} is {quoted(section)}, but it is a class_path with init_args")
+    if odd := [key for key in arguments if key not in takes]:
+        raise OptionError(f"{part} has {quoted(odd[0])}, which {expected} does not take; it takes {', '.join(takes)}")
+    return arguments
 
 
 class Vocos(nn.Module):
@@ -200,21 +223,27 @@ def spectrum(x: Tensor) -> Tensor:
 def mel_of_features(values: Mapping[str, Any]) -> MelSpec:
     """The mel of a published `config.yaml`: torchaudio's defaults at the configured size, then a clipped natural log.
 
+    The floor is in no config: 1e-7 in the published code; 1e-5 in the fork that knows the further arguments.
+
     Raises:
-        OptionError: features other than mels, or an unsupported padding.
-        SpecError: a value that no mel can have.
+        SpecError: no mel is described, or one that is not supported.
     """
-    section = values.get("feature_extractor") or {}
-    arguments = section.get("init_args", section)
-    if not str(section.get("class_path", "MelSpectrogramFeatures")).endswith("MelSpectrogramFeatures"):
-        raise OptionError(f"the features are a {section['class_path']}, but melvoc only reads Vocos on mels")
-    if arguments.get("padding", "center") != "center":
-        raise OptionError(f"feature padding={arguments['padding']!r}, but melvoc only reads Vocos with 'center'")
-    sizes = {"sample_rate": 24000, "n_fft": 1024, "hop_length": 256, "n_mels": 100}
-    return MelSpec.from_dict(
-        {name: arguments.get(name, default) for name, default in sizes.items()}
-        | {"mel_scale": "htk", "norm": None, "log_floor": 1e-7, "magnitude_eps": 0.0, "center": True}
-    )
+    if "feature_extractor" not in values:
+        raise SpecError(
+            "it has no feature_extractor section, so that nothing says which mel it takes; pass its MelSpec"
+        )
+    takes = FEATURES + MATCHA_FEATURES
+    try:
+        given = _arguments(values, "feature_extractor", "vocos.feature_extractors.MelSpectrogramFeatures", takes)
+    except OptionError as error:
+        raise SpecError(str(error)) from error
+    if given.get("padding", "center") != "center":
+        raise SpecError(f"feature padding={quoted(given['padding'])}, but melvoc only reads Vocos with 'center'")
+    fork = any(name in given for name in MATCHA_FEATURES)
+    sizes = {"sample_rate": 24000, "n_fft": 1024, "hop_length": 256, "n_mels": 100} | {"mel_scale": "htk", "norm": None}
+    said = {name: value for name, value in given.items() if value is not None or name == "norm"}
+    said.pop("padding", None)
+    return MelSpec.from_dict(sizes | said | {"log_floor": 1e-5 if fork else 1e-7, "magnitude_eps": 0.0, "center": True})
 
 
 ARCHITECTURE = Architecture(

@@ -16,11 +16,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from melvoc.errors import MelvocError, MissingFileError, SpecError
+from melvoc.errors import MelvocError, MissingFileError, SpecError, unreadable
 from melvoc.host import public
 from melvoc.storage.atomic import replacing
+from melvoc.storage.reading import is_file
 
 BLOCK = 1 << 16  # samples per block of a file that is read or copied piece by piece
+LOWEST_RATE, HIGHEST_RATE = 1000, 384_000  # Hz; what a file grows by, and its filters' size, are bounded by them
 WRITABLE = {".wav": "WAV", ".flac": "FLAC"}
 
 
@@ -125,13 +127,22 @@ class AudioReader:
         import soundfile
 
         self.path = os.fspath(path)
-        if not Path(self.path).is_file():
+        if not is_file(self.path):
             what = "a folder" if Path(self.path).is_dir() else "no such file"
             raise MissingFileError(f"{self.path}: {what}; give the path of a sound file")
         try:
+            Path(self.path).open("rb").close()  # the system's own reason, which soundfile loses
             self._file: Any = soundfile.SoundFile(self.path)
-        except (soundfile.SoundFileError, OSError) as error:
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        except soundfile.SoundFileError as error:
             raise MelvocError(f"{self.path}: cannot be read as sound ({error}); use WAV, FLAC, OGG or MP3") from error
+        if not LOWEST_RATE <= self._file.samplerate <= HIGHEST_RATE:
+            self._file.close()
+            raise MelvocError(
+                f"{self.path}: a sample rate of {self._file.samplerate} Hz, but sound has {LOWEST_RATE} to "
+                f"{HIGHEST_RATE}; its header is wrong: write the file with its own rate"
+            )
         self.sample_rate, self.channels, self.samples = self._file.samplerate, self._file.channels, self._file.frames
 
     def blocks(self, samples: int = BLOCK) -> Iterator[Tensor]:
@@ -145,7 +156,9 @@ class AudioReader:
         try:
             for block in self._file.blocks(blocksize=samples, dtype="float32", always_2d=True):
                 yield torch.from_numpy(block.T.copy())
-        except (soundfile.SoundFileError, OSError) as error:
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        except soundfile.SoundFileError as error:
             raise MelvocError(f"{self.path}: damaged ({error}); repair it or leave it out") from error
 
     def __enter__(self) -> Self:

@@ -27,7 +27,8 @@ _DENSE = 1 << 22  # at most: weights, and values gathered at once
 _WINDOWS = 1 << 15  # per convolution; MPS takes no more than 65536
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=2)  # rates without a common divisor have as many as 10^8 taps
+@torch.inference_mode(False)  # or the first caller's mode would stick to them
 def _phases(orig: int, new: int) -> tuple[Tensor, Tensor, int]:
     """The filters of all phases, for rates without a common divisor.
 
@@ -40,19 +41,23 @@ def _phases(orig: int, new: int) -> tuple[Tensor, Tensor, int]:
     numbers = torch.arange(new, dtype=torch.int64, device="cpu") * orig
     first = numbers // new
     places = torch.arange(-width, width + 1, dtype=torch.float64, device="cpu")
-    time = (places - ((numbers % new).double() / new)[:, None]) / orig
-    crossing = (time * base).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
     beta = torch.tensor(BETA, dtype=torch.float64, device="cpu")
-    window = torch.i0(beta * (1 - (crossing / ZERO_CROSSINGS) ** 2).sqrt()) / torch.i0(beta)
-    return torch.sinc(crossing) * window * base / orig, first, width
+    taps = torch.empty(new, len(places), dtype=torch.float64, device="cpu")
+    for part, phases in zip(taps.split(1 << 10), (numbers % new).split(1 << 10), strict=True):
+        time = (places - (phases.double() / new)[:, None]) / orig
+        crossing = (time * base).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
+        window = torch.i0(beta * (1 - (crossing / ZERO_CROSSINGS) ** 2).sqrt()) / torch.i0(beta)
+        part.copy_(torch.sinc(crossing) * window * base / orig)
+    return taps, first, width
 
 
 @functools.lru_cache(maxsize=32)
+@torch.inference_mode(False)  # or the first caller's mode would stick to them
 def _dense(orig: int, new: int) -> Tensor:
     """The same filters as the weights of one convolution, `[new, 1, 2 * width + orig]`."""
     taps, first, width = _phases(orig, new)
     weights = taps.new_zeros(new, 2 * width + orig)
-    return weights.scatter_(1, first[:, None] + torch.arange(taps.shape[1]), taps)[:, None]
+    return weights.scatter_(1, first[:, None] + torch.arange(taps.shape[1], device="cpu"), taps)[:, None]
 
 
 @public

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from torch import Tensor
 import melvoc
 from melvoc.audio import AudioReader
 from melvoc.cli.options import add_fields, attributes, given
-from melvoc.errors import MelvocError
+from melvoc.errors import MelvocError, MissingFileError, SpecError, unreadable
 from melvoc.options import FETCHING, LoadOptions
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage.reading import read_text
 from melvoc.vocoder import Vocoder
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -64,8 +66,12 @@ def read_spec(text: str) -> MelSpec:
     if path.suffix != ".json":
         return MelSpec.preset(text)
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        values = json.loads(read_text(path))
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: no such file; give a preset's name or a file of MelSpec fields") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, RecursionError) as error:
         raise MelvocError(
             f"{path}: not readable JSON ({error}); give a preset's name or a file of MelSpec fields"
         ) from error
@@ -75,5 +81,13 @@ def read_spec(text: str) -> MelSpec:
 
 
 def default_spec(sample_rate: int) -> MelSpec:
-    """Griffin-Lim's mel if none is given: n_fft 2048, hop 512, 128 bands, at the input's rate."""
+    """Griffin-Lim's mel where none is given: 128 bands at the input's rate, n_fft 2048 and hop 512, or a multiple of
+    both at rates so high that some band would have no bin.
+
+    Raises:
+        SpecError: no such mel for this rate.
+    """
+    for times in (1, 2, 4, 8):
+        with suppress(SpecError):
+            return MelSpec(sample_rate=sample_rate, n_fft=2048 * times, hop_length=512 * times, n_mels=128)
     return MelSpec(sample_rate=sample_rate, n_fft=2048, hop_length=512, n_mels=128)

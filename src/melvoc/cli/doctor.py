@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from typing import Any
 
 import torch
@@ -49,9 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"device: {device}, {torch.get_num_threads()} threads")
     print(f"engine: {_engine(device)}")
     print(f"costs: {_costs()}")
-    cache = cache_folder()
-    files = [path for path in cache.rglob("*.safetensors") if path.is_file()] if cache.is_dir() else []
-    print(f"cache: {cache}, {len(files)} models, {sum(path.stat().st_size for path in files) / 1e6:.0f} MB")
+    print(f"cache: {_cache()}")
+    if (declared := _declared()) is not None and declared != (__version__, sorted(VOCODERS.own())):
+        print("metadata: of another version than the code; install melvoc again")
     for kind in (VOCODERS, ARCHITECTURES):
         for name, claims in sorted(kind.table().items()):
             if others := [claim.distribution for claim in claims if claim.distribution != OWN]:
@@ -96,13 +96,29 @@ def _costs() -> str:
     return f"measured on this machine, {costs_file()}"
 
 
+def _cache() -> str:
+    try:
+        cache = cache_folder()
+    except MelvocError as error:
+        return f"none ({error})"
+    files = [path for path in cache.rglob("*.safetensors") if path.is_file()] if cache.is_dir() else []
+    return f"{cache}, {len(files)} models, {sum(path.stat().st_size for path in files) / 1e6:.0f} MB"
+
+
+def _declared() -> tuple[str, list[str]] | None:
+    """The version and the vocoders that melvoc's package metadata declare; None where there are none."""
+    try:
+        found = distribution(OWN)
+    except PackageNotFoundError:
+        return None
+    return found.version, sorted(point.name for point in found.entry_points if point.group == VOCODERS.group)
+
+
 def _engine(device: torch.device) -> str:
     if device.type == "cuda":
         return "fused Triton kernels, plain torch where they cannot run"
-    if device.type == "cpu":
-        return (
-            "fused and transform-domain kernels (numba)"
-            if _state("numba")[0].isdigit()
-            else "plain torch: numba cannot be imported"
-        )
-    return f"plain torch, in blocks, on {device.type}"
+    if device.type != "cpu":
+        return f"plain torch, in blocks, on {device.type}"
+    if "does not import" in (state := _state("numba")) or state == "not installed":
+        return f"plain torch: numba {state.partition(', ')[2] or state}"
+    return "fused and transform-domain kernels (numba)"

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from melvoc.audio import AudioReader
-from melvoc.audio.resampling import Resampler
 from melvoc.cli.common import add_fetching, default_spec, finite_blocks, load, read_spec
 from melvoc.errors import MelvocError
 from melvoc.spectrogram.file import write_mel
@@ -36,19 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
         spec, rate = choose_spec(arguments, reader.sample_rate), arguments.sample_rate
         if rate not in (None, spec.sample_rate):
             raise MelvocError(f"--sample-rate {rate}, but this mel is at {spec.sample_rate} Hz; omit --sample-rate")
-        resampler, analysis = Resampler(reader.sample_rate, spec.sample_rate), MelSpectrogram(spec).stream()
-        parts, read, samples = [], 0, 0
-        for block in finite_blocks(reader):
-            wave = resampler(block[:, None], False)[:, 0]
-            read, samples = read + block.shape[-1], samples + wave.shape[-1]
-            parts.append(analysis.push(wave))
-        if not read:
+        analysis = MelSpectrogram(spec).stream(sample_rate=reader.sample_rate)
+        parts = [analysis.push(block) for block in finite_blocks(reader)]
+        if not analysis.taken:
             raise MelvocError(f"{arguments.input}: has no samples; give a file with sound in it")
-        wave = resampler(torch.zeros(reader.channels, 1, 0), True)[:, 0]
-        samples += wave.shape[-1]
-        parts += [analysis.push(wave.reshape(reader.channels, -1)), analysis.flush()]
+        parts.append(analysis.flush())
     mel = torch.cat(parts, dim=-1)
-    write_mel(arguments.output, mel, spec, samples=samples)
+    write_mel(arguments.output, mel, spec, samples=analysis.samples)
     print(f"{arguments.output}: {mel.shape[0]} x {mel.shape[1]} bands x {mel.shape[2]} frames at {spec.sample_rate} Hz")
     return 0
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import melvoc
-from melvoc.cli.common import add_fetching, load
-from melvoc.errors import MelvocError
+from melvoc.cli.common import add_fetching, load, read_spec
+from melvoc.errors import MelvocError, clipped
 
 
 def add_parser(commands: Any) -> None:
@@ -29,6 +29,9 @@ def add_parser(commands: Any) -> None:
     convert = commands.add_parser("convert", help="turn a published checkpoint into a melvoc file")
     convert.add_argument("checkpoint", metavar="CHECKPOINT", help="the published weights")
     convert.add_argument("--config", required=True, help="its config.json or config.yaml")
+    convert.add_argument(
+        "--spec", help="its mel, if the config has none: a preset's name, or a .json of MelSpec fields"
+    )
     convert.add_argument("-o", "--output", required=True, help="the melvoc file, ending in .safetensors")
     convert.add_argument("--name", help="name of the vocoder (default: the checkpoint's folder)")
     convert.add_argument("--licence", help="licence of the weights, stored in the file")
@@ -53,7 +56,8 @@ def run_info(arguments: argparse.Namespace) -> int:
             for name, part in info.spec.to_dict().items() if info.spec else ():
                 print(f"    {name}: {part}")
         else:
-            print(f"{field.name}: {value:,}" if isinstance(value, int) else f"{field.name}: {value}")
+            text = f"{value:,}" if isinstance(value, int) else " ".join(str(value).split())
+            print(clipped(f"{field.name}: {text}"))  # a file's name and origin are a stranger's words
     return 0
 
 
@@ -71,7 +75,10 @@ def run_convert(arguments: argparse.Namespace) -> int:
 
     if Path(arguments.output).suffix != ".safetensors":
         raise MelvocError(f"--output {arguments.output}: a melvoc file ends in .safetensors")
-    checkpoint = convert(arguments.checkpoint, config=arguments.config, name=arguments.name, licence=arguments.licence)
+    spec = read_spec(arguments.spec) if arguments.spec else None
+    checkpoint = convert(
+        arguments.checkpoint, config=arguments.config, spec=spec, name=arguments.name, licence=arguments.licence
+    )
     write(checkpoint, arguments.output)
     size = Path(arguments.output).stat().st_size / 1e6
     print(f"{arguments.output}: {checkpoint.architecture}, {len(checkpoint.tensors)} tensors, {size:.1f} MB")

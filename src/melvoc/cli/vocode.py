@@ -18,6 +18,7 @@ from melvoc.audio import AudioReader, AudioWriter, to_pcm16
 from melvoc.cli.common import add_loading, default_spec, finite_blocks, load, read_spec
 from melvoc.errors import MelvocError, SpecError
 from melvoc.registry import GRIFFINLIM
+from melvoc.spectrogram.check import judge
 from melvoc.spectrogram.file import read_mel
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.synthesis import Resynthesis
@@ -91,6 +92,8 @@ def vocode_mel(arguments: argparse.Namespace) -> None:
     vocoder = choose(arguments, spec)
     rate = arguments.sample_rate or vocoder.sample_rate
     try:
+        if spec is None and (verdict := judge(saved.mel, vocoder.spec)):
+            raise SpecError(f"{verdict}, not the mel of {vocoder.name}; if it is, name its spec with --spec")
         wave = vocoder.mel_to_waveform(saved.mel, spec=spec, sample_rate=rate, block_frames=arguments.block_frames)
     except SpecError as error:
         raise MelvocError(f"{arguments.input}: {error}") from error

@@ -93,6 +93,11 @@ class Engine:
         """A fresh machine for the node."""
         return node.open(self)
 
+    def finite(self, wave: Tensor) -> bool:
+        """Whether a wave has neither NaN nor Inf; a sum shows it at once, unless it overflows. On CUDA it is taken for
+        granted, because asking would wait for all that is in the queue."""
+        return wave.device.type == "cuda" or bool(wave.sum().isfinite()) or bool(wave.isfinite().all())
+
     def clamp(self, wave: Tensor, out: Tensor) -> None:
         """Clamp a wave to [-1, 1] into another tensor of its shape."""
         torch.clamp(wave, -1.0, 1.0, out=out)

@@ -14,8 +14,10 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from melvoc.errors import OptionError
+from melvoc.errors import OptionError, quoted
 from melvoc.spectrogram.spec import MelSpec
+
+LONGEST = 64  # steps of one vocoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,17 +96,17 @@ def revive(described: object) -> tuple[PostStep, ...]:
     Raises:
         OptionError: a kind that this melvoc does not have, or options that the step does not take.
     """
-    if not isinstance(described, list):
-        raise OptionError(f"post={described!r}, but it is a list of steps")
+    if not isinstance(described, list) or len(described) > LONGEST:
+        raise OptionError(f"post={quoted(described)}, but it is a list of at most {LONGEST} steps")
     return tuple(_step(values) for values in described)
 
 
 def _step(values: object) -> PostStep:
     kind = values.get("kind") if isinstance(values, Mapping) else None
     if not isinstance(values, Mapping) or not isinstance(kind, str) or not kind.isidentifier():
-        raise OptionError(f"{values!r} is not a step; give a dict with a 'kind'")
+        raise OptionError(f"{quoted(values)} is not a step; give a dict with a 'kind'")
     try:
         step: type[PostStep] = importlib.import_module(f"{__name__}.{kind}").STEP
     except (ImportError, AttributeError) as error:
-        raise OptionError(f"this melvoc has no step {kind!r}; update melvoc") from error
+        raise OptionError(f"this melvoc has no step {quoted(kind)}; update melvoc") from error
     return step.from_dict({name: value for name, value in values.items() if name != "kind"})

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from melvoc.errors import SpecError
 from melvoc.host import warn
+from melvoc.spectrogram.likelihood import Verdict, improbable, likely_cause
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import constants
 
@@ -69,7 +70,8 @@ def check_mel(mel: Tensor, spec: MelSpec, *, known: bool = False) -> Tensor:
 
     Without a spec of its own (`known=False`), its range must be possible: nothing more than 4 nepers below the floor or
     3 above full scale (the largest filter's sum times the window's). Where the log is ln or log10, a mel without a
-    negative value draws a warning as a probable log1p mel, and is refused if its median is impossible as well.
+    negative value is refused if its median is impossible. A mel that is possible but improbable (normalised, scaled,
+    in another logarithm: `melvoc.spectrogram.likelihood`) draws a warning.
 
     Args:
         mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]`.
@@ -86,21 +88,35 @@ def check_mel(mel: Tensor, spec: MelSpec, *, known: bool = False) -> Tensor:
     low, high = _finite_range(mel)
     if known or not mel.numel():
         return mel
-    _check_range(mel, low, high, spec, outliers=_OUTLIERS)
-    if low >= 0.0 and spec.log in ("ln", "log10"):
-        median = float(mel.detach().float().median())
-        most = _levels(spec)[2]
-        if median > most:
-            raise SpecError(
-                f"this mel has no negative value and a median of {median:.3g}, but where log={spec.log!r} not even "
-                f"full-scale noise has one above {most:.3g}; it looks like {_looks_like(mel, low, high, spec)}. "
-                "Pass its spec (spec=...), or convert it with melvoc.convert_mel"
-            )
-        warn(
-            f"this mel has no negative value (from {low:.3g} to {high:.3g}), which is rare where log={spec.log!r}: it "
-            "looks like a log1p mel. If it is right, pass spec=... to silence this warning"
-        )
+    _check_possible(mel, low, high, spec)
+    if verdict := improbable(mel, spec):
+        warn_of(verdict, spec)
     return mel
+
+
+def judge(mel: Tensor, spec: MelSpec) -> Verdict | None:
+    """Why a mel of any accepted shape is possible, but improbable; None where it is not.
+
+    For callers that refuse what `check_mel` warns about: `str` of the verdict is a sentence without its end.
+
+    Raises:
+        SpecError: as `check_mel` without a known spec.
+    """
+    mel = batch_mel(mel, spec)
+    low, high = _finite_range(mel)
+    if not mel.numel():
+        return None
+    _check_possible(mel, low, high, spec)
+    return improbable(mel, spec)
+
+
+def warn_of(verdict: Verdict, spec: MelSpec) -> None:
+    """Warn of an improbable mel at the line outside melvoc whose call led here."""
+    warn(
+        f"this mel is unlikely to be one with log={spec.log!r}: {verdict}. Make it with melvoc.MelSpectrogram of this "
+        "spec, undo what was done to it, or convert it with melvoc.convert_mel; if it is right, pass spec=... to "
+        "silence this warning"
+    )
 
 
 def check_piece(mel: Tensor, spec: MelSpec) -> None:
@@ -130,6 +146,20 @@ def _finite_range(mel: Tensor) -> tuple[float, float]:
     return low, high
 
 
+def _check_possible(mel: Tensor, low: float, high: float, spec: MelSpec) -> None:
+    """Refuse a mel that its spec excludes by its range, or by its median where it has no negative value."""
+    _check_range(mel, low, high, spec, outliers=_OUTLIERS)
+    if low < 0.0 or spec.log not in ("ln", "log10"):
+        return
+    median, most = float(mel.detach().float().median()), _levels(spec)[2]
+    if median > most:
+        raise SpecError(
+            f"this mel has no negative value and a median of {median:.3g}, but where log={spec.log!r} not even "
+            f"full-scale noise has one above {most:.3g}; it looks like {likely_cause(mel, spec)}. Pass its spec "
+            "(spec=...), or convert it with melvoc.convert_mel"
+        )
+
+
 def _check_range(mel: Tensor, low: float, high: float, spec: MelSpec, *, outliers: float) -> None:
     """Refuse values beyond the levels, except for a share of outliers not much further out.
 
@@ -147,7 +177,7 @@ def _check_range(mel: Tensor, low: float, high: float, spec: MelSpec, *, outlier
     beyond = f"goes down to {low:.4g}" if low < least else f"goes up to {high:.4g}"
     raise SpecError(
         f"this mel {beyond}, but one with log={spec.log!r}, log_floor={spec.log_floor:g} and power={spec.power:g} "
-        f"stays between {least:.4g} and {most:.4g}; it looks like {_looks_like(mel, low, high, spec)}. Make it with "
+        f"stays between {least:.4g} and {most:.4g}; it looks like {likely_cause(mel, spec)}. Make it with "
         "melvoc.MelSpectrogram of this spec, or convert it with melvoc.convert_mel"
     )
 
@@ -175,19 +205,3 @@ def _levels(spec: MelSpec, *, further: float = 0.0) -> tuple[float, float, float
         return -below, math.log1p(math.exp(full)), math.log1p(math.exp(noise))
     unit = {"ln": 1.0, "log10": 1.0 / math.log(10.0), "db": 20.0 / spec.power / math.log(10.0)}[spec.log]
     return unit * (math.log(spec.log_floor) - spec.power * below), unit * full, unit * noise
-
-
-def _looks_like(mel: Tensor, low: float, high: float, spec: MelSpec) -> str:
-    """A guess at what a mel that cannot belong to the spec is instead."""
-    if low >= 0.0:
-        values = mel.detach().float()
-        if high > 30.0 or float(values.median()) < 0.05 * high:
-            return "a linear mel (no logarithm was taken), or one of audio that was not scaled to [-1, 1]"
-        return "a log1p mel"
-    if spec.log == "log1p":
-        return "a dB mel" if low < -25.0 else "a mel in ln, log10 or dB (log1p is never negative)"
-    if low < -25.0 and spec.log != "db":
-        return "a dB mel"
-    if high > 0.0 and low > -1.5 * high:
-        return "a normalised or scaled mel (undo that), or one of audio that was not scaled to [-1, 1]"
-    return "a mel with another logarithm or another log_floor"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from melvoc.errors import MelvocError, MissingFileError
+from melvoc.errors import CheckpointError, MelvocError, MissingFileError, SpecError, quoted, unreadable
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.atomic import replacing
+from melvoc.storage.reading import LARGEST_TEXT, check_plain, is_file, opened
 
 VERSION = 1
 KEY = "mel"
@@ -67,26 +69,68 @@ def read_mel(path: str | os.PathLike[str]) -> MelFile:
     Raises:
         MelvocError: no such file, a damaged one, or one without a mel in it.
     """
-    import numpy
-    from safetensors import SafetensorError, safe_open
-
     source = Path(path)
-    if not source.is_file():
+    if not is_file(source):
         raise MissingFileError(f"{source}: no such file; give the path of a saved mel")
     try:
-        if source.suffix == ".npy":
-            array = numpy.load(source, allow_pickle=False)
-            if not numpy.issubdtype(array.dtype, numpy.floating):
-                raise ValueError(f"its values are {array.dtype}, but a log-mel is floating point")
-            return MelFile(mel=torch.from_numpy(numpy.ascontiguousarray(array, dtype="float32")))
-        with safe_open(source, framework="pt", device="cpu") as file:
-            header = (file.metadata() or {}).get(HEADER_KEY)
-            if header is None or KEY not in file.keys():  # noqa: SIM118 - safe_open is not a mapping
-                raise MelvocError(f"{source}: safetensors, but not a mel that melvoc wrote; make one with `melvoc mel`")
-            spec, samples = _parse(json.loads(header))
-            return MelFile(mel=file.get_tensor(KEY), spec=spec, samples=samples)
-    except (SafetensorError, OSError, ValueError, EOFError) as error:
+        return _read_array(source) if source.suffix == ".npy" else _read_safetensors(source)
+    except OSError as error:
+        if isinstance(error, MelvocError):
+            raise
+        raise unreadable(source, error) from error
+    except (ValueError, EOFError, RecursionError, SpecError, CheckpointError) as error:
         raise MelvocError(f"{source}: not a readable mel ({error}); make one with `melvoc mel`") from error
+
+
+def _read_array(source: Path) -> MelFile:
+    """A mel that is a bare array.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is none, or damaged.
+    """
+    import numpy
+
+    with source.open("rb") as file:
+        try:
+            version = numpy.lib.format.read_magic(file)
+            read = (
+                numpy.lib.format.read_array_header_1_0 if version == (1, 0) else numpy.lib.format.read_array_header_2_0
+            )
+            shape, _, kind = read(file)
+        except OSError:
+            raise
+        except Exception as error:  # NumPy evaluates the header as Python, and leaves what happens to its caller
+            raise ValueError(f"its header is damaged: {type(error).__name__}: {quoted(str(error))}") from error
+        if not numpy.issubdtype(kind, numpy.floating):
+            raise ValueError(f"its values are {quoted(kind)}, but a log-mel is floating point")
+        room = os.fstat(file.fileno()).st_size - file.tell()
+        if min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize > room:
+            raise ValueError(f"its shape is {quoted(shape)}, but it has {room} bytes of values")
+    array = numpy.load(source, allow_pickle=False)
+    return MelFile(mel=torch.from_numpy(numpy.ascontiguousarray(array, dtype="float32")))
+
+
+def _read_safetensors(source: Path) -> MelFile:
+    """A mel with its header.
+
+    Raises:
+        MelvocError: safetensors of something else.
+        ValueError: it is damaged.
+    """
+    with opened(source, kind=MelvocError) as file:
+        header = (file.metadata() or {}).get(HEADER_KEY)
+        if header is None or KEY not in file.keys():  # noqa: SIM118 - safe_open is not a mapping
+            raise MelvocError(f"{source}: safetensors, but not a mel that melvoc wrote; make one with `melvoc mel`")
+        mel = file.get_tensor(KEY)
+    if len(header) > LARGEST_TEXT:
+        raise ValueError(f"its header has {len(header)} characters")
+    spec, samples = _parse(json.loads(header))
+    check_plain({KEY: mel}, "its header")
+    most = mel.shape[-1] * spec.hop_length + spec.n_fft if mel.dim() else 0
+    if samples is not None and samples > most:
+        raise ValueError(f"its header has samples={samples}, but its {list(mel.shape)} frames are of at most {most}")
+    return MelFile(mel=mel, spec=spec, samples=samples)
 
 
 def _parse(header: object) -> tuple[MelSpec, int | None]:
@@ -98,8 +142,8 @@ def _parse(header: object) -> tuple[MelSpec, int | None]:
     if not isinstance(header, dict):
         raise ValueError(f"its header is a {type(header).__name__}, but it is a dict")
     if (version := header.get("version")) != VERSION:
-        raise ValueError(f"it has version {version!r}, but this melvoc reads version {VERSION}; update melvoc")
+        raise ValueError(f"it has version {quoted(version)}, but this melvoc reads version {VERSION}; update melvoc")
     samples = header.get("samples")
     if samples is not None and (type(samples) is not int or samples < 0):
-        raise ValueError(f"its header has samples={samples!r}, but it is a whole number from 0")
+        raise ValueError(f"its header has samples={quoted(samples)}, but it is a whole number from 0")
     return MelSpec.from_dict(header.get("spec", {})), samples

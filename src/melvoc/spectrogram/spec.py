@@ -13,12 +13,16 @@ from numbers import Integral
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
-from melvoc.errors import SpecError
+from melvoc.errors import SpecError, quoted
+from melvoc.spectrogram import keys
 from melvoc.spectrogram.bands import band_edges, empty_band
+from melvoc.spectrogram.keys import unaccounted
 from melvoc.spectrogram.presets import PRESETS
 
 _LARGEST = 2**31 - 1
-_LARGEST_FFT = 2**24  # minutes of sound in one frame: more is a mistake, and the filter bank would not fit in memory
+_LARGEST_FFT = 2**18  # seconds of sound in one frame: more is a mistake
+_LARGEST_OVERLAP = 1024  # frames that a sample is in; the usual ones are 4 to 8
+_LARGEST_BANK = 2**24  # weights of the filter bank, bands by bins; the published ones have about 2**17
 _SMALLEST_NORMAL = 2.0**-126  # float32's: anything smaller may be flushed to zero, whose logarithm is not finite
 _LARGEST_FLOAT = 3.0e38
 
@@ -44,6 +48,10 @@ _CONFIG_KEYS: Mapping[str, str] = MappingProxyType(
         "f_min": "fmin",
         "f_max": "fmax",
     }
+)
+# What forks of that code call a field besides its own name and the key above.
+_FURTHER_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"norm": ("mel_norm",), "power": ("mel_power",), "log_floor": ("clip_val", "mel_floor")}
 )
 
 
@@ -140,6 +148,11 @@ class MelSpec:
                 f"n_mels={self.n_mels}, but the {self.n_bins} bins of n_fft={self.n_fft} fill at most twice as many "
                 "bands; lower n_mels or raise n_fft"
             )
+        if self.n_mels * self.n_bins > _LARGEST_BANK:
+            raise SpecError(
+                f"n_mels={self.n_mels} bands by {self.n_bins} bins of n_fft={self.n_fft} are more weights than "
+                f"{_LARGEST_BANK}; lower n_mels or n_fft"
+            )
         if problem := empty_band(self.band_edges(), sample_rate=self.sample_rate, n_fft=self.n_fft):
             raise SpecError(f"n_mels={self.n_mels}: {problem}; lower n_mels, raise n_fft, or widen f_min to f_max")
 
@@ -191,7 +204,9 @@ class MelSpec:
         names = [field.name for field in fields(cls)]
         for key in values:
             if key not in names:
-                raise SpecError(f"{key!r} is not a field of MelSpec{_closest(key, names)}; they are {', '.join(names)}")
+                raise SpecError(
+                    f"{quoted(key)} is not a field of MelSpec{_closest(key, names)}; they are {', '.join(names)}"
+                )
         if missing := [name for name in ("sample_rate", "n_fft", "hop_length", "n_mels") if name not in values]:
             raise SpecError(f"this dict has no {', '.join(map(repr, missing))}, which a MelSpec needs; add them")
         return cls(**values)
@@ -200,8 +215,8 @@ class MelSpec:
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """The spec of a HiFi-GAN or BigVGAN `config.json`, loaded as a dict.
 
-        Keys that do not concern the mel are ignored. A null `fmin` means 0, a null `fmax` Nyquist, a null `win_size`
-        `n_fft`.
+        Keys that do not concern the mel are ignored; one that does and is not read is an error. A null
+        `fmin` means 0, a null `fmax` Nyquist, a null `win_size` `n_fft`.
 
         Raises:
             SpecError: a key is missing, or a value breaks MelSpec's rules.
@@ -212,14 +227,26 @@ class MelSpec:
                 f"this config has no {', '.join(map(repr, missing))}; a published config.json has "
                 f"{', '.join(_CONFIG_KEYS.values())}: add what is missing, or write out MelSpec(...)"
             )
-        values = {name: config[key] for name, key in _CONFIG_KEYS.items()}
-        if values["f_min"] is None:
-            del values["f_min"]
+        every = [field.name for field in fields(cls)]
+        names = {field: {_CONFIG_KEYS.get(field, field), field, *_FURTHER_KEYS.get(field, ())} for field in every}
+        values: dict[str, Any] = {}
+        for field, further in names.items():
+            null = field in ("norm", "sample_rate", "n_fft", "hop_length", "n_mels")  # elsewhere it means the default
+            said = [config[key] for key in sorted(further) if key in config and (null or config[key] is not None)]
+            if any(value != said[0] for value in said):
+                raise SpecError(f"this config says {' and '.join(map(quoted, said))} for {field}; remove the wrong one")
+            values |= {field: said[0]} if said else {}
+        known = {key for further in names.values() for key in further}
+        if odd := unaccounted(config, known, keys.MEL):
+            raise SpecError(
+                f"this config says {odd}={quoted(config[odd])}, which melvoc does not read and which may make another mel; "
+                "write MelSpec(...) out, or remove the key if it says nothing new"
+            )
         try:
             return cls(**values)
         except SpecError as error:
-            keys = ", ".join(f"{key} is {name}" for name, key in _CONFIG_KEYS.items() if key != name)
-            raise SpecError(f"this config is not a valid mel's: {error} (in the config {keys})") from None
+            keys_of_ours = ", ".join(f"{key} is {name}" for name, key in _CONFIG_KEYS.items() if key != name)
+            raise SpecError(f"this config is not a mel's: {error} (in the config {keys_of_ours})") from None
 
     @classmethod
     def preset(cls, name: str) -> Self:
@@ -235,13 +262,18 @@ class MelSpec:
 
 def _check_relations(spec: MelSpec) -> None:
     if not isinstance(spec.center, bool):
-        raise SpecError(f"center={spec.center!r}, but it is True or False")
+        raise SpecError(f"center={quoted(spec.center)}, but it is True or False")
     if spec.win_length > spec.n_fft:
         raise SpecError(f"win_length={spec.win_length} is longer than n_fft={spec.n_fft}; lower it or raise n_fft")
     if spec.hop_length > spec.win_length:
         raise SpecError(
             f"hop_length={spec.hop_length} is longer than win_length={spec.win_length}, so samples would be "
             "skipped; lower hop_length (a quarter of the window is usual)"
+        )
+    if spec.n_fft > _LARGEST_OVERLAP * spec.hop_length:
+        raise SpecError(
+            f"hop_length={spec.hop_length} with n_fft={spec.n_fft}, but no sample is in more than {_LARGEST_OVERLAP} "
+            "frames; raise hop_length (a quarter of the window is usual)"
         )
     nyquist = spec.sample_rate / 2
     if not 0 <= spec.f_min < spec.f_max <= nyquist:
@@ -262,19 +294,21 @@ def _check_relations(spec: MelSpec) -> None:
 
 def _integer(name: str, value: object, *, least: int = 1, most: int = _LARGEST) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise SpecError(f"{name}={value!r} is a {type(value).__name__}, but it is a whole number; pass an int")
+        raise SpecError(f"{name}={quoted(value)} is a {type(value).__name__}, but it is a whole number; pass an int")
     number = int(value)
     if not least <= number <= most:
-        raise SpecError(f"{name}={value}, but it is a whole number from {least} to {most}; pass one")
+        raise SpecError(f"{name}={quoted(number)}, but it is a whole number from {least} to {most}; pass one")
     return number
 
 
 def _number(name: str, value: object) -> float:
     if not isinstance(value, (Integral, float)) or isinstance(value, bool):
-        raise SpecError(f"{name}={value!r} is a {type(value).__name__}, but it is a number; pass an int or a float")
+        raise SpecError(
+            f"{name}={quoted(value)} is a {type(value).__name__}, but it is a number; pass an int or a float"
+        )
     number = int(value) if isinstance(value, Integral) else float(value)
     if not 0 <= number <= _LARGEST_FLOAT:  # false for NaN too
-        raise SpecError(f"{name}={value}, but it is a finite number from 0 up; pass one")
+        raise SpecError(f"{name}={quoted(number)}, but it is a finite number from 0 up; pass one")
     return float(number) + 0.0  # so that -0.0 is 0.0
 
 
@@ -282,7 +316,7 @@ def _choice(name: str, value: object) -> object:
     choices = _CHOICES[name]
     if not isinstance(value, (str, float, type(None))) or value not in choices:
         hint = _closest(value, [choice for choice in choices if isinstance(choice, str)])
-        raise SpecError(f"{name}={value!r}, but it is one of {', '.join(map(repr, choices))}{hint}")
+        raise SpecError(f"{name}={quoted(value)}, but it is one of {', '.join(map(repr, choices))}{hint}")
     return value
 
 
@@ -292,5 +326,5 @@ def _mapping(values: object, caller: str) -> None:
 
 
 def _closest(name: object, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(name), list(names), n=2, cutoff=0.5)
+    close = difflib.get_close_matches(str(name)[:80], list(names), n=2, cutoff=0.5)
     return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from melvoc.audio.resampling import Resampler, resample
 from melvoc.errors import SpecError
 from melvoc.host import public, warn
 from melvoc.spectrogram.spec import MelSpec
@@ -53,25 +54,33 @@ class MelSpectrogram(nn.Module):
         return repr(self.spec)
 
     @public
-    def forward(self, waveform: Tensor) -> Tensor:
+    def forward(self, waveform: Tensor, *, sample_rate: int | None = None) -> Tensor:
         """The mel of a whole signal.
 
         Args:
             waveform: `[N]`, `[B, N]` or `[B, 1, N]` in [-1, 1]; values outside are accepted, with one warning.
+            sample_rate: of the waveform, in Hz; it is resampled if it is not the spec's. None: the spec's.
 
         Returns:
-            `[B, n_mels, spec.frames(N)]`.
+            `[B, n_mels, spec.frames(N')]`, N' the samples at the spec's rate.
 
         Raises:
             SpecError: any other shape or type, NaN or Inf, or a signal shorter than the padding.
         """
         wave = self._checked(waveform)
+        if sample_rate is not None:
+            wave = resample(wave, sample_rate, self.spec.sample_rate)
         _check_length(wave.shape[-1], self.spec)
         return _frames_to_mel(_pad(wave, self.spec), self.spec)
 
-    def stream(self) -> MelStream:
-        """A stream that takes the waveform in pieces and returns the frames that one call on the whole would."""
-        return MelStream(self)
+    def stream(self, *, sample_rate: int | None = None, cover: bool = False) -> MelStream:
+        """A stream that takes the waveform in pieces and returns the frames that one call on the whole would.
+
+        Args:
+            sample_rate: as in `forward`.
+            cover: whether to append zeros, so that the frames cover every sample and the shortest signal has one.
+        """
+        return MelStream(self, sample_rate=sample_rate, cover=cover)
 
     def _checked(self, waveform: Tensor) -> Tensor:
         """`[B, N]`, finite; warns once about values outside [-1, 1]."""
@@ -99,14 +108,20 @@ class MelStream:
 
     The joined frames are those of one call on the whole signal, to float rounding, however the signal is cut: it is
     padded at its true start and end only. It holds fewer than `2 * n_fft` samples of each row.
+
+    Attributes:
+        taken: samples that were pushed.
+        samples: of the signal at the spec's rate, as far as they are ready; after `flush` all, the appended zeros too.
     """
 
-    def __init__(self, mel: MelSpectrogram) -> None:
-        self._mel = mel
+    def __init__(self, mel: MelSpectrogram, *, sample_rate: int | None = None, cover: bool = False) -> None:
+        self._mel, self._cover = mel, cover
+        self._resampler = Resampler(mel.spec.sample_rate if sample_rate is None else sample_rate, mel.spec.sample_rate)
+        self._nothing: Tensor | None = None  # [B, 0] of the first piece's rows, type and device
         self._waiting: Tensor | None = None  # [B, n] of the padded signal, from the next frame's first sample
         self._recent: Tensor | None = None  # [B, n] last samples of the signal, which the end's padding mirrors
-        self._samples = 0
         self._flushed = False
+        self.taken = self.samples = 0
 
     @public
     def push(self, waveform: Tensor) -> Tensor:
@@ -122,44 +137,57 @@ class MelStream:
             SpecError: a piece that does not fit, after which the stream can go on; or a stream that was flushed.
         """
         self._check_open()
-        wave, spec = self._mel._checked(waveform), self._mel.spec
-        if self._recent is None:
-            self._recent = wave[:, :0]
-        if (wave.shape[0], wave.dtype, wave.device) != (self._recent.shape[0], self._recent.dtype, self._recent.device):
+        wave = self._mel._checked(waveform)
+        first = self._nothing = wave[:, :0] if self._nothing is None else self._nothing
+        if (wave.shape[0], wave.dtype, wave.device) != (first.shape[0], first.dtype, first.device):
             raise SpecError(
                 f"this piece is {wave.shape[0]} rows of {wave.dtype} on {wave.device}, but the stream began with "
-                f"{self._recent.shape[0]} of {self._recent.dtype} on {self._recent.device}; continue as it began"
+                f"{first.shape[0]} of {first.dtype} on {first.device}; continue as it began"
             )
-        self._samples += wave.shape[-1]
-        known = torch.cat([self._recent, wave], -1)
-        self._recent = known[:, -(spec.pad + 1) :].clone()
-        if self._waiting is not None:
-            return self._frames(torch.cat([self._waiting, wave], -1))
-        if self._samples <= spec.pad:  # the start cannot be mirrored yet; `known` is all there is
-            return self._none()
-        return self._frames(_pad(known, spec, end=False))
+        self.taken += wave.shape[-1]
+        return self._take(self._resampler(wave[:, None], False).reshape(wave.shape[0], -1))
 
     @public
     def flush(self) -> Tensor:
         """End the signal.
 
         Returns:
-            `[B, n_mels, m]`, the frames that reach into the padding at the end.
+            `[B, n_mels, m]`, the frames that were still waiting, among them those that reach into the padding.
 
         Raises:
             SpecError: the signal was shorter than the padding, or the stream was already flushed.
         """
         self._check_open()
         spec = self._mel.spec
-        _check_length(self._samples, spec)
+        if self._nothing is None:
+            _check_length(0, spec)
+        assert self._nothing is not None  # a piece was pushed
+        rest = self._resampler(self._nothing[:, None], True).reshape(self._nothing.shape[0], -1)
+        if self._cover:
+            samples = self.samples + rest.shape[-1]
+            rest = F.pad(rest, (0, max(-samples % spec.hop_length, spec.n_fft - samples)))
+        frames = self._take(rest)
+        _check_length(self.samples, spec)
         self._flushed = True
         recent, waiting = self._recent, self._waiting
         self._recent = self._waiting = None
-        assert recent is not None  # at least one sample was pushed
+        assert recent is not None  # set by `_take`
         if waiting is None:  # shorter than the padding, so the padding is zeros
             return _frames_to_mel(_pad(recent, spec), spec)
         end = _pad(recent, spec, start=False)[:, recent.shape[-1] :]
-        return _frames_to_mel(torch.cat([waiting, end], -1), spec)
+        return torch.cat([frames, _frames_to_mel(torch.cat([waiting, end], -1), spec)], -1)
+
+    def _take(self, wave: Tensor) -> Tensor:
+        """The frames that the next samples at the spec's rate complete."""
+        spec = self._mel.spec
+        self.samples += wave.shape[-1]
+        known = wave if self._recent is None else torch.cat([self._recent, wave], -1)
+        self._recent = known[:, -(spec.pad + 1) :].clone()
+        if self._waiting is not None:
+            return self._frames(torch.cat([self._waiting, wave], -1))
+        if self.samples <= spec.pad:  # the start cannot be mirrored yet; `known` is all there is
+            return wave.new_zeros(wave.shape[0], spec.n_mels, 0)
+        return self._frames(_pad(known, spec, end=False))
 
     def _frames(self, padded: Tensor) -> Tensor:
         """The complete frames; what the next one needs is kept."""
@@ -167,10 +195,6 @@ class MelStream:
         count = max(0, 1 + (padded.shape[-1] - spec.n_fft) // spec.hop_length)
         self._waiting = padded[:, count * spec.hop_length :].clone()
         return _frames_to_mel(padded, spec)
-
-    def _none(self) -> Tensor:
-        assert self._recent is not None  # set by the first push
-        return self._recent.new_zeros(self._recent.shape[0], self._mel.spec.n_mels, 0)
 
     def _check_open(self) -> None:
         if self._flushed:

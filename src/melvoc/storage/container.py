@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,15 +23,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melvoc.errors import CheckpointError, MissingCheckpointError, SpecError, about
+from melvoc.errors import CheckpointError, MissingCheckpointError, SpecError, about, quoted, reason
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.atomic import replacing
+from melvoc.storage.reading import LARGEST_TEXT, Held, is_file, opened
 
 FORMATS = (1, 2)
 KEYS = frozenset({"format", "architecture", "config", "spec", "name", "licence", "provenance", "post"})
 HEADER_KEY = "melvoc"
 PACKED_HEADER = "melvoc.header"
 PACKED_WEIGHTS = "melvoc.weights."
+LARGEST_WEIGHT = 2.0**20  # trained ones stay below 1000; products of larger ones soon leave float32's range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,32 +83,34 @@ def parse_header(text: str, tensors: Mapping[str, Tensor], source: str) -> Check
         CheckpointError: the header is damaged or of an unknown version.
     """
     try:
+        if len(text) > LARGEST_TEXT:
+            raise ValueError(f"it has {len(text)} characters, but at most {LARGEST_TEXT}")
         values = json.loads(text)
         version = values["format"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(
             f"{source}: the melvoc header is damaged ({error!r}); save or convert the model again"
         ) from error
     if type(version) is not int or version not in FORMATS:
         raise CheckpointError(
-            f"{source}: melvoc format {version!r}, but this melvoc reads formats {' and '.join(map(str, FORMATS))}; "
-            "update melvoc, or save the model again with this version"
+            f"{source}: melvoc format {quoted(version)}, but this melvoc reads formats "
+            f"{' and '.join(map(str, FORMATS))}; update melvoc, or save the model again with this version"
         )
     if version > 1 and (unknown := set(values) - KEYS):
         raise CheckpointError(
-            f"{source}: the melvoc header has an unknown key {min(unknown)!r}; update melvoc, or save the model again "
-            "with this version"
+            f"{source}: the melvoc header has an unknown key {quoted(min(unknown))}; update melvoc, or save the model "
+            "again with this version"
         )
     try:
         return Checkpoint(
-            architecture=str(values["architecture"]),
-            config=dict(values["config"]),
+            architecture=_of_kind(values, "architecture", str),
+            config=_of_kind(values, "config", dict),
             spec=MelSpec.from_dict(values["spec"]),
             tensors=dict(tensors),
-            name=str(values["name"]),
-            licence=values["licence"],
-            provenance={str(key): str(value) for key, value in values["provenance"].items()},
-            post=list(values["post"]) if version > 1 else [],
+            name=_of_kind(values, "name", str),
+            licence=_of_kind(values, "licence", str, type(None)),
+            provenance={key: str(value) for key, value in _of_kind(values, "provenance", dict).items()},
+            post=_of_kind(values, "post", list) if version > 1 else [],
             source=source,
         )
     except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
@@ -114,13 +119,25 @@ def parse_header(text: str, tensors: Mapping[str, Tensor], source: str) -> Check
         ) from error
 
 
+def _of_kind(values: Mapping[str, Any], key: str, *kinds: type) -> Any:
+    """A header's value.
+
+    Raises:
+        KeyError: there is none.
+        ValueError: it is of another kind.
+    """
+    if not isinstance(values[key], kinds):
+        raise ValueError(f"its {key} is {quoted(values[key])}, but it is a {kinds[0].__name__}")
+    return values[key]
+
+
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a melvoc file; the weights stay on disk and are mapped into memory.
 
     Raises:
         CheckpointError: no such file, or one that is not safetensors, truncated, or not melvoc's.
     """
-    source = os.fspath(path)
+    source = os.fsdecode(path)
     with _opened(source) as file:
         text = _header_of(file.metadata() or {}, source)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
@@ -133,11 +150,10 @@ def read_header(path: str | os.PathLike[str]) -> tuple[Checkpoint, int]:
     Raises:
         CheckpointError: as `read`.
     """
-    source = os.fspath(path)
+    source = os.fsdecode(path)
     with _opened(source) as file:
         text = _header_of(file.metadata() or {}, source)
-        shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
-    count = sum(torch.Size(shape).numel() for shape in shapes)
+        count = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118
     return parse_header(text, {}, source), count
 
 
@@ -147,7 +163,7 @@ def is_melvoc_file(path: str | os.PathLike[str]) -> bool:
     Raises:
         CheckpointError: no such file, or one that is not safetensors or is truncated.
     """
-    with _opened(os.fspath(path)) as file:
+    with _opened(os.fsdecode(path)) as file:
         return HEADER_KEY in (file.metadata() or {})
 
 
@@ -176,22 +192,25 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
     return save(_savable(checkpoint.tensors), metadata={HEADER_KEY: checkpoint.header()})
 
 
-def from_bytes(data: bytes, *, source: str = "these bytes") -> Checkpoint:
+def from_bytes(data: bytes | bytearray | memoryview, *, source: str = "these bytes") -> Checkpoint:
     """A checkpoint from the content of a melvoc file.
 
     Raises:
         CheckpointError: as `read`.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load
 
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise CheckpointError(
+            f"{source}: {quoted(data)} is a {type(data).__name__}, but from_bytes takes the bytes that to_bytes made"
+        )
     try:
-        tensors = load(data)
-        length = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
-    except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{source}: not safetensors, or damaged ({error}); make them with to_bytes") from error
-    return parse_header(_header_of(metadata, source), tensors, source)
+        held = Held(bytes(data))
+    except (SafetensorError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{source}: not safetensors, or damaged ({reason(error)}); make them with to_bytes"
+        ) from error
+    return parse_header(_header_of(held.metadata() or {}, source), held.tensors, source)
 
 
 def pack(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -214,28 +233,38 @@ def unpack(state: Mapping[str, Tensor], *, source: str = "this state") -> Checkp
     for key, tensor in state.items():
         if key == PACKED_HEADER:
             continue
-        if not str(key).startswith(PACKED_WEIGHTS) or not isinstance(tensor, Tensor):
-            raise CheckpointError(f"{source}: {key!r} is not an entry that melvoc.pack makes; pass its dict alone")
+        if not isinstance(key, str) or not key.startswith(PACKED_WEIGHTS) or not isinstance(tensor, Tensor):
+            raise CheckpointError(
+                f"{source}: {quoted(key)} is not an entry that melvoc.pack makes; pass its dict alone"
+            )
         tensors[key.removeprefix(PACKED_WEIGHTS)] = tensor
+    header = state[PACKED_HEADER]
     try:
-        text = bytes(state[PACKED_HEADER].cpu().to(torch.uint8).tolist()).decode()
-    except (AttributeError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{source}: {PACKED_HEADER!r} is damaged ({error}); pack the vocoder again") from error
+        if header.dtype != torch.uint8 or header.dim() != 1 or header.numel() > LARGEST_TEXT:
+            raise ValueError(f"it is {header.dtype} of shape {list(header.shape)}, but a row of bytes")
+        text = bytes(header.tolist()).decode()
+    except (AttributeError, ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{source}: {PACKED_HEADER!r} is damaged ({reason(error)}); pack the vocoder again"
+        ) from error
     return parse_header(text, tensors, source)
 
 
 def check_finite(checkpoint: Checkpoint) -> None:
-    """Reject NaN and Inf. A sum reveals them at a fraction of the cost of checking each weight.
+    """Reject NaN, Inf and weights so large that the sound of any mel would be one of them: one pass over each tensor.
 
     Raises:
         CheckpointError: naming the tensor that has them.
     """
     for key, tensor in checkpoint.tensors.items():
-        suspicious = tensor.is_floating_point() and not bool(torch.isfinite(tensor.sum()))
-        if suspicious and not bool(torch.isfinite(tensor).all()):  # a sum can also overflow
-            raise CheckpointError(
-                f"{checkpoint.source}: {key!r} contains NaN or Inf; training went wrong, or the file is damaged"
-            )
+        low, high = torch.stack(torch.aminmax(tensor)).tolist() if tensor.numel() else (0.0, 0.0)
+        if -LARGEST_WEIGHT <= low <= high <= LARGEST_WEIGHT:  # false for NaN too
+            continue
+        what = f"values up to {max(-low, high):.3g}" if math.isfinite(low + high) else "NaN or Inf"
+        raise CheckpointError(
+            f"{checkpoint.source}: {quoted(key)} contains {what}, but weights are finite and at most "
+            f"{LARGEST_WEIGHT:.0f}; training went wrong, or the file is damaged"
+        )
 
 
 def renamed(checkpoint: Checkpoint, name: str) -> Checkpoint:
@@ -249,17 +278,13 @@ def _opened(source: str) -> Iterator[Any]:
 
     Raises:
         CheckpointError: no such file, or one that is not safetensors or is truncated.
+        FileAccessError: the system does not open it.
     """
-    from safetensors import SafetensorError, safe_open
-
     with about(source):
-        if not Path(source).is_file():
+        if not is_file(source):
             raise MissingCheckpointError(f"{source}: no such file; give the path of a melvoc .safetensors file")
-        try:
-            with safe_open(source, framework="pt", device="cpu") as file:
-                yield file
-        except (SafetensorError, OSError, RuntimeError) as error:
-            raise CheckpointError(f"{source}: damaged or cut ({error}); download, copy or save it again") from error
+        with opened(source) as file:
+            yield file
 
 
 def _header_of(metadata: Mapping[str, str], source: str) -> str:

@@ -7,6 +7,7 @@ executed. What a generator does not need is known by name and dropped; anything 
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import re
@@ -14,21 +15,34 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from melvoc.architecture import Architecture, Layout
-from melvoc.errors import CheckpointError, MissingCheckpointError, OptionError, SpecError, about
+from melvoc.errors import (
+    CheckpointError,
+    MelvocError,
+    MissingCheckpointError,
+    OptionError,
+    SpecError,
+    about,
+    quoted,
+    reason,
+    unreadable,
+)
 from melvoc.registry import all_architectures
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.container import Checkpoint
+from melvoc.storage.reading import check_plain, is_file, load_torch, opened, read_text
 from melvoc.storage.vocoder_file import empty_network
+
+LARGEST_CONFIG = 1 << 14  # values in a configuration; the published ones have a few dozen
 
 
 def convert(
     path: str | os.PathLike[str],
     *,
     config: str | os.PathLike[str] | Mapping[str, Any],
+    spec: MelSpec | None = None,
     name: str | None = None,
     licence: str | None = None,
     provenance: Mapping[str, str] | None = None,
@@ -39,6 +53,7 @@ def convert(
         path: the published weights: a torch file, or safetensors of the same tensors. Weight norm may be torch's old
             or new kind, or already folded.
         config: the configuration published with them (`config.json`, `config.yaml`): its path or content.
+        spec: the mel that it was trained on, where the configuration does not say it.
         name: of the vocoder. None: the checkpoint's folder or file.
         licence: of the weights, if known.
         provenance: where they come from.
@@ -49,20 +64,24 @@ def convert(
     Raises:
         CheckpointError: a file that is damaged, asks to run code, or does not match the configuration.
     """
-    source = os.fspath(path)
+    source = os.fsdecode(path)
     with about(source):
         values = config if isinstance(config, Mapping) else read_config(config)
         record, layout = recognise(values, source)
         try:
-            settings, spec = layout.config(values), layout.spec(values)
-        except SpecError as error:
-            raise CheckpointError(f"the configuration of {source} has no mel that melvoc can make: {error}") from error
+            settings = layout.config(values)
         except OptionError as error:
             raise CheckpointError(f"the configuration of {source} is not {record.title}'s: {error}") from error
+        spec = _spec(layout, values, spec, source)
         if settings.hop_length * spec.sample_rate != spec.hop_length * (settings.sample_rate or spec.sample_rate):
             raise CheckpointError(
                 f"the configuration of {source} upsamples by {settings.hop_length}, but its hop size is "
                 f"{spec.hop_length}; it is not the one the model was trained with"
+            )
+        if settings.n_mels != spec.n_mels:
+            raise CheckpointError(
+                f"the configuration of {source} has a network for {settings.n_mels} bands and a mel of {spec.n_mels}; "
+                "they belong to different models"
             )
         return assemble(
             path,
@@ -73,6 +92,28 @@ def convert(
             licence=licence,
             provenance=provenance or {"converted from": Path(source).name},
         )
+
+
+def _spec(layout: Layout, values: Mapping[str, Any], given: MelSpec | None, source: str) -> MelSpec:
+    """The mel that the configuration says, or the given one where it says none.
+
+    Raises:
+        CheckpointError: neither says one, or they say different ones.
+    """
+    try:
+        said = layout.spec(values)
+    except SpecError as error:
+        if given is not None:
+            return given
+        raise CheckpointError(
+            f"the configuration of {source} has no mel that melvoc can make: {error} (--spec PRESET or FILE; spec=...)"
+        ) from error
+    if given is not None and (different := said.diff(given)):
+        listed = "; ".join(f"{name}: {one!r}, given {other!r}" for name, (one, other) in different.items())
+        raise CheckpointError(
+            f"the configuration of {source} says another mel than was given ({listed}); omit the spec"
+        )
+    return said
 
 
 def recognise(values: Mapping[str, Any], source: str) -> tuple[Architecture, Layout]:
@@ -108,7 +149,7 @@ def assemble(
     Raises:
         CheckpointError: as `convert`.
     """
-    source = os.fspath(path)
+    source = os.fsdecode(path)
     checkpoint = Checkpoint(
         architecture=record.name,
         config=config,
@@ -129,18 +170,16 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: no such file, or not a JSON or YAML object.
     """
-    source = Path(path)
+    source = Path(os.fsdecode(path))
     try:
-        text = source.read_text(encoding="utf-8-sig")  # with or without a byte-order mark, any line endings
-        if source.suffix in (".yaml", ".yml"):
-            import yaml
-
-            values = yaml.safe_load(text)
-        else:
-            values = json.loads(text)
+        text = read_text(source)
+        values = _yaml(text) if source.suffix in (".yaml", ".yml") else json.loads(text)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise MissingCheckpointError(
+            f"{source}: cannot be read ({error.strerror}); give the model's configuration"
+        ) from error
     except OSError as error:
-        kind = MissingCheckpointError if isinstance(error, FileNotFoundError) else CheckpointError
-        raise kind(f"{source}: cannot be read ({error.strerror}); give the model's configuration") from error
+        raise unreadable(source, error) from error
     except Exception as error:  # yaml's errors have no base class that can be named without importing it
         raise CheckpointError(
             f"{source}: not valid {source.suffix or 'JSON'} ({error}); is it the model's config?"
@@ -152,40 +191,61 @@ def read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     return values
 
 
+def _yaml(text: str) -> Any:
+    """The content of a YAML text whose aliases, written out, stay small.
+
+    Raises:
+        ValueError: they do not.
+    """
+    import yaml
+
+    loader = yaml.SafeLoader(text)
+    root = loader.get_single_node()
+    sizes: dict[int, float] = {}
+
+    def size(node: Any) -> float:  # in nodes, each counted as often as it is meant
+        if id(node) not in sizes:
+            if node.tag.endswith(":int") and len(node.value) > 100:  # hexadecimal: Python would not even write it out
+                raise ValueError(f"it has a number of {len(node.value)} digits")
+            sizes[id(node)] = math.inf  # until it is known: a node inside itself never ends
+            parts = node.value if isinstance(node, yaml.CollectionNode) else []
+            flat = [one for part in parts for one in (part if isinstance(part, tuple) else (part,))]
+            sizes[id(node)] = 1 + sum(map(size, flat))
+        return sizes[id(node)]
+
+    if root is None or size(root) > LARGEST_CONFIG:
+        raise ValueError(f"it is empty, or its aliases stand for more than {LARGEST_CONFIG} values")
+    return loader.construct_document(root)
+
+
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a torch file or of a safetensors file.
 
     Raises:
         CheckpointError: no such file, a damaged one, or a pickle that asks for more than tensors.
     """
-    source = os.fspath(path)
-    if not Path(source).is_file():
+    source = os.fsdecode(path)
+    if not is_file(source):
         raise MissingCheckpointError(f"{source}: no such file; give the path of the published generator", path=source)
+    if source.endswith(".safetensors"):
+        with opened(source) as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
     try:
-        if source.endswith(".safetensors"):
-            from safetensors.torch import load_file
-
-            return dict(load_file(source))
-        content = torch.load(source, map_location="cpu", weights_only=True)
+        content = load_torch(source)
+    except MelvocError:
+        raise
     except pickle.UnpicklingError as error:
         found = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-        reason = f"it wants {found[1]}" if found else _first_line(error).partition("Re-running")[0].strip()
+        why = f"it wants {found[1]}" if found else reason(error)
         raise CheckpointError(
-            f"{source}: this pickle asks for more than tensors, or is damaged ({reason}); melvoc reads weights only "
+            f"{source}: this pickle asks for more than tensors, or is damaged ({why}); melvoc reads weights only "
             "and runs no code from a file. Ask its author for safetensors"
         ) from error
     except Exception as error:
-        raise CheckpointError(
-            f"{source}: damaged, or not a torch file ({_first_line(error)}); download it again"
-        ) from error
+        raise CheckpointError(f"{source}: damaged, or not a torch file ({reason(error)}); download it again") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{source}: holds a {type(content).__name__}, but a generator is a dict of tensors")
     return content
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type's name if it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def fold(tensors: Mapping[str, Tensor], source: str = "this checkpoint") -> dict[str, Tensor]:
@@ -204,7 +264,12 @@ def fold(tensors: Mapping[str, Tensor], source: str = "this checkpoint") -> dict
             direction = next((tensors[other] for other in _directions(base) if other in tensors), None)
             if direction is None:
                 raise CheckpointError(f"{source}: {key!r} has no direction beside it; the file is incomplete")
-            length = direction.double().flatten(1).norm(dim=1).view(-1, *[1] * (direction.dim() - 1))
+            if tensor.shape != direction.shape[:1] + (1,) * (direction.dim() - 1) or not direction.dim():
+                raise CheckpointError(
+                    f"{source}: {quoted(key)} has shape {list(tensor.shape)}, but its direction {list(direction.shape)}"
+                    ": no halves of one weight norm. The file is damaged"
+                )
+            length = direction.double().flatten(1).norm(dim=1).view(tensor.shape)
             folded[f"{base}.weight"] = (tensor.double() * direction.double() / length).float()
         elif not any(other in tensors for other in (f"{base}.weight_g", f"{base}.parametrizations.weight.original0")):
             raise CheckpointError(f"{source}: {key!r} has no length beside it; the file is incomplete")
@@ -234,13 +299,12 @@ def _generator(content: Mapping[str, Any], record: Architecture, source: str) ->
     if all(str(key).startswith("generator.") for key in inner) and inner:
         inner = {str(key).removeprefix("generator."): value for key, value in inner.items()}
     others = [layout.not_weights for layout in record.layouts if layout.not_weights]
-    tensors = {
-        str(key): value for key, value in inner.items() if not any(pattern.search(str(key)) for pattern in others)
-    }
-    for key, value in tensors.items():
-        if not isinstance(value, Tensor):
+    for key, value in inner.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
             raise CheckpointError(
-                f"{source}: {key!r} is a {type(value).__name__}, but a generator is a dict of tensors; is this its "
-                "discriminator or optimizer?"
+                f"{source}: {quoted(key)} is a {type(value).__name__}, but a generator is a dict of tensors; is this "
+                "its discriminator or optimizer?"
             )
+    tensors = {key: value for key, value in inner.items() if not any(pattern.search(key) for pattern in others)}
+    check_plain(tensors, source)
     return tensors

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from melvoc.errors import MelvocError
 from melvoc.storage.atomic import replacing
 from melvoc.storage.cache import cache_folder
 
@@ -49,10 +50,10 @@ def save_costs(costs: CostModel) -> Path:
 
 def tuned_costs() -> CostModel | None:
     """The saved costs; None if there are none, or (with one warning) none that are valid here."""
-    path = costs_file()
     try:
+        path = costs_file()
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, MelvocError):  # without a cache nothing was measured
         return None
     except (OSError, ValueError) as error:
         return _ignored(path, f"cannot be read ({error})")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import CheckpointError, DownloadError, DownloadReason
+from melvoc.errors import CheckpointError, DownloadError, DownloadReason, quoted
 from melvoc.options import LoadOptions
 from melvoc.registry import all_architectures
 from melvoc.storage import container
@@ -121,13 +121,18 @@ def _resolve(repo: str, wanted: str | None, folder: Path, options: LoadOptions) 
     record = folder / f"{re.sub('[^0-9A-Za-z._-]', '_', wanted or 'main')}.commit"
     if wanted and re.fullmatch(COMMIT, wanted):
         return wanted
-    if record.is_file():
-        return record.read_text(encoding="utf-8").strip()
+    if record.is_file() and re.fullmatch(COMMIT, known := record.read_text(encoding="utf-8", errors="replace").strip()):
+        return known
     if options.local_files_only:
         raise DownloadError(
             f"hf://{repo} has not been loaded here before; load it once with local_files_only=False", reason="offline"
         )
     commit = str(_asked(repo, lambda api: api.model_info(repo, revision=wanted).sha))
+    if not re.fullmatch(COMMIT, commit):  # it becomes a part of file names
+        raise DownloadError(
+            f"hf://{repo}: the server answers {quoted(commit)} as the commit of {wanted or 'main'}, but a commit has "
+            "40 hex digits; check HF_ENDPOINT"
+        )
     with _cache_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(record) as part:
@@ -142,7 +147,9 @@ def _from_repository(repo: str, commit: str, options: LoadOptions) -> Checkpoint
             f"hf://{repo}@{commit[:12]} is not in melvoc's cache; load it once with local_files_only=False",
             reason="offline",
         )
-    files = _asked(repo, lambda api: list(api.list_repo_files(repo, revision=commit)))
+    files = _asked(repo, lambda api: list(map(str, api.list_repo_files(repo, revision=commit))))
+    if any(".." in file.split("/") or file.startswith("/") for file in files):
+        raise DownloadError(f"hf://{repo} names files outside itself; do not use it")
     safe = [file for file in files if file.endswith(".safetensors")]
     if len(safe) > 1:
         raise DownloadError(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from melvoc import post
-from melvoc.errors import CheckpointError, MelvocError, OptionError, SpecError, about
+from melvoc.errors import CheckpointError, MelvocError, OptionError, SpecError, about, reason
 from melvoc.griffinlim import GriffinLim
 from melvoc.host import public
 from melvoc.neural import HALF, NeuralVocoder, automatic_dtype
@@ -19,7 +23,11 @@ from melvoc.options import LoadOptions
 from melvoc.registry import GRIFFINLIM, architecture
 from melvoc.storage import container
 from melvoc.storage.container import Checkpoint, check_finite
+from melvoc.storage.reading import check_plain
 from melvoc.vocoder import Vocoder
+
+LARGEST_FRAME = 1 << 22  # values per mel frame inside a network; BigVGAN has 24 thousand
+SPARE = 4096  # parameters that a network may have beyond four for each tensor of its file; BigVGAN has 1000
 
 
 @public
@@ -51,8 +59,9 @@ def to_bytes(vocoder: Vocoder) -> bytes:
 
 
 @public
+@torch.inference_mode(False)
 def from_bytes(
-    data: bytes,
+    data: bytes | bytearray | memoryview,
     *,
     device: str | torch.device = "auto",
     dtype: torch.dtype | None = None,
@@ -75,6 +84,7 @@ def pack(vocoder: Vocoder) -> dict[str, Tensor]:
 
 
 @public
+@torch.inference_mode(False)
 def unpack(
     state: Mapping[str, Tensor],
     *,
@@ -163,7 +173,7 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> NeuralVocoder:
     network, place = empty_network(checkpoint), options.place
     kind = automatic_dtype(record, place) if options.dtype is None else options.dtype
     loaded = torch.float32 if kind in HALF else kind  # cast to half precision below, only where it does no harm
-    tensors = {key: tensor.to(place, loaded) for key, tensor in checkpoint.tensors.items()}
+    tensors = {key: _ordinary(tensor).to(place, loaded) for key, tensor in checkpoint.tensors.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     try:
         vocoder = NeuralVocoder(
@@ -181,6 +191,11 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> NeuralVocoder:
     return vocoder.to(place, kind).eval()
 
 
+def _ordinary(tensor: Tensor) -> Tensor:
+    """A tensor that autograd may see: one of inference mode is copied."""
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
 def empty_network(checkpoint: Checkpoint) -> nn.Module:
     """The network of a checkpoint on the meta device, without weights, after checking that the checkpoint's fit.
 
@@ -188,13 +203,16 @@ def empty_network(checkpoint: Checkpoint) -> nn.Module:
         CheckpointError: as `revive`.
     """
     record = architecture(checkpoint.architecture, checkpoint.source)
+    check_plain(checkpoint.tensors, checkpoint.source)
     try:
         config = record.config.from_dict(checkpoint.config)
-        with torch.device("meta"):
+        if config.frame_values > LARGEST_FRAME:
+            raise OptionError(f"it has {config.frame_values} values per mel frame, but at most {LARGEST_FRAME}")
+        with torch.device("meta"), _at_most(SPARE + 4 * len(checkpoint.tensors)):
             network = record.network(config)
-    except (OptionError, TypeError, RuntimeError) as error:  # RuntimeError: sizes too large for any memory
+    except (OptionError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: too large for any memory
         raise CheckpointError(
-            f"{checkpoint.source}: its configuration is not {checkpoint.architecture}'s: {error}"
+            f"{checkpoint.source}: its configuration is not {checkpoint.architecture}'s: {reason(error)}"
         ) from error
     check_tensors(checkpoint, network)
     check_finite(checkpoint)
@@ -210,7 +228,9 @@ def check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:
     expected, tensors, source = network.state_dict(), checkpoint.tensors, checkpoint.source
     for kind, keys in (("lacks", expected.keys() - tensors.keys()), ("has unknown", tensors.keys() - expected.keys())):
         if keys:
-            some = ", ".join(sorted(keys)[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            some = ", ".join(key[:80] for key in sorted(keys)[:3]) + (
+                f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            )
             raise CheckpointError(
                 f"{source} {kind} {some}; {checkpoint.architecture} with its configuration has {len(expected)} "
                 "tensors. The file and its configuration belong to different models, or the file is damaged"
@@ -221,16 +241,38 @@ def check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:
                 f"{source}: {key!r} has shape {list(tensor.shape)}, but the configuration makes it "
                 f"{list(expected[key].shape)}; they belong to different models"
             )
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"{source}: {key!r} is {tensor.dtype}, but weights are floating-point numbers")
+
+
+@contextmanager
+def _at_most(parameters: int) -> Iterator[None]:
+    """Stop a network that is built in this thread from having more parameters than that: a file's configuration could
+    otherwise ask for millions of layers before it is compared with the file's tensors.
+
+    Raises:
+        OptionError: it has more.
+    """
+    thread, count = threading.get_ident(), itertools.count(1)
+
+    def check(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if threading.get_ident() == thread and next(count) > parameters:
+            raise OptionError(f"it asks for more than {parameters} parameters, far more than the tensors in the file")
+
+    hook = register_module_parameter_registration_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _griffinlim(checkpoint: Checkpoint, options: LoadOptions) -> GriffinLim:
     if checkpoint.tensors:
-        extra = ", ".join(sorted(checkpoint.tensors)[:3])
+        extra = ", ".join(key[:80] for key in sorted(checkpoint.tensors)[:3])
         raise CheckpointError(f"{checkpoint.source} has unknown {extra}; Griffin-Lim has no tensors")
     try:
         vocoder = GriffinLim.from_options(checkpoint.config, name=checkpoint.name)
     except (MelvocError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{checkpoint.source}: its options are not Griffin-Lim's: {error}") from error
+    if vocoder.spec != checkpoint.spec:
+        different = ", ".join(vocoder.spec.diff(checkpoint.spec))
+        raise CheckpointError(f"{checkpoint.source}: has two different specs ({different}); save the vocoder again")
     return vocoder.to(options.place, options.dtype)

@@ -29,8 +29,9 @@ NOT_COMPARED = frozenset(
 )  # fmt: skip
 
 # What a configuration may leave unset when resuming: it is taken from the run.
-LEFT_OPEN = ("architecture", "spec", "generator", "discriminator_warmup", "ramp_steps")
+LEFT_OPEN = ("architecture", "spec", "generator", "segment", "discriminator_warmup", "ramp_steps")
 
+SEGMENT = 16384
 WARMUP = 500  # steps for new discriminators next to a generator that is already trained
 RAMP = 1000  # steps until such a generator learns at the full rate
 
@@ -80,7 +81,7 @@ class TrainConfig:
         warm_discriminators: discriminators to start from: a published `do_*` file, a `discriminators.pt` or a
             checkpoint of another run.
         batch_size: segments per step and process.
-        segment: samples per segment, a multiple of the hop length.
+        segment: samples per segment, a multiple of the hop length. None: 16384, or the multiple that is next to it.
         steps: total number of steps, including those before a resume.
         learning_rate: of both optimizers (AdamW).
         betas: of both optimizers.
@@ -125,7 +126,7 @@ class TrainConfig:
     warm_discriminators: str | os.PathLike[str] | None = None
 
     batch_size: int = 8
-    segment: int = 16384
+    segment: int | None = None
     steps: int = 100_000
     learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.8, 0.99)
@@ -181,6 +182,7 @@ class TrainConfig:
             spec=chosen,
             architecture=record.name,
             generator=network or small_generator(record, chosen),
+            segment=self.segment or _fitting(SEGMENT, chosen, self),
             discriminator_warmup=self._warmup() if self.discriminator_warmup is None else self.discriminator_warmup,
             ramp_steps=(RAMP if self.warm_start else 0) if self.ramp_steps is None else self.ramp_steps,
         )
@@ -269,16 +271,27 @@ def check_fit(config: TrainConfig, spec: MelSpec) -> None:
             f"the generator makes {config.generator.hop_length} samples of {config.generator.n_mels} bands per frame, "
             f"but the spec has hop_length={spec.hop_length}, n_mels={spec.n_mels}; omit generator to derive it"
         )
+    if config.segment is None:
+        return
     if config.segment % spec.hop_length:
-        near = max(1, round(config.segment / spec.hop_length)) * spec.hop_length
         raise SpecError(
-            f"segment={config.segment} is not a multiple of hop_length={spec.hop_length}; use {near}, so that mel and "
-            "sound are cut at the same places"
+            f"segment={config.segment} is not a multiple of hop_length={spec.hop_length}; use "
+            f"{_fitting(config.segment, spec, config)}, so that mel and sound are cut at the same places"
         )
-    least = max(spec.n_fft, 2048 if config.weights.stft else 0)
-    if config.segment < least:
-        fitting = math.ceil(least / spec.hop_length) * spec.hop_length
-        raise SpecError(f"segment={config.segment} is shorter than a window ({least}); use at least {fitting}")
+    if config.segment < (least := _least(spec, config)):
+        raise SpecError(
+            f"segment={config.segment} is shorter than a window ({least}); use at least {_fitting(least, spec, config)}"
+        )
+
+
+def _least(spec: MelSpec, config: TrainConfig) -> int:
+    return max(spec.n_fft, 2048 if config.weights.stft else 0)
+
+
+def _fitting(samples: int, spec: MelSpec, config: TrainConfig) -> int:
+    """The multiple of the hop length that is next to a number of samples, and no shorter than a window."""
+    hops = max(1, round(samples / spec.hop_length), math.ceil(_least(spec, config) / spec.hop_length))
+    return hops * spec.hop_length
 
 
 def _check_ranges(config: TrainConfig) -> None:
@@ -286,13 +299,13 @@ def _check_ranges(config: TrainConfig) -> None:
         raise OptionError(f"preset={config.preset!r}, but it is one of {', '.join(map(repr, PRESETS))}")
     if config.precision not in ("auto", "float32", "bfloat16"):
         raise OptionError(f"precision={config.precision!r}, but it is 'auto', 'float32' or 'bfloat16'")
-    for name in ("batch_size", "segment", "checkpoint_every", "keep_checkpoints"):
+    for name in ("batch_size", "checkpoint_every", "keep_checkpoints"):
         _check_whole(name, getattr(config, name), least=1)
     for name in ("steps", "mel_only_steps", "seed"):
         _check_whole(name, getattr(config, name), least=0)
     for name, least in (
-        ("lr_decay_steps", 1), ("validate_every", 1), ("validation_files", 0), ("discriminator_warmup", 0),
-        ("ramp_steps", 0),
+        ("segment", 1), ("lr_decay_steps", 1), ("validate_every", 1), ("validation_files", 0),
+        ("discriminator_warmup", 0), ("ramp_steps", 0),
     ):  # fmt: skip
         if getattr(config, name) is not None:
             _check_whole(name, getattr(config, name), least=least)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
 import shutil
 import tempfile
@@ -14,8 +13,9 @@ from typing import Any
 
 import torch
 
-from melvoc.errors import CheckpointError, MelvocError, MissingCheckpointError
+from melvoc.errors import CheckpointError, MelvocError, MissingCheckpointError, reason
 from melvoc.storage.atomic import replacing
+from melvoc.storage.reading import is_file, load_torch
 
 FORMAT = 1
 _NAME = re.compile(r"step-(\d+)\.pt")
@@ -145,13 +145,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: no such file, a damaged one, or one of another kind.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise MissingCheckpointError(f"{path}: no such file; give a checkpoint, RUN/checkpoints/step-N.pt")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged ({reason}); delete it to resume from the one before") from error
+        content = load_torch(path)
+    except MelvocError:
+        raise
+    except Exception as error:  # torch's unpickler raises whatever a damaged pickle leads to
+        raise CheckpointError(f"{path}: damaged ({reason(error)}); delete it to resume from the one before") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this melvoc's training; start a new run")
     return content

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from melvoc import audio
 from melvoc.audio.resampling import resample
 from melvoc.errors import MelvocError, MissingFileError
 from melvoc.spectrogram.file import read_mel
+from melvoc.spectrogram.likelihood import likely_cause
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.transform import MelSpectrogram
 
 ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
 SILENCE = 1e-3  # -60 dB: a file that never exceeds it is silence
@@ -24,6 +27,9 @@ BEYOND = 1.5  # a float file may overshoot a little; beyond this, it is scaled d
 CLIPPED_SHARE = 0.01  # of all samples, in flat runs of CLIPPED_RUN or more
 CLIPPED_RUN = 3
 LEAST_SECONDS = 0.5  # of usable sound in total
+_COMPARED = 10.0  # seconds of a sound, with which a mel that does not say its spec is compared
+_SLOPES, _OFFSET = (0.7, 1.4), 1.0  # of a mel over the sound's own; the offset in deviations
+_FLAT = 0.2  # units of the logarithm: a sound that varies less says nothing about slopes
 _FRAMES_OFF = 2  # frames by which a paired mel may be shorter or longer than the sound's own
 
 
@@ -198,4 +204,31 @@ def _paired(name: str, wave: Tensor, stem: Path, spec: MelSpec) -> Sound | Skipp
     frames = spec.frames(len(wave))
     if abs(mel.shape[1] - frames) > _FRAMES_OFF:
         return Skipped(name=name, reason=f"its mel has {mel.shape[1]} frames, but the sound has {frames}")
+    if saved.spec is None and (problem := _unlike(mel, wave, spec)):
+        return Skipped(name=name, reason=f"{problem}; make the mels in the training's spec, or save them with theirs")
     return Sound(name=name, wave=wave, mel=mel)
+
+
+def _unlike(mel: Tensor, wave: Tensor, spec: MelSpec) -> str | None:
+    """What is wrong with a bare mel beside the sound's own: a slope far from 1 is another logarithm, or another sound.
+
+    The slope is that of the least-squares line through the first seconds, both blurred over 4 bands and 8 frames,
+    because a decoder does not follow noise from cell to cell. log10 for ln leaves 0.43 of it.
+    """
+    count = min(len(wave), int(_COMPARED * spec.sample_rate))
+    own = MelSpectrogram(spec)(wave[:count])[0]
+    frames = min(own.shape[1], mel.shape[1]) - spec.n_fft // spec.hop_length  # the cut's own padding is left out
+    if frames < 8 or spec.n_mels < 4:
+        return None
+    mine, theirs = (F.avg_pool2d(part[None, :, :frames].double(), (4, 8))[0] for part in (own, mel))
+    if not float(mine.std()) > _FLAT:
+        return None
+    centred = mine - mine.mean()
+    slope = float((centred * theirs).sum() / centred.square().sum())
+    offset = float((theirs - mine).mean())
+    if _SLOPES[0] <= slope <= _SLOPES[1] and abs(offset) <= _OFFSET * float(mine.std()):
+        return None
+    looks = likely_cause(mel, spec)
+    return (
+        f"its mel is not its sound's: it follows the sound's own with slope {slope:.2f}, {offset:+.2f} apart ({looks}?)"
+    )

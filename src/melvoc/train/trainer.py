@@ -85,6 +85,7 @@ class Trainer:
     """
 
     @public
+    @torch.inference_mode(False)
     def __init__(self, config: TrainConfig, *, resume: bool = False) -> None:
         self._stopped = False
         self._folder = RunFolder(config.run_dir)
@@ -100,8 +101,10 @@ class Trainer:
         config = config.resolved(spec=warm.spec, generator=warm.generator) if warm else config.resolved()
         assert config.spec is not None
         assert config.generator is not None
+        assert config.segment is not None
         check_fit(config, config.spec)
         self.config, self.spec, self.generator = config, config.spec, config.generator
+        self._segment = config.segment
         self._record = trained_architecture(config.architecture, config.generator)
         self._read_sounds()
         if stored and stored["data"] != self._data:
@@ -149,6 +152,8 @@ class Trainer:
         return self
 
     @public
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def __next__(self) -> TrainReport:
         """Make one step; after the last one, write the generator.
 
@@ -242,7 +247,7 @@ class Trainer:
         if not self._world.first or not self._held_out:
             return None
         network = self.state.average.network(self._record, self.generator)
-        return validate(network, self._held_out, self.spec, segment=self.config.segment)
+        return validate(network, self._held_out, self.spec, segment=self._segment)
 
     def _save_due(self, validation: dict[str, float] | None) -> Path:
         """Save a checkpoint, and the generator by itself if it is the best so far."""
@@ -304,7 +309,7 @@ class Trainer:
         self._segments = Segments(
             trained,
             self.spec,
-            segment=config.segment,
+            segment=self._segment,
             seed=config.seed,
             gain_db=config.gain_db,
             flip_polarity=config.flip_polarity,

@@ -27,7 +27,7 @@ from melvoc.nn.engines.cpu.machines import (
 from melvoc.nn.engines.cpu.memory import Workspace, floats
 from melvoc.nn.engines.cpu.nodes import Scaled, borders, flat, layers, needs_grad, parameters, plain
 from melvoc.nn.engines.cpu.plan import CostModel
-from melvoc.nn.engines.cpu.quiet import FrameByFrame, Quiet, QuietInverseSTFT, clamp
+from melvoc.nn.engines.cpu.quiet import FrameByFrame, Quiet, QuietInverseSTFT, parts_of
 from melvoc.nn.engines.cpu.rows import blocks_of, from_rows, to_rows
 from melvoc.nn.engines.cpu.tanh import TanhMachine
 from melvoc.nn.engines.cpu.tape import TapeRecorder
@@ -65,9 +65,14 @@ class CpuEngine(Engine):
         native = self._native(node) if layers(node) else None
         return super().open(node) if native is None else Border(native, node, self)
 
+    def finite(self, wave: Tensor) -> bool:
+        """Without waking torch's threads."""
+        return all(super(CpuEngine, self).finite(part) for part in parts_of(wave))
+
     def clamp(self, wave: Tensor, out: Tensor) -> None:
         """Without waking torch's threads."""
-        clamp(wave, out)
+        for part, target in zip(parts_of(wave), parts_of(out), strict=True):
+            super().clamp(part, target)
 
     def _open_chain(self, chain: Chain) -> Machine:
         """Runs of nodes that the engine knows become one machine each."""

@@ -6,7 +6,7 @@ threads, which then wait for more for milliseconds, on the processors that the k
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,18 +15,13 @@ from torch import Tensor
 from melvoc.nn.graph import Machine, join
 from melvoc.nn.stft import InverseSTFT, InverseSTFTMachine
 
-SERIAL = 32_000  # values that torch copies without waking its threads
+SERIAL = 32_000  # values that torch copies or sums without waking its threads
 FEW_FRAMES = 64
 
 
-def clamp(wave: Tensor, out: Tensor) -> None:
-    """Clamp to [-1, 1] into another tensor, part by part."""
-    if wave.numel() <= SERIAL:
-        torch.clamp(wave, -1.0, 1.0, out=out)
-        return
-    size = max(1, SERIAL // (wave.shape[0] * wave.shape[1]))
-    for part, target in zip(wave.split(size, dim=-1), out.split(size, dim=-1), strict=True):
-        torch.clamp(part, -1.0, 1.0, out=target)
+def parts_of(wave: Tensor) -> Sequence[Tensor]:
+    """A wave `[B, C, n]` in parts that torch works on without its threads."""
+    return (wave,) if wave.numel() <= SERIAL else wave.split(max(1, SERIAL // (wave.shape[0] * wave.shape[1])), dim=-1)
 
 
 @dataclass(frozen=True)
