@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 
 import pytest
 import torch
@@ -268,3 +269,19 @@ def test_long_input_runs_in_constant_memory() -> None:
         return int(subprocess.run(command, capture_output=True, text=True, check=True, cwd=root).stdout)
 
     assert peak(5200) < peak(870) + 60e6
+
+
+def test_a_named_spec_is_trusted_and_compared() -> None:
+    voc = VOCODERS["bigvgan_v2_tiny"]
+    spread = torch.linspace(0, 1, 300).expand(1, voc.spec.n_mels, 300)  # a mel that was scaled to [0, 1]
+    with voc.stream() as stream, pytest.warns(UserWarning, match="unlikely to be one with log='ln'"):
+        stream.push(spread)
+    with warnings.catch_warnings(), voc.stream(spec=voc.spec) as stream:
+        warnings.simplefilter("error")
+        stream.push(spread)
+        stream.push(spread + 40)
+        with pytest.raises(melvoc.SpecError, match="NaN or Inf"):
+            stream.push(spread / 0)
+        stream.flush()
+    with pytest.raises(melvoc.MelMismatchError, match="mel_scale: .* needs 'slaney', the mel has 'htk'"):
+        voc.stream(spec=melvoc.MelSpec(**voc.spec.to_dict() | {"mel_scale": "htk", "f_max": 16000.0}))

@@ -38,12 +38,14 @@ class VocoderStream:
         sample_rate: of the sound, in Hz.
     """
 
-    def __init__(self, vocoder: Vocoder, *, sample_rate: int, lookahead_frames: int | None = None) -> None:
+    def __init__(
+        self, vocoder: Vocoder, *, sample_rate: int, lookahead_frames: int | None = None, known: bool = False
+    ) -> None:
         run = Run(vocoder, sample_rate=sample_rate, lookahead_frames=lookahead_frames)
         self._vocoder, self._run = vocoder, run
         self.sample_rate = sample_rate
         self.latency_samples, self.latency_frames = run.latency_samples, run.latency_frames
-        self._watch = Watch(vocoder.spec)
+        self._watch = None if known else Watch(vocoder.spec)  # the caller has named the mel's spec: nothing is guessed
         self._batch: int | None = None
         self._end: str | None = None  # why no more frames are taken
 
@@ -67,9 +69,10 @@ class VocoderStream:
         mel = rows_of(mel, spec, empty=True)
         if self._batch is not None and mel.shape[0] != self._batch:
             raise SpecError(f"this piece has a batch of {mel.shape[0]}, but the stream began with {self._batch}")
-        check_piece(mel, spec)
+        check_piece(mel, spec, known=self._watch is None)
         frames = stacked(self._vocoder, mel, conditions)
-        self._warn(self._watch.push(mel))
+        if self._watch is not None:
+            self._warn(self._watch.push(mel))
         self._batch = mel.shape[0]
         return self._advance(frames, last=False)
 
@@ -84,7 +87,8 @@ class VocoderStream:
             MelvocError: the stream was already flushed or closed, or failed before.
         """
         self._alive()
-        self._warn(self._watch.flush())
+        if self._watch is not None:
+            self._warn(self._watch.flush())
         vocoder, batch = self._vocoder, self._batch or 1
         if self._run.started:
             width = vocoder.spec.n_mels + sum(one.channels for one in vocoder.conditions.values())

@@ -248,10 +248,13 @@ class Vocoder(nn.Module):
         return torch.cat([*map(run.push, wave.split(run.samples, dim=-1)), run.flush()], dim=-1)
 
     @public
-    def stream(self, *, lookahead_frames: int | None = None, sample_rate: int | None = None) -> VocoderStream:
+    def stream(
+        self, *, spec: MelSpec | None = None, lookahead_frames: int | None = None, sample_rate: int | None = None
+    ) -> VocoderStream:
         """Turn a mel into sound as it arrives. See `VocoderStream`.
 
         Args:
+            spec: the mel's spec, where it is known, as in `mel_to_waveform`.
             lookahead_frames: None for exact streaming; n for an approximation that waits for only n frames.
             sample_rate: of the result, in Hz. None: the vocoder's.
 
@@ -260,7 +263,10 @@ class Vocoder(nn.Module):
         """
         if not self.can_stream:
             self.graph()
-        return VocoderStream(self, sample_rate=self._rate(sample_rate), lookahead_frames=lookahead_frames)
+        if spec is not None:
+            self._match(spec)
+        rate, known = self._rate(sample_rate), spec is not None
+        return VocoderStream(self, sample_rate=rate, lookahead_frames=lookahead_frames, known=known)
 
     def _rate(self, sample_rate: int | None) -> int:
         return self.sample_rate if sample_rate is None else whole_rate(sample_rate)

@@ -116,7 +116,8 @@ class HiFiGANConfig(NetworkConfig):
         implied = [key for key, value in IMPLIED.items() if values.get(key) is value]
         if odd := unaccounted(values, {*keys.values(), *implied}, NETWORK):
             raise OptionError(
-                f"the config says {odd}={quoted(values[odd])}, which {cls.__name__} does not have: it is another network's"
+                f"the config says {odd}={quoted(values[odd])}, which {cls.__name__} does not have; is it another "
+                "network's?"
             )
         return cls(**{name: values[key] for name, key in keys.items() if values.get(key) is not None})
 

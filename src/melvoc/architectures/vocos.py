@@ -108,9 +108,8 @@ def _arguments(values: Mapping[str, Any], part: str, expected: str, takes: tuple
         raise OptionError(f"the config has no {part!r} section, which Vocos needs; is it a config.yaml?")
     class_path = section.get("class_path", expected)
     if class_path not in (expected, expected.rpartition(".")[2]):
-        raise OptionError(
-            f"{part} is a {quoted(class_path)}, but melvoc only reads Vocos with a {expected.rpartition('.')[2]}"
-        )
+        given = quoted(class_path).strip("'")
+        raise OptionError(f"{part} is a {given}, but melvoc only reads Vocos with a {expected.rpartition('.')[2]}")
     rest = {key: value for key, value in section.items() if key != "class_path"}
     arguments = rest.pop("init_args", None) if "init_args" in rest else rest
     if not isinstance(arguments, Mapping) or (arguments is not rest and rest):

@@ -119,8 +119,9 @@ def warn_of(verdict: Verdict, spec: MelSpec) -> None:
     )
 
 
-def check_piece(mel: Tensor, spec: MelSpec) -> None:
-    """The checks for a piece of a stream, of any length: finiteness, and a range that is 2 nepers wider on both sides.
+def check_piece(mel: Tensor, spec: MelSpec, *, known: bool = False) -> None:
+    """The checks for a piece of a stream, of any length: finiteness, and (unless its spec is known) a range that is 2
+    nepers wider on both sides.
 
     A piece is too short to tell a decoder's random tails from another scale, and an error would end the stream.
 
@@ -129,7 +130,8 @@ def check_piece(mel: Tensor, spec: MelSpec) -> None:
     """
     if mel.numel():
         low, high = _finite_range(mel)
-        _check_range(mel, low, high, spec, outliers=1.0)
+        if not known:
+            _check_range(mel, low, high, spec, outliers=1.0)
 
 
 def _finite_range(mel: Tensor) -> tuple[float, float]:

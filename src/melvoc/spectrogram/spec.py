@@ -239,8 +239,8 @@ class MelSpec:
         known = {key for further in names.values() for key in further}
         if odd := unaccounted(config, known, keys.MEL):
             raise SpecError(
-                f"this config says {odd}={quoted(config[odd])}, which melvoc does not read and which may make another mel; "
-                "write MelSpec(...) out, or remove the key if it says nothing new"
+                f"this config says {odd}={quoted(config[odd])}, which melvoc does not read and which may make another "
+                "mel; write MelSpec(...) out, or remove the key if it says nothing new"
             )
         try:
             return cls(**values)
