@@ -10,13 +10,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from melvoc import audio
 from melvoc.audio.resampling import resample
 from melvoc.errors import (
     CheckpointError,
     DownloadError,
+    FileAccessError,
     MelMismatchError,
     MelvocError,
     MissingFileError,
@@ -25,20 +27,23 @@ from melvoc.errors import (
     SpecError,
     UnknownVocoderError,
 )
-from melvoc.loading import VocoderInfo, info, list_vocoders, load
 from melvoc.spectrogram.conversion import convert_mel
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram
-from melvoc.storage.vocoder_file import from_bytes, pack, save, to_bytes, unpack
 from melvoc.streaming import VocoderStream
 from melvoc.synthesis import Condition
 from melvoc.vocoder import Vocoder
+
+if TYPE_CHECKING:
+    from melvoc.loading import VocoderInfo, info, list_vocoders, load
+    from melvoc.storage.vocoder_file import from_bytes, pack, save, to_bytes, unpack
 
 __version__ = "0.1.0"
 __all__ = [
     "CheckpointError",
     "Condition",
     "DownloadError",
+    "FileAccessError",
     "MelMismatchError",
     "MelSpec",
     "MelSpectrogram",
@@ -66,10 +71,22 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """`melvoc.train`, imported on first use: most programs never train."""
-    if name != "train":
-        raise AttributeError(f"module 'melvoc' has no attribute {name!r}")
-    import importlib
+# Imported on first use, because a program that makes mels loads no vocoder, and most programs never train.
+_LATER = {
+    "train": "melvoc.train",
+    **dict.fromkeys(("VocoderInfo", "info", "list_vocoders", "load"), "melvoc.loading"),
+    **dict.fromkeys(("from_bytes", "pack", "save", "to_bytes", "unpack"), "melvoc.storage.vocoder_file"),
+}
 
-    return importlib.import_module("melvoc.train")
+
+def __getattr__(name: str) -> Any:
+    """The names that are imported on first use."""
+    if name not in _LATER:
+        raise AttributeError(f"module 'melvoc' has no attribute {name!r}")
+    module = importlib.import_module(_LATER[name])
+    return module if name == "train" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    """Those names too."""
+    return sorted({*globals(), *_LATER})

@@ -17,10 +17,10 @@ from torch import Tensor
 from melvoc.errors import MelvocError, SpecError
 from melvoc.host import public
 from melvoc.spectrogram.check import check_piece, rows_of, warn_of
-from melvoc.spectrogram.likelihood import Verdict, Watch
 from melvoc.synthesis import Run, stacked
 
 if TYPE_CHECKING:
+    from melvoc.spectrogram.likelihood import Verdict, Watch
     from melvoc.vocoder import Vocoder
 
 
@@ -45,7 +45,7 @@ class VocoderStream:
         self._vocoder, self._run = vocoder, run
         self.sample_rate = sample_rate
         self.latency_samples, self.latency_frames = run.latency_samples, run.latency_frames
-        self._watch = None if known else Watch(vocoder.spec)  # the caller has named the mel's spec: nothing is guessed
+        self._watch = None if known else _watch(vocoder)  # where the caller has named the mel's spec nothing is guessed
         self._batch: int | None = None
         self._end: str | None = None  # why no more frames are taken
 
@@ -131,3 +131,9 @@ class VocoderStream:
             self._finish("failed in an earlier push")
             raise
         return wave.clone()  # an ordinary tensor that autograd accepts, not an inference-mode one
+
+
+def _watch(vocoder: Vocoder) -> Watch:
+    from melvoc.spectrogram.likelihood import Watch
+
+    return Watch(vocoder.spec)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from melvoc.errors import SpecError
 from melvoc.host import warn
-from melvoc.spectrogram.likelihood import Verdict, improbable, likely_cause
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import constants
+
+if TYPE_CHECKING:
+    from melvoc.spectrogram.likelihood import Verdict
 
 _BELOW, _ABOVE = 4.0, 3.0  # nepers that a decoder may fall below the floor, or rise above full scale
 _OUTLIERS, _FURTHER = 1e-5, 2.0  # share of values that may be this many nepers further: random tails, not another scale
@@ -89,7 +92,7 @@ def check_mel(mel: Tensor, spec: MelSpec, *, known: bool = False) -> Tensor:
     if known or not mel.numel():
         return mel
     _check_possible(mel, low, high, spec)
-    if verdict := improbable(mel, spec):
+    if verdict := _improbable(mel, spec):
         warn_of(verdict, spec)
     return mel
 
@@ -107,7 +110,19 @@ def judge(mel: Tensor, spec: MelSpec) -> Verdict | None:
     if not mel.numel():
         return None
     _check_possible(mel, low, high, spec)
+    return _improbable(mel, spec)
+
+
+def _improbable(mel: Tensor, spec: MelSpec) -> Verdict | None:
+    from melvoc.spectrogram.likelihood import improbable  # on first use: a fifth of the time of `import melvoc`
+
     return improbable(mel, spec)
+
+
+def _likely_cause(mel: Tensor, spec: MelSpec) -> str:
+    from melvoc.spectrogram.likelihood import likely_cause
+
+    return likely_cause(mel, spec)
 
 
 def warn_of(verdict: Verdict, spec: MelSpec) -> None:
@@ -157,7 +172,7 @@ def _check_possible(mel: Tensor, low: float, high: float, spec: MelSpec) -> None
     if median > most:
         raise SpecError(
             f"this mel has no negative value and a median of {median:.3g}, but where log={spec.log!r} not even "
-            f"full-scale noise has one above {most:.3g}; it looks like {likely_cause(mel, spec)}. Pass its spec "
+            f"full-scale noise has one above {most:.3g}; it looks like {_likely_cause(mel, spec)}. Pass its spec "
             "(spec=...), or convert it with melvoc.convert_mel"
         )
 
@@ -179,7 +194,7 @@ def _check_range(mel: Tensor, low: float, high: float, spec: MelSpec, *, outlier
     beyond = f"goes down to {low:.4g}" if low < least else f"goes up to {high:.4g}"
     raise SpecError(
         f"this mel {beyond}, but one with log={spec.log!r}, log_floor={spec.log_floor:g} and power={spec.power:g} "
-        f"stays between {least:.4g} and {most:.4g}; it looks like {likely_cause(mel, spec)}. Make it with "
+        f"stays between {least:.4g} and {most:.4g}; it looks like {_likely_cause(mel, spec)}. Make it with "
         "melvoc.MelSpectrogram of this spec, or convert it with melvoc.convert_mel"
     )
 
