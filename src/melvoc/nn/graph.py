@@ -16,6 +16,7 @@ by the node itself.
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class Engine:
     def finite(self, wave: Tensor) -> bool:
         """Whether a wave has neither NaN nor Inf; a sum shows it at once, unless it overflows. On CUDA it is taken for
         granted, because asking would wait for all that is in the queue."""
-        return wave.device.type == "cuda" or bool(wave.sum().isfinite()) or bool(wave.isfinite().all())
+        return wave.device.type == "cuda" or math.isfinite(float(wave.sum())) or bool(wave.isfinite().all())
 
     def clamp(self, wave: Tensor, out: Tensor) -> None:
         """Clamp a wave to [-1, 1] into another tensor of its shape."""

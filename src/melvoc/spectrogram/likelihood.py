@@ -79,7 +79,7 @@ def improbable(mel: Tensor, spec: MelSpec) -> Verdict | None:
 
 
 class Watch:
-    """Judges a mel that comes in pieces: once there are 256 frames, at each doubling of their number, and at the end.
+    """Judges a mel that comes in pieces: at 256 frames, at each fourfold of that, and at the end.
 
     Between pushes it holds fewer than 256 frames of at most 8 rows, evenly spaced over what has come.
 
@@ -110,7 +110,7 @@ class Watch:
             return verdict
         held = torch.cat(self._pieces, dim=-1)
         while held.shape[-1] >= self._HELD:
-            held, self._every = held[..., ::2].clone(), 2 * self._every
+            held, self._every = held[..., ::4].clone(), 4 * self._every
         self._pieces, self._held = [held], held.shape[-1]
         return None
 
