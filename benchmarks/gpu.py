@@ -224,9 +224,9 @@ def activation(run: Run) -> None:
     length = 8 if run.smoke else 512
     for stage, rate in enumerate(config.upsample_rates, 1):
         length *= rate
-        layer = AliasFreeSnake(config.channels(stage)).to(run.device)
+        layer = AliasFreeSnake(config.width(stage)).to(run.device)
         for dtype in (torch.float32, torch.float16):
-            x = torch.randn(1, config.channels(stage), length, device=run.device, dtype=dtype)
+            x = torch.randn(1, config.width(stage), length, device=run.device, dtype=dtype)
             fused, _ = measure(lambda: kernels.snake(layer, x, count=length), run.device, 0.0 if run.smoke else 0.2)  # noqa: B023
             plain, _ = measure(lambda: layer(x), run.device, 0.0 if run.smoke else 0.2)  # noqa: B023
             moved = 2 * x.numel() * x.element_size() / 1e9

@@ -172,8 +172,8 @@ class Vocoder(nn.Module):
 
         Args:
             mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]` in this vocoder's spec.
-            spec: the mel's spec, if known: compared with the vocoder's field by field. Without it, only the mel's
-                shape, finiteness and range are checked.
+            spec: the mel's spec, if known: compared with the vocoder's field by field. Without it, the mel's range is
+                checked, and an improbable mel is warned about. Shape and finiteness are always checked.
             lengths: valid frames per row, B counts from 0 to T; frames beyond them never influence the result.
             length: samples wanted, at the result's rate: a longer result is cut, a shorter one is padded by at most one
                 hop of zeros. Cannot be combined with lengths.

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from melvoc import post
 from melvoc.errors import CheckpointError, MelvocError, OptionError, SpecError, about, reason
@@ -208,7 +209,7 @@ def empty_network(checkpoint: Checkpoint) -> nn.Module:
         config = record.config.from_dict(checkpoint.config)
         if config.frame_values > LARGEST_FRAME:
             raise OptionError(f"it has {config.frame_values} values per mel frame, but at most {LARGEST_FRAME}")
-        with torch.device("meta"), _at_most(SPARE + 4 * len(checkpoint.tensors)):
+        with torch.device("meta"), _Uninitialised(), _at_most(SPARE + 4 * len(checkpoint.tensors)):
             network = record.network(config)
     except (OptionError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: too large for any memory
         raise CheckpointError(
@@ -217,6 +218,21 @@ def empty_network(checkpoint: Checkpoint) -> nn.Module:
     check_tensors(checkpoint, network)
     check_finite(checkpoint)
     return network
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out torch.nn.init's functions: they draw numbers, and a meta tensor takes none, but not for free."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        drawn = getattr(function, "__module__", None) == "torch.nn.init"
+        return named["tensor"] if drawn else function(*args, **named)
 
 
 def check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:
