@@ -40,7 +40,6 @@ from melvoc import DownloadError, audio
 from melvoc.architectures import bigvgan, hifigan
 from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
-from melvoc.audio.resampling import resample
 from melvoc.neural import HALF, float32_parameters
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.engines.cuda import make_cuda_engine
@@ -451,7 +450,7 @@ def cached_network(name: str) -> tuple[nn.Module, Tensor]:
     """A published vocoder that was downloaded before, and the mel `[1, n_mels, T]` of a real sound."""
     vocoder = melvoc.load(name, device="cpu", dtype=torch.float32, local_files_only=True)
     wave, rate = audio.read(SOUND)
-    mel = vocoder.mel(resample(wave.mean(0, keepdim=True), rate, vocoder.sample_rate))
+    mel = vocoder.mel(wave.mean(0, keepdim=True), sample_rate=rate)
     return vocoder.network, mel  # type: ignore[return-value]
 
 

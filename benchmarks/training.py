@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from melvoc import MelSpec
+from melvoc.registry import architecture
 from melvoc.train import Discriminators, TrainConfig
 from melvoc.train.data import Batch, Segments
 from melvoc.train.distributed import World
@@ -100,9 +101,11 @@ def main() -> None:
         segment=arguments.segment,
     ).resolved()  # fmt: skip
     assert config.generator is not None
-    state = TrainState.new(config, config.generator, device)
+    assert config.architecture is not None
+    record = architecture(config.architecture)
+    state = TrainState.new(config, record, config.generator, device)
     stepper = Stepper(state, config, SPEC, dataclasses.replace(World(), device=device))
-    other = TrainState.new(config, config.generator, device)
+    other = TrainState.new(config, record, config.generator, device)
     plain = plain_loop(other.generator, other.discriminators, config, device)
     noise = 0.1 * torch.randn(441_000, generator=torch.Generator().manual_seed(0))
     segments = Segments([Sound(name="noise", wave=noise)], SPEC, segment=arguments.segment, seed=0)

@@ -35,12 +35,14 @@ def test_public_names_exist_and_are_documented() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+    "page",
+    [ROOT / "README.md", ROOT / "NOTICE", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda page: page.name,
 )
 def test_links_and_commands_of_a_page_point_at_files(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if "://" not in link:
             assert (page.parent / link).exists(), f"{page.name} links to {link}, which is not there"
-    for script in re.findall(r"python (benchmarks/\S+\.py)", text):
-        assert (ROOT / script).exists(), f"{page.name} names {script}, which is not there"
+    for file in re.findall(r"\b(?:src|tests|benchmarks|docs)/[\w/]+\.(?:py|md|json)\b", text):
+        assert (ROOT / file).exists(), f"{page.name} names {file}, which is not there"
