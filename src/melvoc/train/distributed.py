@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from melvoc.errors import MelvocError
 from melvoc.options import pick_device
@@ -35,11 +34,26 @@ class World:
         """Whether this process writes the files."""
         return self.rank == 0
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, wrapped so that its backward pass averages gradients over the processes, if there are several."""
-        if self.size == 1:
-            return module
-        return DistributedDataParallel(module)
+    def share(self, module: nn.Module) -> None:
+        """Give every process the first one's parameters and buffers."""
+        if self.size > 1:
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor, 0)
+
+    def average_gradients(self, module: nn.Module) -> None:
+        """Average the module's gradients over the processes, in one exchange.
+
+        torch's DistributedDataParallel would send while the backward pass still runs. It is not used: gloo's threads
+        outlive the group with it, and one of them aborts about one process in thirty at exit (torch 2.13).
+        """
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        if self.size == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes; NaN in one is NaN in all, so that all stop together."""

@@ -113,8 +113,8 @@ class Stepper:
                 self.stft = self.stft.to(world.device)
         self.warmup = config.discriminator_warmup or 0
         self.needs_discriminators = bool(config.weights.adversarial or config.weights.feature)
-        self._generate = world.wrap(state.generator)
-        self._judge = world.wrap(state.discriminators) if self.needs_discriminators else state.discriminators
+        for module in (state.generator, state.discriminators):
+            world.share(module)
 
     def __call__(self, batch: Batch, rates: tuple[float, float]) -> dict[str, float]:
         """One step.
@@ -135,7 +135,7 @@ class Stepper:
         state.generator_optimizer.param_groups[0]["lr"], state.discriminator_optimizer.param_groups[0]["lr"] = rates
         report: dict[str, float] = {}
         with torch.set_grad_enabled(not warming), self._autocast():
-            generated = (state.generator if warming else self._generate)(batch.mel)
+            generated = state.generator(batch.mel)
         generated = generated.float()
         if not alone:
             report |= self._discriminators_turn(batch.wave, generated.detach())
@@ -149,7 +149,7 @@ class Stepper:
         state = self.state
         state.discriminators.requires_grad_(True)
         with self._autocast():
-            judgements = self._judge(torch.cat([real, generated]))
+            judgements = state.discriminators(torch.cat([real, generated]))
         loss = discriminator_loss(judgements)
         state.discriminator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -183,7 +183,8 @@ class Stepper:
     def _update(
         self, side: str, losses: dict[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer
     ) -> dict[str, float]:
-        """Guard, clip and update one side; the only place that waits for a GPU."""
+        """Average, guard, clip and update one side; the only place that waits for a GPU."""
+        self.world.average_gradients(module)
         norm = nn.utils.clip_grad_norm_(module.parameters(), self.config.clip_gradients)
         stacked = torch.stack([loss.detach().float() for loss in losses.values()])
         values = torch.cat([self.world.mean(stacked), norm.detach().float()[None]])
