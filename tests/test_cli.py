@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from networks import VOCODERS, random_mel
 
 import melvoc
 from melvoc.audio import AudioReader, AudioWriter, to_pcm16
-from melvoc.cli import main
+from melvoc.cli import Terminated, interruptible, main
 from melvoc.spectrogram.file import read_mel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -262,6 +263,21 @@ def test_signals_leave_nothing_half_written(
     assert process.returncode == code, err
     assert err.strip().splitlines() == [f"melvoc: error: {word}; nothing half-written was left"]
     assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_that_a_callback_swallows_is_raised_again(
+    number: signal.Signals, expected: type[BaseException]
+) -> None:
+    callback = ctypes.CFUNCTYPE(None)(lambda: signal.raise_signal(number))
+
+    def work() -> None:
+        callback()
+        for _ in range(1000):
+            time.sleep(0.01)
+
+    with pytest.raises(expected), interruptible():
+        work()
 
 
 def test_an_applications_own_sigterm_handler_stays(capsys: Say) -> None:

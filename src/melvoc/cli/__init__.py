@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
-            with _terminable():
+            with interruptible():
                 arguments = build_parser().parse_args(argv)
                 code = int(arguments.run(arguments))
         except KeyboardInterrupt:
@@ -94,20 +94,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, unless something else handles it."""
+def interruptible() -> Iterator[None]:
+    """Turn SIGTERM into an exception, and lose neither it nor Ctrl-C; left alone where something else handles SIGTERM.
+
+    Python drops an exception that rises in a finaliser or in a callback from C (LLVM's, while a kernel compiles): the
+    signal is then raised once more, a moment later.
+    """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield
         return
+    numbers: dict[type[BaseException], signal.Signals] = {
+        KeyboardInterrupt: signal.SIGINT,
+        Terminated: signal.SIGTERM,
+    }
+    timers: list[threading.Timer] = []
 
     def stop(number: int, frame: object) -> None:
         raise Terminated
 
+    def dropped(unraisable: sys.UnraisableHookArgs) -> None:
+        if number := numbers.get(unraisable.exc_type):
+            timers.append(threading.Timer(0.02, signal.raise_signal, [number]))
+            timers[-1].start()
+        else:
+            others(unraisable)
+
+    others, sys.unraisablehook = sys.unraisablehook, dropped
     signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
+        for timer in timers:
+            timer.cancel()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.unraisablehook = others
 
 
 def _say(text: str, code: int) -> int:
