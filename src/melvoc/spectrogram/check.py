@@ -12,7 +12,7 @@ from torch import Tensor
 from melvoc.errors import SpecError
 from melvoc.host import warn
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.spectrogram.transform import constants
+from melvoc.spectrogram.transform import constants, nepers_per_unit
 
 if TYPE_CHECKING:
     from melvoc.spectrogram.likelihood import Verdict
@@ -88,17 +88,15 @@ def check_mel(mel: Tensor, spec: MelSpec, *, known: bool = False) -> Tensor:
         SpecError: it cannot be a mel of this spec; the message says what it looks like.
     """
     mel = batch_mel(mel, spec)
-    low, high = _finite_range(mel)
-    if known or not mel.numel():
-        return mel
-    _check_possible(mel, low, high, spec)
-    if verdict := _improbable(mel, spec):
+    if known:
+        _finite_range(mel)
+    elif verdict := judge(mel, spec):
         warn_of(verdict, spec)
     return mel
 
 
 def judge(mel: Tensor, spec: MelSpec) -> Verdict | None:
-    """Why a mel of any accepted shape is possible, but improbable; None where it is not.
+    """Why a mel of any accepted shape, which is possible, is improbable all the same; None where it is not.
 
     For callers that refuse what `check_mel` warns about: `str` of the verdict is a sentence without its end.
 
@@ -110,10 +108,6 @@ def judge(mel: Tensor, spec: MelSpec) -> Verdict | None:
     if not mel.numel():
         return None
     _check_possible(mel, low, high, spec)
-    return _improbable(mel, spec)
-
-
-def _improbable(mel: Tensor, spec: MelSpec) -> Verdict | None:
     from melvoc.spectrogram.likelihood import improbable  # on first use: a fifth of the time of `import melvoc`
 
     return improbable(mel, spec)
@@ -220,5 +214,5 @@ def _levels(spec: MelSpec, *, further: float = 0.0) -> tuple[float, float, float
     noise = math.log(row) + spec.power * (0.5 * math.log(float(window.double().square().sum())) + _MEDIAN_ABOVE)
     if spec.log == "log1p":  # linear near 0, where nepers below mean nothing: 4 of its units do as well
         return -below, math.log1p(math.exp(full)), math.log1p(math.exp(noise))
-    unit = {"ln": 1.0, "log10": 1.0 / math.log(10.0), "db": 20.0 / spec.power / math.log(10.0)}[spec.log]
-    return unit * (math.log(spec.log_floor) - spec.power * below), unit * full, unit * noise
+    unit = nepers_per_unit(spec.log, spec.power)
+    return (math.log(spec.log_floor) - spec.power * below) / unit, full / unit, noise / unit

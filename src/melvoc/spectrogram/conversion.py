@@ -16,7 +16,7 @@ from melvoc.errors import SpecError
 from melvoc.host import public
 from melvoc.spectrogram.check import check_mel
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.spectrogram.transform import constants
+from melvoc.spectrogram.transform import constants, nepers_per_unit
 
 _STEPS = 60  # of the inversion in convert_mel: more of them gain far less than the error of the estimate itself
 _GROUP = 16  # bands that share one dense matrix product
@@ -95,19 +95,14 @@ def to_nepers(mel: Tensor, spec: MelSpec) -> Tensor:
     if spec.log == "log1p":  # ln(e^x - 1), without overflow; what is not positive is silence
         positive = mel.clamp(min=torch.finfo(mel.dtype).tiny)
         return positive + (-torch.expm1(-positive)).log()
-    return mel * _neper(spec)
+    return mel * nepers_per_unit(spec.log, spec.power)
 
 
 def from_nepers(nepers: Tensor, spec: MelSpec) -> Tensor:
     """The spec's logarithm, floor included, of a mel in nepers."""
     if spec.log == "log1p":
         return torch.nn.functional.softplus(nepers)
-    return nepers.clamp(min=math.log(spec.log_floor)) / _neper(spec)
-
-
-def _neper(spec: MelSpec) -> float:
-    """What one unit of the spec's logarithm (ln, log10 or dB) is in nepers of the mel's own unit."""
-    return {"ln": 1.0, "log10": math.log(10.0), "db": math.log(10.0) * spec.power / 20.0}[spec.log]
+    return nepers.clamp(min=math.log(spec.log_floor)) / nepers_per_unit(spec.log, spec.power)
 
 
 @public

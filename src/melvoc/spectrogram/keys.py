@@ -45,7 +45,7 @@ def unaccounted(values: Mapping[str, Any], known: Collection[str], words: Collec
         words: of what it is about, `MEL` or `NETWORK`.
     """
     for key, value in values.items():
-        parts = set(re.findall(r"[a-z]+[0-9]?|[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key)).lower()))
+        parts = set(re.findall(r"[a-z]+[0-9]?", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key)).lower()))
         if value is None or key in known or key in _OF_TRAINING or parts & _TRAINING:
             continue
         if parts & set(words):

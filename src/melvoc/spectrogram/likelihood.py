@@ -186,11 +186,11 @@ def _loud(known: Traits, spec: MelSpec) -> Verdict | None:
 
 def _shrunk(known: Traits, spec: MelSpec) -> Verdict | None:
     """Too little grain, and all values where another logarithm, whose undoing is natural, or normalising puts them."""
-    low, high = quantiles(known.values, 0.002, 0.998)
     if known.count < _FEW or spec.log == "log1p":
         return None
     if known.grain >= (_GRAIN if known.count >= _PLENTY else _GRAIN_OF_FEW):
         return None
+    low, high = quantiles(known.values, 0.002, 0.998)  # the costliest step of a judgement, and of few mels
     for log in _others(spec):
         least, most, factor = range_of(log, spec)
         inside = low >= least - 1e-3 * abs(least) and high <= most

@@ -16,7 +16,6 @@ from typing import Any, Literal, Self
 from melvoc.errors import SpecError, quoted
 from melvoc.spectrogram import keys
 from melvoc.spectrogram.bands import band_edges, empty_band
-from melvoc.spectrogram.keys import unaccounted
 from melvoc.spectrogram.presets import PRESETS
 
 _LARGEST = 2**31 - 1
@@ -237,7 +236,7 @@ class MelSpec:
                 raise SpecError(f"this config says {' and '.join(map(quoted, said))} for {field}; remove the wrong one")
             values |= {field: said[0]} if said else {}
         known = {key for further in names.values() for key in further}
-        if odd := unaccounted(config, known, keys.MEL):
+        if odd := keys.unaccounted(config, known, keys.MEL):
             raise SpecError(
                 f"this config says {odd}={quoted(config[odd])}, which melvoc does not read and which may make another "
                 "mel; write MelSpec(...) out, or remove the key if it says nothing new"

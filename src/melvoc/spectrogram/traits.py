@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.spectrogram.transform import constants
+from melvoc.spectrogram.transform import constants, nepers_per_unit
 
 _FRAMES = 512  # that are looked at, evenly spaced
 _LEAST_PAIRS = 200  # neighbouring cells above silence that a grain is taken from
@@ -68,17 +68,12 @@ def nepers(values: Tensor, log: str, spec: MelSpec) -> Tensor:
     if log in ("log1p", "linear"):
         mel = values.expm1() if log == "log1p" else values
         return mel.clamp(min=1e-30).log() / spec.power
-    return values / (_unit(log, spec) * spec.power)
-
-
-def _unit(log: str, spec: MelSpec) -> float:
-    """Of a logarithm, per unit of the natural one."""
-    return {"ln": 1.0, "log10": 1 / math.log(10), "db": 20 / spec.power / math.log(10)}[log]
+    return values * (nepers_per_unit(log, spec.power) / spec.power)
 
 
 def neper(spec: MelSpec) -> float:
     """One neper of amplitude in the spec's logarithm (not for log1p)."""
-    return spec.power if spec.log == "log1p" else spec.power * _unit(spec.log, spec)
+    return spec.power if spec.log == "log1p" else spec.power / nepers_per_unit(spec.log, spec.power)
 
 
 def level_of(natural: Tensor, spec: MelSpec) -> float:
@@ -121,9 +116,9 @@ def range_of(log: str, spec: MelSpec) -> tuple[float, float, float]:
     floor, sine = math.log(spec.log_floor or 1e-10), spec.power * reference(spec).sine
     if log in ("log1p", "linear"):
         return 0.0, math.log1p(math.exp(sine)) if log == "log1p" else math.exp(sine), math.inf
-    unit = _unit(log, spec)
-    factor = 1.0 if spec.log == "log1p" else _unit(spec.log, spec) / unit
-    return unit * floor, unit * sine, factor
+    unit = nepers_per_unit(log, spec.power)
+    factor = 1.0 if spec.log == "log1p" else unit / nepers_per_unit(spec.log, spec.power)
+    return floor / unit, sine / unit, factor
 
 
 @functools.lru_cache(maxsize=64)

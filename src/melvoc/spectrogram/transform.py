@@ -280,6 +280,11 @@ def to_log(mel: Tensor, spec: MelSpec) -> Tensor:
     return mel.log10() if spec.log == "log10" else mel.log10() * (20.0 / spec.power)
 
 
+def nepers_per_unit(log: str, power: float) -> float:
+    """How many nepers of the mel's own unit one unit of a logarithm (ln, log10 or dB) is."""
+    return {"ln": 1.0, "log10": math.log(10.0), "db": math.log(10.0) * power / 20.0}[log]
+
+
 @lru_cache(maxsize=64)
 def constants(spec: MelSpec, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Window `[n_fft]` and filter bank `[n_mels, n_fft // 2 + 1]`, shared by all callers: never write to them.
