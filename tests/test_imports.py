@@ -25,6 +25,8 @@ LAYERS: list[list[str]] = [
     ["spectrogram.likelihood"],
     ["spectrogram.check", "storage.costs", "architecture", "post"],
     ["audio", "spectrogram.conversion", "architectures"],
+    ["spectrogram.projection"],
+    ["post.refine"],
     ["synthesis"],
     ["streaming"],
     ["vocoder"],

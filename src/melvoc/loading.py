@@ -75,6 +75,7 @@ def load(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     allow_unverified: bool = False,
+    refine: int | None = None,
     **options: Any,
 ) -> Vocoder:
     """Load a vocoder.
@@ -88,6 +89,7 @@ def load(
         cache_dir: root of both caches, instead of the Hub's and melvoc's own.
         local_files_only: never use the network.
         allow_unverified: accept a file that cannot be verified. Passed to a plugin's factory only if it names it.
+        refine: rounds of refinement of whatever it makes (docs/refinement.md). None: what its file says, else none.
         **options: passed to the vocoder's factory: `engine` and `memory` for every built-in vocoder; also `spec`,
             `n_iter`, `momentum` and `seed` for Griffin-Lim.
 
@@ -98,6 +100,10 @@ def load(
         DownloadError: a file that is not available, or not the pinned one.
         OptionError: an option that the vocoder does not take.
     """
+    if refine is not None:
+        from melvoc.post.refine import refined
+
+        refined((), refine)  # a wrong number is refused before anything is fetched
     given = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
     given = {name: value for name, value in given.items() if value} | options
     name = os.fsdecode(name_or_path)
@@ -107,19 +113,19 @@ def load(
 
         for unneeded in ("cache_dir", "local_files_only"):  # a local file: nothing is fetched or cached
             given.pop(unneeded, None)
-        return load_file(file_of(name), LoadOptions.of(name, general | given, fetched=False))
+        return _refined(load_file(file_of(name), LoadOptions.of(name, general | given, fetched=False)), refine)
     if name.startswith("hf://"):
         from melvoc.storage.hub import load_repository
 
         given["allow_unverified"] = allow_unverified
-        return load_repository(name, LoadOptions.of(name, general | given, fetched=True))
+        return _refined(load_repository(name, LoadOptions.of(name, general | given, fetched=True)), refine)
     table = VOCODERS.table()
     if name not in table:
         name = known_repository(name, table)
     claim = VOCODERS.single(name, table[name])
     if claim.distribution == OWN:
-        return _load_own(name, general | given, allow_unverified)
-    return _load_plugin(claim, LoadOptions(**general), given, allow_unverified)
+        return _refined(_load_own(name, general | given, allow_unverified), refine)
+    return _load_plugin(claim, LoadOptions(**general), given, allow_unverified, refine)
 
 
 def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
@@ -245,7 +251,18 @@ def _load_own(name: str, given: dict[str, Any], allow_unverified: bool) -> Vocod
     return load_pinned(record, pin, options)
 
 
-def _load_plugin(claim: Claim, general: LoadOptions, given: dict[str, Any], allow_unverified: bool) -> Vocoder:
+def _refined(vocoder: Vocoder, refine: int | None) -> Vocoder:
+    """The vocoder with so many rounds of refinement as its default; None leaves it as it is."""
+    if refine is not None:
+        from melvoc.post.refine import refined
+
+        vocoder.post = refined(vocoder.post, refine)
+    return vocoder
+
+
+def _load_plugin(
+    claim: Claim, general: LoadOptions, given: dict[str, Any], allow_unverified: bool, refine: int | None
+) -> Vocoder:
     """Load by another package's factory, or by the pins of its architecture's record.
 
     Raises:
@@ -253,11 +270,15 @@ def _load_plugin(claim: Claim, general: LoadOptions, given: dict[str, Any], allo
     """
     factory, name = VOCODERS.load(claim), claim.name
     if isinstance(factory, Architecture):
-        return _load_plugins_pin(factory, claim, general, given | {"allow_unverified": allow_unverified})
+        pinned = _load_plugins_pin(factory, claim, general, given | {"allow_unverified": allow_unverified})
+        return _refined(pinned, refine)
     if not callable(factory):
         raise VOCODERS.wrong(claim, f"is a {type(factory).__name__}")
-    if allow_unverified and "allow_unverified" in (_taken(factory)[0] or ()):
+    named = _taken(factory)[0] or ()
+    if allow_unverified and "allow_unverified" in named:
         given = given | {"allow_unverified": True}
+    if refine is not None and "refine" in named:
+        given, refine = given | {"refine": refine}, None
     try:
         vocoder = call(factory, name, general.place, general.dtype, given)
     except MelvocError:
@@ -269,7 +290,7 @@ def _load_plugin(claim: Claim, general: LoadOptions, given: dict[str, Any], allo
         ) from error
     if not isinstance(vocoder, Vocoder):
         raise VOCODERS.wrong(claim, f"returned a {type(vocoder).__name__}", "a melvoc.Vocoder")
-    return vocoder
+    return _refined(vocoder, refine)
 
 
 def _load_plugins_pin(record: Architecture, claim: Claim, general: LoadOptions, given: dict[str, Any]) -> Vocoder:

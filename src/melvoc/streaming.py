@@ -16,6 +16,7 @@ from torch import Tensor
 
 from melvoc.errors import MelvocError, SpecError
 from melvoc.host import public
+from melvoc.post import PostStep
 from melvoc.spectrogram.check import check_piece, rows_of, warn_of
 from melvoc.synthesis import Run, stacked
 
@@ -39,9 +40,15 @@ class VocoderStream:
     """
 
     def __init__(
-        self, vocoder: Vocoder, *, sample_rate: int, lookahead_frames: int | None = None, known: bool = False
+        self,
+        vocoder: Vocoder,
+        *,
+        steps: tuple[PostStep, ...],
+        sample_rate: int,
+        lookahead_frames: int | None = None,
+        known: bool = False,
     ) -> None:
-        run = Run(vocoder, sample_rate=sample_rate, lookahead_frames=lookahead_frames)
+        run = Run(vocoder, steps=steps, sample_rate=sample_rate, lookahead_frames=lookahead_frames)
         self._vocoder, self._run = vocoder, run
         self.sample_rate = sample_rate
         self.latency_samples, self.latency_frames = run.latency_samples, run.latency_frames

@@ -20,7 +20,7 @@ from torch import Tensor
 from melvoc.audio.resampling import Resampler
 from melvoc.errors import MelvocError, PluginError, SpecError
 from melvoc.nn.graph import Machine, join
-from melvoc.post import PostMachine, Sound
+from melvoc.post import PostMachine, PostStep, Sound
 from melvoc.spectrogram.transform import MelSpectrogram
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class Run:
     """One mel on its way to sound, in pieces.
 
     Args:
-        vocoder: whose network and steps are run.
+        vocoder: whose network is run.
+        steps: that follow the network.
         sample_rate: of the result, in Hz.
         lookahead_frames: None for exact results; n to return the sound of all but the last n frames with each push.
 
@@ -60,7 +61,14 @@ class Run:
         SpecError: lookahead_frames is not a whole number from 0 up.
     """
 
-    def __init__(self, vocoder: Vocoder, *, sample_rate: int, lookahead_frames: int | None = None) -> None:
+    def __init__(
+        self,
+        vocoder: Vocoder,
+        *,
+        steps: tuple[PostStep, ...],
+        sample_rate: int,
+        lookahead_frames: int | None = None,
+    ) -> None:
         sound = Sound(
             spec=vocoder.spec,
             channels=vocoder.channels,
@@ -71,9 +79,9 @@ class Run:
         self._device, self._dtype = vocoder.device, vocoder.mel_dtype
         self.wave_dtype = torch.float64 if vocoder.dtype == torch.float64 else torch.float32
         network = self._engine.open(vocoder.graph()) if self._streams else Gathered(vocoder)
-        self._way = Way(network, [step.open(sound) for step in vocoder.post], sound)
+        self._way = Way(network, [step.open(sound) for step in steps], sound)
         delay = vocoder.graph().delay(0) if self._streams else 0
-        delay += sum(step.delay(sound) for step in vocoder.post)
+        delay += sum(step.delay(sound) for step in steps)
         exact = -(-delay // sound.samples_per_frame)
         if lookahead_frames is not None and (type(lookahead_frames) is not int or lookahead_frames < 0):
             raise SpecError(
@@ -206,12 +214,15 @@ class Gathered(Machine):
         return wave
 
 
-def synthesise(vocoder: Vocoder, frames: Tensor, *, sample_rate: int, block_frames: int | None) -> Tensor:
+def synthesise(
+    vocoder: Vocoder, frames: Tensor, *, steps: tuple[PostStep, ...], sample_rate: int, block_frames: int | None
+) -> Tensor:
     """The sound of complete mels, in blocks where the vocoder streams.
 
     Args:
         vocoder: what makes the sound.
         frames: `[B, n_mels + condition channels, T]`, T >= 1.
+        steps: that follow the network.
         sample_rate: of the result, in Hz.
         block_frames: at most this many frames per block. None: the vocoder's own choice.
 
@@ -219,7 +230,7 @@ def synthesise(vocoder: Vocoder, frames: Tensor, *, sample_rate: int, block_fram
         `[B, channels, ceil(T * samples_per_frame * sample_rate / vocoder.sample_rate)]` in [-1, 1].
     """
     size = check_block(vocoder, block_frames)
-    run, total = Run(vocoder, sample_rate=sample_rate), frames.shape[-1]
+    run, total = Run(vocoder, steps=steps, sample_rate=sample_rate), frames.shape[-1]
     samples = resampled_length(total * vocoder.samples_per_frame, vocoder.sample_rate, sample_rate)
     wave = torch.empty(frames.shape[0], vocoder.channels, samples, dtype=run.wave_dtype, device=vocoder.device)
     size = -(-total // -(-total // size)) if vocoder.can_stream else total  # blocks of about the same length
@@ -235,6 +246,7 @@ class Resynthesis:
 
     Args:
         vocoder: what makes the sound.
+        steps: that follow the network.
         sample_rate: of the input, in Hz.
         output_sample_rate: of the result, in Hz.
         block_frames: at most this many mel frames are synthesised at once. None: the vocoder's own choice.
@@ -247,7 +259,13 @@ class Resynthesis:
     """
 
     def __init__(
-        self, vocoder: Vocoder, *, sample_rate: int, output_sample_rate: int, block_frames: int | None = None
+        self,
+        vocoder: Vocoder,
+        *,
+        steps: tuple[PostStep, ...],
+        sample_rate: int,
+        output_sample_rate: int,
+        block_frames: int | None = None,
     ) -> None:
         if vocoder.conditions:
             names = ", ".join(vocoder.conditions)
@@ -255,7 +273,7 @@ class Resynthesis:
         self._size = check_block(vocoder, block_frames)
         self._rates, self._device = (sample_rate, output_sample_rate), vocoder.device
         self._analysis = MelSpectrogram(vocoder.spec).stream(sample_rate=sample_rate, cover=True)
-        self._run = Run(vocoder, sample_rate=output_sample_rate)
+        self._run = Run(vocoder, steps=steps, sample_rate=output_sample_rate)
         self.samples = resampled_length(self._size * vocoder.spec.hop_length, vocoder.spec.sample_rate, sample_rate)
         self._given = 0
 

@@ -165,6 +165,7 @@ class Vocoder(nn.Module):
         lengths: Sequence[int] | Tensor | None = None,
         length: int | None = None,
         conditions: Mapping[str, Tensor] | None = None,
+        refine: int | None = None,
         sample_rate: int | None = None,
         block_frames: int | None = None,
     ) -> Tensor:
@@ -178,6 +179,7 @@ class Vocoder(nn.Module):
             length: samples wanted, at the result's rate: a longer result is cut, a shorter one is padded by at most one
                 hop of zeros. Cannot be combined with lengths.
             conditions: the inputs that `voc.conditions` lists, by name: `[B, T]` or `[B, channels, T]`.
+            refine: rounds that bring the sound closer to the mel (docs/refinement.md), 0 for none. None: the vocoder's.
             sample_rate: of the result, in Hz. None: the vocoder's.
             block_frames: frames per block of long input (vocoders that stream). None: chosen from model and device.
 
@@ -188,14 +190,15 @@ class Vocoder(nn.Module):
         Raises:
             MelMismatchError: spec is not the vocoder's.
             SpecError: the mel cannot be one of this vocoder's spec, or lengths, length or conditions do not fit it.
+            OptionError: refine is no number of rounds.
         """
         if spec is not None:
             self._match(spec)
-        mel, rate = rows_of(mel, self.spec), self._rate(sample_rate)
+        mel, rate, steps = rows_of(mel, self.spec), self._rate(sample_rate), self._steps(refine)
         check_block(self, block_frames)
 
         def sound(part: Tensor) -> Tensor:
-            return synthesise(self, part, sample_rate=rate, block_frames=block_frames)
+            return synthesise(self, part, steps=steps, sample_rate=rate, block_frames=block_frames)
 
         if lengths is None:
             mel = check_mel(mel, self.spec, known=spec is not None)  # not copied: it may be long
@@ -224,6 +227,7 @@ class Vocoder(nn.Module):
         *,
         sample_rate: int,
         output_sample_rate: int | None = None,
+        refine: int | None = None,
         block_frames: int | None = None,
     ) -> Tensor:
         """Turn a sound into its mel and back, at the same length.
@@ -232,6 +236,7 @@ class Vocoder(nn.Module):
             waveform: `[N]`, `[B, N]` or `[B, 1, N]`, in [-1, 1]: a tensor or a NumPy array.
             sample_rate: the waveform's, in Hz.
             output_sample_rate: of the result, in Hz. None: the vocoder's.
+            refine: as in `mel_to_waveform`.
             block_frames: as in `mel_to_waveform`.
 
         Returns:
@@ -244,17 +249,25 @@ class Vocoder(nn.Module):
         if not wave.numel():
             raise SpecError(f"the waveform is {list(wave.shape)}, without any samples; give at least one")
         old, new = whole_rate(sample_rate), self._rate(output_sample_rate)
-        run = Resynthesis(self, sample_rate=old, output_sample_rate=new, block_frames=block_frames)
+        run = Resynthesis(
+            self, steps=self._steps(refine), sample_rate=old, output_sample_rate=new, block_frames=block_frames
+        )
         return torch.cat([*map(run.push, wave.split(run.samples, dim=-1)), run.flush()], dim=-1)
 
     @public
     def stream(
-        self, *, spec: MelSpec | None = None, lookahead_frames: int | None = None, sample_rate: int | None = None
+        self,
+        *,
+        spec: MelSpec | None = None,
+        refine: int | None = None,
+        lookahead_frames: int | None = None,
+        sample_rate: int | None = None,
     ) -> VocoderStream:
         """Turn a mel into sound as it arrives. See `VocoderStream`.
 
         Args:
             spec: the mel's spec, where it is known, as in `mel_to_waveform`.
+            refine: as in `mel_to_waveform`; the stream's latency includes what it waits for.
             lookahead_frames: None for exact streaming; n for an approximation that waits for only n frames.
             sample_rate: of the result, in Hz. None: the vocoder's.
 
@@ -265,8 +278,21 @@ class Vocoder(nn.Module):
             self.graph()
         if spec is not None:
             self._match(spec)
-        rate, known = self._rate(sample_rate), spec is not None
-        return VocoderStream(self, sample_rate=rate, lookahead_frames=lookahead_frames, known=known)
+        return VocoderStream(
+            self,
+            steps=self._steps(refine),
+            sample_rate=self._rate(sample_rate),
+            lookahead_frames=lookahead_frames,
+            known=spec is not None,
+        )
+
+    def _steps(self, refine: int | None) -> tuple[PostStep, ...]:
+        """The steps after the network, with so many rounds of refinement."""
+        if refine is None:
+            return self.post
+        from melvoc.post.refine import refined  # not needed for `import melvoc`
+
+        return refined(self.post, refine)
 
     def _rate(self, sample_rate: int | None) -> int:
         return self.sample_rate if sample_rate is None else whole_rate(sample_rate)

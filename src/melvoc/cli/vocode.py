@@ -41,6 +41,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--vocoder", help="a name, a melvoc file, hf://owner/repo (default: griffinlim)")
     parser.add_argument("--spec", help="the mel's: a preset's name, or a .json of MelSpec fields")
     parser.add_argument("--sample-rate", type=int, help="sample rate of OUT in Hz (default: the vocoder's)")
+    parser.add_argument(
+        "--refine", type=int, help="rounds that bring the sound closer to the mel (default: the vocoder's)"
+    )
     parser.add_argument("--block-frames", type=int, help="mel frames per block (default: chosen from model and device)")
     parser.add_argument(
         "--raw", action="store_true", help="float32 little-endian mel frames in, 16-bit PCM out as soon as it is ready"
@@ -75,10 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
 def choose(arguments: argparse.Namespace, spec: MelSpec | None, sample_rate: int | None = None) -> Vocoder:
     """The requested vocoder, or Griffin-Lim for the spec, or for the default one at a sample rate."""
     if arguments.vocoder not in (None, GRIFFINLIM):
-        return load(arguments, arguments.vocoder)
+        return load(arguments, arguments.vocoder, refine=arguments.refine)
     if spec is None and sample_rate is not None:
         spec = default_spec(sample_rate)
-    return load(arguments, GRIFFINLIM, spec=spec)
+    return load(arguments, GRIFFINLIM, spec=spec, refine=arguments.refine)
 
 
 def vocode_mel(arguments: argparse.Namespace) -> None:
@@ -114,7 +117,11 @@ def vocode_sound(arguments: argparse.Namespace) -> None:
             raise MelvocError(f"--spec is not {vocoder.name}'s mel; omit --spec: the vocoder makes its own mel")
         rate = arguments.sample_rate or vocoder.sample_rate
         run = Resynthesis(
-            vocoder, sample_rate=reader.sample_rate, output_sample_rate=rate, block_frames=arguments.block_frames
+            vocoder,
+            steps=vocoder.post,
+            sample_rate=reader.sample_rate,
+            output_sample_rate=rate,
+            block_frames=arguments.block_frames,
         )
         channels = reader.channels * vocoder.channels
         with torch.no_grad(), AudioWriter(arguments.output, sample_rate=rate, channels=channels) as writer:
@@ -143,7 +150,7 @@ def run_raw(arguments: argparse.Namespace) -> int:
         raise MelvocError(
             "--raw reads mel frames from standard input and needs a vocoder: vocode - --raw --vocoder NAME"
         )
-    vocoder = load(arguments, arguments.vocoder)
+    vocoder = load(arguments, arguments.vocoder, refine=arguments.refine)
     rate = arguments.sample_rate or vocoder.sample_rate
     with vocoder.stream(sample_rate=rate) as stream:
         pieces = _raw_pieces(stream, vocoder.spec.n_mels)

@@ -124,10 +124,11 @@ class Window(Machine):
         stride: samples from one window to the next.
         left: samples of padding before the signal.
         right: samples of padding after it.
-        mode: what the padding is: zeros, or the edge sample repeated.
+        mode: what the padding is: zeros, the edge sample repeated, or the signal mirrored at its edge sample (zeros
+            for a signal that is too short).
     """
 
-    state = ("tail",)
+    state = ("tail", "begun")
 
     def __init__(
         self,
@@ -137,21 +138,25 @@ class Window(Machine):
         stride: int = 1,
         left: int,
         right: int,
-        mode: Literal["zeros", "replicate"] = "zeros",
+        mode: Literal["zeros", "replicate", "reflect"] = "zeros",
     ) -> None:
         self.valid = valid
         self.span, self.stride, self.left, self.right = span, stride, left, right
-        self.mode = "constant" if mode == "zeros" else "replicate"
+        self.mode = "constant" if mode == "zeros" else mode
+        self.needed = max(left, right) if mode == "reflect" else 0  # samples that a mirror shows, its edge apart
         self.tail: Tensor | None = None
+        self.begun = False  # whether the start has been padded
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
-        if self.tail is None and x.shape[-1] == 0:
-            return x  # nothing has come yet: an empty piece stays empty
-        started = self.tail is not None
         x = join(self.tail, x)
-        padding = (0 if started else self.left, self.right if last else 0)
+        short = not self.begun and x.shape[-1] <= self.needed
+        if short and (not last or not x.shape[-1]):
+            self.tail = x
+            return x[..., :0]
+        padding = (0 if self.begun else self.left, self.right if last else 0)
         if any(padding):
-            x = F.pad(x, padding, self.mode)
+            x = F.pad(x, padding, "constant" if short else self.mode)
+        self.begun = True
         count = max(0, (x.shape[-1] - self.span) // self.stride + 1)
         self.tail = x[..., count * self.stride :].clone()  # a view would keep the whole piece alive
         return self.valid(x) if count else x[..., :0]

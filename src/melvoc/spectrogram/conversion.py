@@ -7,6 +7,7 @@ that mel: the one that a smooth start leads to.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -25,6 +26,19 @@ _FIXED = ("sample_rate", "hop_length", "center", "pad_mode")
 _SPECTRAL = ("power", "n_fft", "win_length", "n_mels", "f_min", "f_max", "mel_scale", "norm")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Care:
+    """How far a correction goes, where the mel is an estimate or the spectrum is far from it.
+
+    Attributes:
+        softness: the part of the way, in the logarithm of each band, that is not gone.
+        most: the largest ratio of mels that is corrected at once.
+    """
+
+    softness: float
+    most: float
+
+
 class FilterBank:
     """The filter bank as a few small dense matrices, since most of it is zero.
 
@@ -39,6 +53,7 @@ class FilterBank:
         self.shape = (spec.n_mels, spec.n_bins)
         columns = filters.sum(0)
         self.row_sums = filters.sum(1)
+        self._outside = (columns <= 0).to(dtype)
         shares = filters / torch.where(columns > 0, columns, 1.0)
         used = constants(spec, torch.device("cpu"), torch.float32)[1] > 0
         self._groups: list[tuple[slice, slice, Tensor, Tensor]] = []
@@ -52,20 +67,24 @@ class FilterBank:
         """The mels of spectra: `[N, n_bins]` to `[N, n_mels]`."""
         return torch.cat([spectra[:, bins] @ filters for _, bins, filters, _ in self._groups], 1)
 
-    def spread(self, bands: Tensor) -> Tensor:
-        """Each bin's mean of its bands, weighted by the filters; 0 outside all: `[N, n_mels]` to `[N, n_bins]`."""
-        spectra = bands.new_zeros(bands.shape[0], self.shape[1])
+    def spread(self, bands: Tensor, *, outside: float) -> Tensor:
+        """Each bin's mean of its bands, weighted by the filters; another value outside all: `[N, n_mels]` to
+        `[N, n_bins]`."""
+        spectra = (outside * self._outside).repeat(bands.shape[0], 1)
         for rows, bins, _, shares in self._groups:
             spectra[:, bins].addmm_(bands[:, rows], shares)
         return spectra
 
-    def correct(self, spectra: Tensor, mel: Tensor) -> Tensor:
-        """Factors for non-negative spectra that bring their mel closer to the given one.
+    def correct(self, spectra: Tensor, mel: Tensor, care: Care | None = None) -> Tensor:
+        """Factors for non-negative spectra that bring their mel closer to the given one; 1 outside all bands.
 
         A Richardson-Lucy step (1972, 1974): the non-negative fit whose error counts relative to each band's own level,
-        which is what a log-mel needs. Where no bin is in two bands, the mel is matched at once.
+        which is what a log-mel needs. Where no bin is in two bands, the mel is matched at once, unless care is taken.
         """
-        return self.spread(mel / self.apply(spectra).clamp(min=_TINY))
+        ratios = mel / self.apply(spectra).clamp(min=_TINY)
+        if care is not None:  # not 0, where the gradient of a power is infinite
+            ratios = ratios.clamp(min=_TINY, max=care.most) ** (1.0 - care.softness)
+        return self.spread(ratios, outside=1.0)
 
     def invert(self, mel: Tensor, *, steps: int) -> Tensor:
         """Non-negative spectra with a given mel, in a fixed number of steps.
@@ -77,7 +96,7 @@ class FilterBank:
         Returns:
             `[N, n_bins]`, non-negative and finite; 0 outside all bands.
         """
-        spectra = self.spread(mel / self.row_sums)
+        spectra = self.spread(mel / self.row_sums, outside=0.0)
         for _ in range(steps):
             spectra *= self.correct(spectra, mel)
         return spectra
