@@ -54,7 +54,14 @@ class Refine(PostStep):
         Raises:
             SpecError: the sound's rate is no multiple of the mel's in which the mel's frames are whole samples.
         """
-        return Rounds(sound_spec(sound), self.rounds, momentum=_MOMENTUM, care=_CARE, first_steps=_FIRST_STEPS)
+        return Rounds(
+            sound_spec(sound),
+            self.rounds,
+            momentum=_MOMENTUM,
+            care=_CARE,
+            first_steps=_FIRST_STEPS,
+            gain=(sound.sample_rate / sound.spec.sample_rate) ** sound.spec.power,
+        )
 
     def delay(self, sound: Sound) -> int:
         """A sample is final when the last frame over it is: n_fft for the first round, whole frames for the others."""
@@ -82,12 +89,20 @@ class Rounds(PostMachine):
         momentum: from 0 to less than 1; a round subtracts momentum / (1 + momentum) of the last.
         care: how far a correction goes. None: all the way.
         first_steps: steps of the first round's correction, which has most to correct; the others have one.
+        gain: of the mel at the rate of the sound, whose frames have more samples or fewer.
     """
 
     def __init__(
-        self, spec: MelSpec, rounds: int, *, momentum: float, care: Care | None = None, first_steps: int = 1
+        self,
+        spec: MelSpec,
+        rounds: int,
+        *,
+        momentum: float,
+        care: Care | None = None,
+        first_steps: int = 1,
+        gain: float = 1.0,
     ) -> None:
-        self._spec = spec
+        self._spec, self._gain = spec, gain
         self._rounds = [Round(spec, momentum, care, 1 if number else first_steps) for number in range(rounds)]
 
     def __call__(self, frames: Tensor, wave: Tensor, last: bool) -> Tensor:
@@ -96,7 +111,7 @@ class Rounds(PostMachine):
         arithmetic = projection(self._spec, exact.device, exact.dtype)
         pieces, done = exact.split(_PIECE * self._spec.hop_length, -1), []
         with torch.autocast(exact.device.type, enabled=False):
-            target = arithmetic.target(frames.to(exact.dtype))
+            target = self._gain * arithmetic.target(frames.to(exact.dtype))
             for number, piece in enumerate(pieces, start=1):
                 done.append(self._push(arithmetic, target, piece, last and number == len(pieces)))
                 target = target[:, :0]
@@ -165,9 +180,9 @@ class Round:
             gains = arithmetic.correct(powers, now, steps=self._steps, care=self._care)
             if earlier is not None and self._inertia:
                 aim = torch.sub(found, before, alpha=self._inertia)
-                change = aim * (gains * powers / squares(aim)).sqrt() - found
+                change = aim * _root(gains * (powers / squares(aim))) - found
             else:
-                change = found * (gains.sqrt() - 1.0)
+                change = found * (_root(gains) - 1.0)
             self._lay(arithmetic, change)
         return self._final(arithmetic, join(self._wave, wave), count, last), found
 
@@ -240,6 +255,10 @@ def refined(steps: tuple[PostStep, ...], rounds: int) -> tuple[PostStep, ...]:
         return (*steps, *wanted)
     place = before.index(True)
     return (*steps[:place], *wanted, *(step for step in steps[place:] if not isinstance(step, Refine)))
+
+
+def _root(gains: Tensor) -> Tensor:
+    return gains.clamp(min=1e-30).sqrt()  # not of 0, where its gradient is infinite
 
 
 def _take(queue: Tensor | None, fresh: Tensor, count: int) -> tuple[Tensor, Tensor]:

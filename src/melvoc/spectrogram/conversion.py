@@ -22,6 +22,7 @@ from melvoc.spectrogram.transform import constants, nepers_per_unit
 _STEPS = 60  # of the inversion in convert_mel: more of them gain far less than the error of the estimate itself
 _GROUP = 16  # bands that share one dense matrix product
 _TINY = 1e-30
+_FURTHEST = 23.0  # nepers that a careful correction lowers a band by at once: silence
 _FIXED = ("sample_rate", "hop_length", "center", "pad_mode")
 _SPECTRAL = ("power", "n_fft", "win_length", "n_mels", "f_min", "f_max", "mel_scale", "norm")
 
@@ -81,9 +82,11 @@ class FilterBank:
         A Richardson-Lucy step (1972, 1974): the non-negative fit whose error counts relative to each band's own level,
         which is what a log-mel needs. Where no bin is in two bands, the mel is matched at once, unless care is taken.
         """
-        ratios = mel / self.apply(spectra).clamp(min=_TINY)
-        if care is not None:  # not 0, where the gradient of a power is infinite
-            ratios = ratios.clamp(min=_TINY, max=care.most) ** (1.0 - care.softness)
+        found = self.apply(spectra).clamp(min=_TINY)
+        if care is None:
+            return self.spread(mel / found, outside=1.0)
+        gaps = mel.clamp(min=_TINY).log() - found.log()  # with finite gradients, however small both are
+        ratios = (gaps.clamp(-_FURTHEST, math.log(care.most)) * (1.0 - care.softness)).exp()
         return self.spread(ratios, outside=1.0)
 
     def invert(self, mel: Tensor, *, steps: int) -> Tensor:

@@ -22,7 +22,7 @@ from melvoc.spectrogram.conversion import Care, filter_bank, to_nepers
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import constants
 
-_TINY = 1e-30
+_QUIETEST = 1e-20  # added to powers: 200 dB below one sample, and the square of its reciprocal is a float32
 _WEAKEST = 1e-3  # of the largest sum of squared windows
 _LOUDEST = 20.0  # nepers of amplitude, far above full scale, whatever the decoder produced
 
@@ -69,7 +69,7 @@ class Projection:
             care: how far each step goes. None: all the way.
 
         Returns:
-            `[B, 1, t, n_bins]`, real and positive.
+            `[B, 1, t, n_bins]`, real; negative where rounding makes a 0 so.
         """
         spec = self.spec
         mean = powers.mean(1) if powers.shape[1] > 1 else powers[:, 0]
@@ -81,7 +81,7 @@ class Projection:
         factors = (factors if spec.power == 2.0 else factors.square()).view_as(mean)
         if spec.magnitude_eps:  # the filters see powers + eps, and what they see is what the factors are for
             factors = torch.addcdiv(factors, factors - 1.0, mean, value=spec.magnitude_eps)
-        return factors.clamp(min=_TINY)[:, None]  # not 0, where the gradient of a root is infinite
+        return factors[:, None]
 
     def analyse(self, padded: Tensor) -> Tensor:
         """The spectra of a padded signal's whole frames: `[B, C, n]` to `[B, C, t, n_bins]`; t may be 0."""
@@ -132,4 +132,4 @@ def overlap_add(frames: Tensor, hop_length: int) -> Tensor:
 def squares(spectra: Tensor) -> Tensor:
     """Squared magnitudes, never quite 0; several times as fast as abs or a sum over the two parts."""
     parts = torch.view_as_real(spectra).square()
-    return torch.add(parts[..., 0], parts[..., 1]) + _TINY
+    return torch.add(parts[..., 0], parts[..., 1]) + _QUIETEST
