@@ -35,6 +35,9 @@ class Hub:
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     cut_after: int | None = None  # bytes of a large file after which the connection is closed
+    silent: bool = False  # connections are taken, and never answered
+    stall_after: int | None = None  # bytes of a large file after which nothing more comes
+    over: threading.Event = field(default_factory=threading.Event)  # ends the waiting of silent answers
     requests: list[str] = field(default_factory=list)  # "METHOD path", in order
     tokens: list[str | None] = field(default_factory=list)
 
@@ -51,6 +54,7 @@ class Hub:
 
     def stop(self) -> None:
         """The network is gone: connections are refused from now on."""
+        self.over.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -59,7 +63,10 @@ class Hub:
         self.repositories.clear()
         self.requests.clear()
         self.tokens.clear()
-        self.cut_after = None
+        self.cut_after = self.stall_after = None
+        self.silent = False
+        self.over.set()
+        self.over = threading.Event()
 
     def downloads(self) -> int:
         """How many requests for the content of a large file there were."""
@@ -85,6 +92,9 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         self.hub.requests.append(f"{self.command} {path}")
         self.hub.tokens.append(self.headers.get("Authorization"))
+        if self.hub.silent:
+            self.hang()
+            return
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+?)(?:/(revision|tree)/([^/]+))?", path):
             self.api(match[1], match[2], match[3] or "main")
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -145,8 +155,13 @@ class Handler(BaseHTTPRequestHandler):
             start = int(wanted[1])
             headers = headers | {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
         headers = {"Accept-Ranges": "bytes"} | headers
-        stop = self.hub.cut_after if large and self.hub.cut_after is not None else None
-        self.send(206 if wanted else 200, data[start:], headers, None if stop is None else max(0, stop - start))
+        stops = [stop for stop in (self.hub.cut_after, self.hub.stall_after) if large and stop is not None]
+        self.send(206 if wanted else 200, data[start:], headers, max(0, min(stops) - start) if stops else None)
+
+    def hang(self) -> None:
+        """Say nothing more, until the test is over."""
+        self.hub.over.wait(120)
+        self.close_connection = True
 
     def send(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
         self.send_response(status)
@@ -155,7 +170,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(body if cut is None else body[:cut])
-            if cut is not None:
+            if cut is not None and self.hub.stall_after is not None:
+                self.hang()
+            elif cut is not None:
                 self.close_connection = True  # less than was promised, then nothing
 
 

@@ -479,7 +479,8 @@ def answers(rng: random.Random, folder: Path, seed: int) -> tuple[bool, str, Cal
 def asked(path: Path, commit: Any, files: Any, folder: Path) -> None:
     api = mock.Mock()
     api.return_value.model_info.return_value.sha = commit
-    api.return_value.list_repo_files.return_value = files
+    named = isinstance(files, list)
+    api.return_value.model_info.return_value.siblings = [mock.Mock(rfilename=one) for one in files] if named else files
     with (
         mock.patch("huggingface_hub.HfApi", api),
         mock.patch("huggingface_hub.hf_hub_download", return_value=str(path)),

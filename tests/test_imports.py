@@ -33,7 +33,7 @@ LAYERS: list[list[str]] = [
     ["griffinlim", "neural", "registry"],
     ["storage.container"],
     ["storage.vocoder_file"],
-    ["storage.conversion"],
+    ["storage.conversion", "storage.client"],
     ["storage.hub"],
     ["loading"],
     ["train"],

@@ -1,25 +1,24 @@
 """Published weights: downloaded once, verified, and kept as a melvoc file.
 
-The Hub's client does the transfer and keeps its own cache; it handles HF_ENDPOINT, HF_TOKEN, HF_HUB_CACHE and
-HF_HUB_OFFLINE. Downloads are verified, converted and moved into melvoc's cache under a name that includes the revision.
-From then on, loading needs only that file: no network, no Hub client.
+The Hub's client (`client`) does the transfer. Downloads are verified, converted and moved into melvoc's cache under a
+name that includes the revision. From then on, loading needs only that file: no network, no Hub client.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import CheckpointError, DownloadError, DownloadReason, quoted
+from melvoc.errors import CheckpointError, DownloadError, quoted
 from melvoc.options import LoadOptions
 from melvoc.registry import all_architectures
-from melvoc.storage import container
+from melvoc.storage import client, container
 from melvoc.storage.atomic import replacing
 from melvoc.storage.cache import cache_folder
 from melvoc.storage.container import Checkpoint, is_melvoc_file
@@ -27,7 +26,11 @@ from melvoc.storage.conversion import assemble, convert
 from melvoc.storage.vocoder_file import load_file, revive
 from melvoc.vocoder import Vocoder
 
+LOG = logging.getLogger(__name__)
 COMMIT = "[0-9a-f]{40}"
+REPOSITORY = re.compile(
+    r"hf://(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>refs/[\w.-]+/[\w.-]+|[\w.-]+))?(?P<file>(?:/(?!\.\.?(?:/|$))[^/]+)*)"
+)
 
 
 def load_pinned(record: Architecture, pin: Pin, options: LoadOptions) -> Vocoder:
@@ -72,7 +75,7 @@ def fetch(record: Architecture, pin: Pin, options: LoadOptions) -> Path:
     )
 
     def make() -> Checkpoint:
-        path = _download(pin.repo, pin.filename, chosen, options)
+        path = client.download(pin.repo, pin.filename, chosen, options)
         digest = _sha256(path)
         if pinned and digest != pin.sha256:
             _discard(path)
@@ -93,45 +96,56 @@ def fetch(record: Architecture, pin: Pin, options: LoadOptions) -> Path:
 
 
 def load_repository(name: str, options: LoadOptions) -> Vocoder:
-    """A vocoder from any repository on the Hub, `hf://owner/repo[@revision]`.
+    """A vocoder from any repository on the Hub, `hf://owner/repo[@revision][/file]`.
 
-    Loads its one melvoc file, else a published pair of weights and configuration, which needs allow_unverified=True.
-    Without a revision, main is resolved once, and the commit is recorded in melvoc's cache.
+    Loads the file, else the repository's one melvoc file, else a published pair of weights and configuration, which
+    needs allow_unverified=True. Without a revision, main is resolved once, and the commit is recorded in melvoc's
+    cache. What the Hub's client has in its cache needs no network.
 
     Raises:
         DownloadError: no such repository or file, or one that cannot be verified.
     """
-    match = re.fullmatch(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w./-]+))?", name)
+    match = REPOSITORY.fullmatch(name)
     if not match:
-        raise DownloadError(f"{name!r} is not a repository; write hf://owner/repo or hf://owner/repo@revision")
-    repo, wanted = match[1], options.revision or match[2]
+        raise DownloadError(
+            f"{name!r} is not a repository; write hf://owner/repo, hf://owner/repo@revision or hf://owner/repo/file"
+        )
+    repo, wanted, file = match["repo"], options.revision or match["revision"], match["file"][1:]
     folder = cache_folder(options.cache_dir) / "repositories" / repo.replace("/", "--")
     commit = _resolve(repo, wanted, folder, options)
+    ending = f"-file-{quote(file, safe='')}.safetensors" if file else ".safetensors"
     # A later, stricter call must not use a file that an earlier one accepted without verification.
-    target = folder / f"{commit}.safetensors"
+    target = folder / f"{commit}{ending}"
     if not target.is_file() and options.allow_unverified:
-        target = folder / f"{commit}-unverified.safetensors"
+        target = folder / f"{commit}-unverified{ending}"
 
-    path = _once(target, lambda: _from_repository(repo, commit, options))
+    path = _once(target, lambda: _from_repository(repo, commit, file, options))
     return load_file(path, options)
 
 
 def _resolve(repo: str, wanted: str | None, folder: Path, options: LoadOptions) -> str:
-    """The commit of a revision, recorded once it is resolved."""
-    record = folder / f"{re.sub('[^0-9A-Za-z._-]', '_', wanted or 'main')}.commit"
-    if wanted and re.fullmatch(COMMIT, wanted):
-        return wanted
+    """The commit of a revision, recorded once it is resolved. One that comes from a cache is named in the log."""
+    revision = wanted or "main"
+    record = folder / f"{re.sub('[^0-9A-Za-z._-]', '_', revision)}.commit"
+    if re.fullmatch(COMMIT, revision):
+        return revision
     if record.is_file() and re.fullmatch(COMMIT, known := record.read_text(encoding="utf-8", errors="replace").strip()):
+        LOG.info("hf://%s: %s is %s, as recorded in %s", repo, revision, known, record)
         return known
-    if options.local_files_only:
-        raise DownloadError(
-            f"hf://{repo} has not been loaded here before; load it once with local_files_only=False", reason="offline"
-        )
-    commit = str(_asked(repo, lambda api: api.model_info(repo, revision=wanted).sha))
+    try:
+        if options.local_files_only:
+            raise _offline(f"hf://{repo} has not been loaded here before")
+        commit = client.commit_of(repo, wanted)
+    except DownloadError as error:
+        kept = client.cached(repo, revision, options) if error.reason == "offline" else None
+        if kept is None:
+            raise
+        LOG.info("hf://%s: without the network; %s is %s in the cache of the Hub's client", repo, revision, kept[0])
+        return kept[0]
     if not re.fullmatch(COMMIT, commit):  # it becomes a part of file names
         raise DownloadError(
-            f"hf://{repo}: the server answers {quoted(commit)} as the commit of {wanted or 'main'}, but a commit has "
-            "40 hex digits; check HF_ENDPOINT"
+            f"hf://{repo}: the server answers {quoted(commit)} as the commit of {revision}, but a commit has 40 hex "
+            "digits; check HF_ENDPOINT"
         )
     with _cache_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,49 +154,74 @@ def _resolve(repo: str, wanted: str | None, folder: Path, options: LoadOptions) 
     return commit
 
 
-def _from_repository(repo: str, commit: str, options: LoadOptions) -> Checkpoint:
-    """The one melvoc file, else a published pair."""
-    if options.local_files_only:
-        raise DownloadError(
-            f"hf://{repo}@{commit[:12]} is not in melvoc's cache; load it once with local_files_only=False",
-            reason="offline",
-        )
-    files = _asked(repo, lambda api: list(map(str, api.list_repo_files(repo, revision=commit))))
-    if any(".." in file.split("/") or file.startswith("/") for file in files):
+def _from_repository(repo: str, commit: str, file: str, options: LoadOptions) -> Checkpoint:
+    """The named file, or, without a name, the one melvoc file, else a published pair."""
+    files = _files(repo, commit, options)
+    if any(".." in name.split("/") or name.startswith("/") for name in files):
         raise DownloadError(f"hf://{repo} names files outside itself; do not use it")
-    safe = [file for file in files if file.endswith(".safetensors")]
+    if file and file not in files:
+        raise DownloadError(f"hf://{repo}@{commit[:12]} has no file {quoted(file)}; it has {_listed(files)}")
+    safe = [name for name in ([file] if file else files) if name.endswith(".safetensors")]
     if len(safe) > 1:
         raise DownloadError(
-            f"hf://{repo} has {len(safe)} safetensors files ({', '.join(safe[:3])}...); melvoc takes one"
+            f"hf://{repo} has {len(safe)} safetensors files ({', '.join(safe[:3])}...); name one: hf://{repo}/{safe[0]}"
         )
     foreign = ""
     if safe:
-        path = _download(repo, safe[0], commit, options)
+        path = client.download(repo, safe[0], commit, options)
         with _discarding(path):
             if is_melvoc_file(path):
                 return _fitting(container.read(path))
         foreign = f" ({safe[0]} is safetensors, but not melvoc's)"
-    records = list(all_architectures())
-    for pattern, config in (pair for record in records for layout in record.layouts for pair in layout.files):
-        weights = sorted(file for file in files if re.fullmatch(pattern, file))
-        if not weights or config not in files:
-            continue
-        if not options.allow_unverified:
-            raise DownloadError(
-                f"hf://{repo} has no melvoc file, but {weights[-1]} with {config}, which cannot be verified; if you "
-                "trust it, pass allow_unverified=True",
-                reason="hash",
-            )
-        path = _download(repo, weights[-1], commit, options)
-        values = _download(repo, config, commit, options)
-        provenance = {"repository": repo, "revision": commit, "file": weights[-1], "verified": "no"}
-        with _discarding(path, values):
-            return convert(path, config=values, name=repo.split("/")[1], provenance=provenance)
-    raise DownloadError(
-        f"hf://{repo} has neither a melvoc .safetensors file nor a published generator of "
-        f"{', '.join(record.title for record in records)} with its configuration; it has "
-        f"{', '.join(files[:8]) or 'no files'}{foreign}"
-    )
+    pair = _pair(files, file)
+    if pair is None:
+        raise DownloadError(
+            f"hf://{repo} has neither a melvoc .safetensors file nor a published generator of "
+            f"{', '.join(record.title for record in all_architectures())} with its configuration"
+            f"{f' beside {file}' if file else ''}; it has {_listed(files)}{foreign}"
+        )
+    if not options.allow_unverified:
+        raise DownloadError(
+            f"hf://{repo} has no melvoc file, but {pair[0]} with {pair[1]}, which cannot be verified; if you trust it, "
+            "pass allow_unverified=True",
+            reason="hash",
+        )
+    path, config = (client.download(repo, name, commit, options) for name in pair)
+    provenance = {"repository": repo, "revision": commit, "file": pair[0], "verified": "no"}
+    with _discarding(path, config):
+        return convert(path, config=config, name=repo.split("/")[1], provenance=provenance)
+
+
+def _files(repo: str, commit: str, options: LoadOptions) -> list[str]:
+    """The names of a commit's files; without the network, of those that the client's cache has."""
+    try:
+        if options.local_files_only:
+            raise _offline(f"hf://{repo}@{commit[:12]} is not in the cache")
+        return client.files_of(repo, commit)
+    except DownloadError as error:
+        kept = client.cached(repo, commit, options) if error.reason == "offline" else None
+        if kept is None:
+            raise
+        return kept[1]
+
+
+def _pair(files: list[str], wanted: str) -> tuple[str, str] | None:
+    """Published weights and their configuration: by a layout's names, or the wanted weights and what is beside them."""
+    layouts = (layout for record in all_architectures() for layout in record.layouts)
+    for pattern, config in (names for layout in layouts for names in layout.files):
+        beside = PurePosixPath(wanted).with_name(config).as_posix() if wanted else config
+        weights = [wanted] if wanted else sorted(name for name in files if re.fullmatch(pattern, name))
+        if weights and beside in files:
+            return weights[-1], beside
+    return None
+
+
+def _listed(files: list[str]) -> str:
+    return ", ".join(files[:8]) or "no files"
+
+
+def _offline(what: str) -> DownloadError:
+    return DownloadError(f"{what}; load it once with local_files_only=False", reason="offline")
 
 
 def _once(target: Path, make: Callable[[], Checkpoint]) -> Path:
@@ -201,57 +240,6 @@ def _once(target: Path, make: Callable[[], Checkpoint]) -> Path:
     finally:
         lock.release()
     return target
-
-
-def _download(repo: str, filename: str, revision: str, options: LoadOptions) -> Path:
-    """One file through the Hub's client, with its progress bar."""
-    hub_cache = None if options.cache_dir is None else Path(options.cache_dir) / "huggingface"
-
-    def get() -> str:
-        from huggingface_hub import hf_hub_download
-
-        return hf_hub_download(
-            repo, filename, revision=revision, cache_dir=hub_cache, local_files_only=options.local_files_only
-        )
-
-    return Path(_translated(f"{repo}/{filename} at {revision[:12]}", get))
-
-
-def _asked(repo: str, question: Callable[[Any], Any]) -> Any:
-    """Ask the Hub's API about a repository."""
-    from huggingface_hub import HfApi
-
-    return _translated(f"hf://{repo}", lambda: question(HfApi()))
-
-
-def _translated(what: str, action: Callable[[], Any]) -> Any:
-    """Run an action, turning the Hub client's errors into one."""
-    try:
-        return action()
-    except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        reason, hint = _understood(error)
-        raise DownloadError(
-            f"{what} could not be downloaded: {hint} ({type(error).__name__}: {first})", reason=reason
-        ) from error
-
-
-def _understood(error: Exception) -> tuple[DownloadReason, str]:
-    """Why a download failed, and what to do about it."""
-    from huggingface_hub import errors as hub
-
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled):
-        return "offline", "it is not in the cache, and the network is off or unreachable; load it once online"
-    if isinstance(error, hub.GatedRepoError) or status in (401, 403):
-        return "token", "the repository does not exist or needs a token; check the name, or set HF_TOKEN"
-    if isinstance(error, hub.RepositoryNotFoundError):
-        return "not found", "the repository does not exist or needs a token; check the name, or set HF_TOKEN"
-    if isinstance(error, hub.EntryNotFoundError | hub.RevisionNotFoundError) or status == 404:
-        return "not found", "there is no such file or revision; check them on the Hub"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
-        return "disk", "the cache cannot be written; make room, or set HF_HUB_CACHE to a folder you may write to"
-    return "offline", "check the network, HF_ENDPOINT and the free disk space, then try again"
 
 
 def _sha256(path: Path) -> str:
