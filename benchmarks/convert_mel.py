@@ -71,6 +71,8 @@ def main() -> None:
         wave, rate = audio.read(path)
         if rate == RATE and wave.shape[1] > 4096:
             waves.append(wave.mean(0)[: int(arguments.seconds * rate)].clamp(-1, 1))
+    if not waves:
+        parser.error(f"no .flac at {RATE} Hz of at least 4096 samples in {arguments.folder}")
     print(f"{len(waves)} clips, {sum(map(len, waves)) / RATE:.0f} s")
     print("| change | there: mean | 99 % | back: mean | 99 % |\n|---|---|---|---|---|")
     source = MelSpec(**BASE)

@@ -168,6 +168,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a piece")
     arguments = parser.parse_args()
     waves = read(arguments.folders)
+    if not waves:
+        parser.error(f"no .wav or .flac of at least 2400 samples in {', '.join(map(str, arguments.folders))}")
     print(f"{len(waves)} files")
     specs: dict[MelSpec, str] = {}
     for name in PRESETS:

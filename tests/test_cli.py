@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,6 +78,18 @@ def test_doctor_says_what_would_be_used_and_why(capsys: Say, monkeypatch: pytest
     out = capsys.readouterr().out
     for part in (f"melvoc {melvoc.__version__}", f"torch: {torch.__version__}", "device: ", "engine: ", str(tmp_path)):
         assert part in out
+
+
+@pytest.mark.parametrize("missing", ["numba", "llvmlite"])
+def test_doctor_names_the_engine_that_is_used_where_numba_cannot_be_imported(missing: str, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from melvoc.cli import main; sys.exit(main(['doctor']))"
+    environment = os.environ | {"MELVOC_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    (engine,) = (line for line in done.stdout.splitlines() if line.startswith("engine: "))
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("doctor names the GPU's engine")
+    assert re.fullmatch(rf"engine: plain torch: numba cannot be imported \(.*{missing}.*\)", engine)
 
 
 def test_a_recording_to_a_mel_and_back_is_as_long_as_it_was(tmp_path: Path, capsys: Say) -> None:

@@ -119,6 +119,8 @@ def _engine(device: torch.device) -> str:
         return "fused Triton kernels, plain torch where they cannot run"
     if device.type != "cpu":
         return f"plain torch, in blocks, on {device.type}"
-    if "does not import" in (state := _state("numba")) or state == "not installed":
-        return f"plain torch: numba {state.partition(', ')[2] or state}"
+    try:
+        importlib.import_module("melvoc.nn.engines.cpu.engine")  # as the engine itself decides
+    except ImportError as error:
+        return f"plain torch: numba cannot be imported ({' '.join(str(error).split())[:120]})"
     return "fused and transform-domain kernels (numba)"
