@@ -89,7 +89,7 @@ def _shields() -> list[AbstractContextManager[Any]]:
     found: list[AbstractContextManager[Any]] = [_ONE_THREAD] if os.getpid() != _BORN_IN else []
     if torch.get_default_dtype() != torch.float32:
         found.append(_FLOAT32)
-    if torch.get_default_device().type != "cpu":
+    if torch.empty(0).device.type != "cpu":  # torch 2.4's get_default_device fails, and knows no `with torch.device`
         found.append(torch.device("cpu"))
     found += [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
     return found
