@@ -186,6 +186,21 @@ def test_a_plugin_gets_name_device_dtype_and_only_the_options_that_were_set(
     assert seen == {"name": "quiet", "device": torch.device("cpu"), "dtype": torch.float16, "strength": 3} | options
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_plugin_gets_mmap_only_if_it_names_it(installed: Any, plugin: types.ModuleType, named: bool) -> None:
+    seen: list[object] = []
+
+    def load(name: str, *, device: object, dtype: object, mmap: bool = True) -> Vocoder:
+        seen.append(mmap)
+        return Silence(name=name, spec=SPEC)
+
+    plugin.load = load if named else (lambda name, *, device, dtype: load(name, device=device, dtype=dtype))  # type: ignore[attr-defined]
+    installed(entry("quiet", f"{MODULE}:load"))
+    melvoc.load("quiet", mmap=False)
+    melvoc.load("griffinlim", mmap=False)
+    assert seen == [not named]
+
+
 @pytest.mark.parametrize("option", ["strength", "revision", "cache_dir", "engine", "self_destruct"])
 def test_an_option_that_a_factory_does_not_take(installed: Any, plugin: types.ModuleType, option: str) -> None:
     def load(name: str, *, device: torch.device, dtype: torch.dtype | None, depth: int = 1) -> Vocoder:

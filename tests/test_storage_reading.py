@@ -125,7 +125,7 @@ def test_where_mapping_is_impossible_the_file_is_read(
 def test_what_is_read_instead_is_the_same(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mel = random_mel(VOC, 5)
     mapped = melvoc.load(files / "voc.safetensors", device="cpu", engine="torch").mel_to_waveform(mel)
-    monkeypatch.setattr(reading, "_unmapped", lambda source: Path(source).read_bytes())
+    monkeypatch.setattr(reading, "_content", lambda source, mapped: Path(source).read_bytes())
     read = melvoc.load(files / "voc.safetensors", device="cpu", engine="torch").mel_to_waveform(mel)
     assert torch.equal(mapped, read)
 
@@ -242,7 +242,7 @@ def test_a_mel_of_integers(tmp_path: Path) -> None:
 
 def test_converting_what_may_not_be_read(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "strerror", lambda code: "reason")
-    monkeypatch.setattr(reading, "_unmapped", lambda source: (_ for _ in ()).throw(PermissionError(errno.EACCES, "no")))
+    monkeypatch.setattr(reading, "_content", lambda *_: (_ for _ in ()).throw(PermissionError(errno.EACCES, "no")))
     config = json.loads((GOLDEN / "bigvgan_v1_tiny.json").read_text())
     with pytest.raises(FileAccessError, match=r"generator\.safetensors: cannot be opened or read \(reason\)"):
         convert(files / "generator.safetensors", config=config)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,16 +160,18 @@ def test_loading_never_initialises_random_weights(tmp_path: Path, monkeypatch: p
     assert torch.equal(torch.random.get_rng_state(), state), "the application's random numbers were used up"
 
 
+def mapped(path: Path) -> list[tuple[int, ...]]:
+    """The addresses at which a file is mapped."""
+    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
+    return [tuple(int(end, 16) for end in line.split()[0].split("-")) for line in lines]
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux' list of what is mapped into memory")
 def test_the_weights_of_a_file_are_mapped(tmp_path: Path) -> None:
     path = tmp_path / "mapped.safetensors"
     save(hifigan(V2), path)
     voc = melvoc.load(path, device="cpu")
-    ranges = [
-        tuple(int(end, 16) for end in line.split()[0].split("-"))
-        for line in Path("/proc/self/maps").read_text().splitlines()
-        if line.endswith(str(path))
-    ]
+    ranges = mapped(path)
     assert ranges
     outside = [
         name
@@ -173,6 +179,47 @@ def test_the_weights_of_a_file_are_mapped(tmp_path: Path) -> None:
         if not any(low <= parameter.data_ptr() < high for low, high in ranges)
     ]
     assert not outside
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"griffinlim"}))
+def test_weights_that_are_read_do_not_depend_on_the_file(kind: str, tmp_path: Path) -> None:
+    path, mel = tmp_path / "read.safetensors", random_mel(KINDS[kind], 5)
+    save(KINDS[kind], path)
+    voc = melvoc.load(path, device="cpu", mmap=False)
+    if Path("/proc/self/maps").exists():
+        assert not mapped(path)
+    expected = voc.mel_to_waveform(mel)
+    path.write_bytes(b"")  # in place, under a mapping the end of the process
+    torch.testing.assert_close(voc.mel_to_waveform(mel), expected, atol=0, rtol=0)
+
+
+def test_saving_over_a_mapped_file_leaves_the_loaded_vocoder_as_it_was(tmp_path: Path) -> None:
+    path, mel = tmp_path / "voc.safetensors", random_mel(VOCODERS["vocos_tiny"], 5)
+    save(VOCODERS["vocos_tiny"], path)
+    voc = melvoc.load(path, device="cpu", engine="torch")
+    save(neural(randomised(copy.deepcopy(voc.network)), name="other", spec=voc.spec), path)
+    assert melvoc.load(path).name == "other"
+    expected = VOCODERS["vocos_tiny"].mel_to_waveform(mel)
+    torch.testing.assert_close(voc.mel_to_waveform(mel), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what a changed mapping shows is the system's affair")
+def test_a_mapped_file_that_changes_is_another_sound_and_one_that_is_cut_ends_the_process(tmp_path: Path) -> None:
+    save(VOCODERS["vocos_tiny"], tmp_path / "voc.safetensors")
+    code = """
+import os, melvoc, torch
+voc = melvoc.load("voc.safetensors", device="cpu", engine="torch")
+mel = torch.full((voc.spec.n_mels, 5), -4.0)
+before, size = voc.mel_to_waveform(mel), os.path.getsize("voc.safetensors")
+with open("voc.safetensors", "r+b") as file:
+    file.seek(size // 2)
+    file.write(bytes(size - size // 2))
+print(torch.equal(voc.mel_to_waveform(mel), before), flush=True)
+os.truncate("voc.safetensors", 0)
+voc.mel_to_waveform(mel)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("False\n", -signal.SIGBUS), done.stderr
 
 
 # What cannot be saved or read

@@ -1,6 +1,6 @@
 """Loading vocoders: by path, by repository, by registered name.
 
-`load` tries, in this order: a path (a `Path`, or a string that looks like one), `hf://owner/repo[@revision]`, a
+`load` tries, in this order: a path (a `Path`, or a string that looks like one), `hf://owner/repo[@revision][/file]`, a
 registered name (never shadowed by a folder), and the `owner/name` of a repository that melvoc knows by another name.
 """
 
@@ -76,13 +76,14 @@ def load(
     local_files_only: bool = False,
     allow_unverified: bool = False,
     refine: int | None = None,
+    mmap: bool = True,
     **options: Any,
 ) -> Vocoder:
     """Load a vocoder.
 
     Args:
         name_or_path: a registered name (`list_vocoders`), the path of a melvoc `.safetensors` file, or
-            `hf://owner/repo[@revision]`.
+            `hf://owner/repo[@revision][/file]`.
         device: "auto" (cuda, mps, cpu), or a torch device.
         dtype: the type to compute in. None: the automatic choice.
         revision: of the repository, instead of the pinned one.
@@ -90,6 +91,8 @@ def load(
         local_files_only: never use the network.
         allow_unverified: accept a file that cannot be verified. Passed to a plugin's factory only if it names it.
         refine: rounds of refinement of whatever it makes (docs/refinement.md). None: what its file says, else none.
+        mmap: whether a file's weights are mapped into memory, where they are on the CPU. False: they are read, and the
+            file may change afterwards. Passed to a plugin's factory only if it names it.
         **options: passed to the vocoder's factory: `engine` and `memory` for every built-in vocoder; also `spec`,
             `n_iter`, `momentum` and `seed` for Griffin-Lim.
 
@@ -107,7 +110,7 @@ def load(
     given = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
     given = {name: value for name, value in given.items() if value} | options
     name = os.fsdecode(name_or_path)
-    general: dict[str, Any] = {"device": device, "dtype": dtype}
+    general: dict[str, Any] = {"device": device, "dtype": dtype, "mmap": mmap}
     if is_path(name_or_path):
         from melvoc.storage.vocoder_file import load_file
 
@@ -241,7 +244,7 @@ def _load_own(name: str, given: dict[str, Any], allow_unverified: bool) -> Vocod
     if name == GRIFFINLIM:
         from melvoc.griffinlim import load_griffinlim
 
-        device, dtype = given.pop("device"), given.pop("dtype")
+        device, dtype, _ = given.pop("device"), given.pop("dtype"), given.pop("mmap")  # it has no file
         options = LoadOptions(device=device, dtype=dtype)
         return call(load_griffinlim, name, options.place, dtype, given)
     from melvoc.storage.hub import load_pinned
@@ -279,6 +282,8 @@ def _load_plugin(
         given = given | {"allow_unverified": True}
     if refine is not None and "refine" in named:
         given, refine = given | {"refine": refine}, None
+    if not general.mmap and "mmap" in named:
+        given = given | {"mmap": False}
     try:
         vocoder = call(factory, name, general.place, general.dtype, given)
     except MelvocError:
@@ -299,7 +304,8 @@ def _load_plugins_pin(record: Architecture, claim: Claim, general: LoadOptions, 
     found: dict[str, Pin] = {pin.name: pin for pin in record.pins}
     if claim.name not in found:
         raise VOCODERS.wrong(claim, f"is an architecture with pins for {', '.join(found) or 'nothing'}")
-    options = LoadOptions.of(claim.name, {"device": general.device, "dtype": general.dtype} | given, fetched=True)
+    own = {"device": general.device, "dtype": general.dtype, "mmap": general.mmap}
+    options = LoadOptions.of(claim.name, own | given, fetched=True)
     return load_pinned(record, found[claim.name], options)
 
 

@@ -27,6 +27,7 @@ class LoadOptions:
         allow_unverified: accept a file that cannot be verified.
         engine: "auto" (the fastest exact one for the device) or "torch" (plain torch).
         memory: "auto", or "low" to keep the weights and what is made from them under 1.3 times their size, but slower.
+        mmap: whether a file's weights are mapped into memory. False: they are read, and the file may change afterwards.
 
     Raises:
         OptionError: a device that is not available, or another value that is not allowed.
@@ -40,6 +41,7 @@ class LoadOptions:
     allow_unverified: bool = False
     engine: Literal["auto", "torch"] = "auto"
     memory: Literal["auto", "low"] = "auto"
+    mmap: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", pick_device(self.device))

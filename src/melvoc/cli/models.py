@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
     info.set_defaults(run=run_info)
 
     download = commands.add_parser("download", help="fetch a published vocoder, verify and convert it")
-    download.add_argument("name", metavar="NAME", help="a registered name, or hf://owner/repo[@revision]")
+    download.add_argument("name", metavar="NAME", help="a registered name, or hf://owner/repo[@revision][/file]")
     add_fetching(download)
     download.set_defaults(run=run_download)
 

@@ -131,14 +131,14 @@ def _of_kind(values: Mapping[str, Any], key: str, *kinds: type) -> Any:
     return values[key]
 
 
-def read(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a melvoc file; the weights stay on disk and are mapped into memory.
+def read(path: str | os.PathLike[str], *, mapped: bool = True) -> Checkpoint:
+    """Read a melvoc file; if mapped, the weights stay on disk and are mapped into memory.
 
     Raises:
         CheckpointError: no such file, or one that is not safetensors, truncated, or not melvoc's.
     """
     source = os.fsdecode(path)
-    with _opened(source) as file:
+    with _opened(source, mapped=mapped) as file:
         text = _header_of(file.metadata() or {}, source)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
     return parse_header(text, tensors, source)
@@ -273,7 +273,7 @@ def renamed(checkpoint: Checkpoint, name: str) -> Checkpoint:
 
 
 @contextmanager
-def _opened(source: str) -> Iterator[Any]:
+def _opened(source: str, *, mapped: bool = True) -> Iterator[Any]:
     """Open a safetensors file; every error names it.
 
     Raises:
@@ -283,7 +283,7 @@ def _opened(source: str) -> Iterator[Any]:
     with about(source):
         if not is_file(source):
             raise MissingCheckpointError(f"{source}: no such file; give the path of a melvoc .safetensors file")
-        with opened(source) as file:
+        with opened(source, mapped=mapped) as file:
             yield file
 
 

@@ -88,12 +88,15 @@ class Held:
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str], *, kind: type[MelvocError] = CheckpointError) -> Iterator[Any]:
+def opened(
+    path: str | os.PathLike[str], *, kind: type[MelvocError] = CheckpointError, mapped: bool = True
+) -> Iterator[Any]:
     """Open a safetensors file, mapped into memory; where its disk cannot map files, it is read.
 
     Args:
         path: of the file, which exists.
         kind: of the error for a damaged file.
+        mapped: False to read it in any case.
 
     Yields:
         What `safe_open` gives: `metadata()`, `keys()` and `get_tensor(key)`.
@@ -106,7 +109,7 @@ def opened(path: str | os.PathLike[str], *, kind: type[MelvocError] = Checkpoint
 
     source = os.fsdecode(path)
     try:
-        data = _unmapped(source)
+        data = _content(source, mapped)
         with safe_open(source, framework="pt", device="cpu") if data is None else nullcontext(Held(data)) as file:
             yield file
     except (OSError, MemoryError) as error:
@@ -119,8 +122,9 @@ def opened(path: str | os.PathLike[str], *, kind: type[MelvocError] = Checkpoint
         raise kind(f"{source}: damaged or cut ({reason(error)}); download, copy or save it again") from error
 
 
-def _unmapped(source: str) -> bytes | None:
-    """The content of a file that cannot be mapped, else None; with the system's own errors, which safetensors loses."""
+def _content(source: str, mapped: bool) -> bytes | None:
+    """The content of a file that is not to be mapped, or cannot be; else None. An error is the system's own, which
+    safetensors loses."""
     with Path(source).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         header = int.from_bytes(file.read(8), "little")
@@ -129,14 +133,15 @@ def _unmapped(source: str) -> bytes | None:
                 f"it has {size} bytes and begins with {header} as its header's, of at most {LARGEST_HEADER}"
             )
         try:
-            mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ).close()
+            if mapped:
+                mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ).close()
+                return None
         except OSError as error:
             if error.errno not in _UNMAPPABLE:
                 raise
             LOG.info("%s: cannot be mapped (%s); its %d bytes are read instead", source, error.strerror, size)
-            file.seek(0)
-            return file.read()
-    return None
+        file.seek(0)
+        return file.read()
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

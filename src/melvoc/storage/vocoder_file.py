@@ -44,13 +44,13 @@ def save(vocoder: Vocoder, path: str | os.PathLike[str]) -> None:
 
 
 def load_file(path: str | os.PathLike[str], options: LoadOptions) -> Vocoder:
-    """A vocoder from a melvoc file; weights on the CPU stay on disk and are mapped into memory.
+    """A vocoder from a melvoc file; weights on the CPU stay on disk and are mapped into memory, unless options say so.
 
     Raises:
         CheckpointError: no such file, a damaged one, or one whose weights do not fit its configuration.
     """
     with about(path):
-        return revive(container.read(path), options)
+        return revive(container.read(path, mapped=options.mmap), options)
 
 
 @public
