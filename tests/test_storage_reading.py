@@ -201,6 +201,7 @@ def test_an_archive_that_unpacks_to_more(tmp_path: Path) -> None:
     ("change", "message"),
     [
         (lambda t: t.to(torch.float8_e4m3fn), "is torch.float8_e4m3fn, but weights are floating-point numbers of 16"),
+        (lambda t: t.to(torch.complex64), "is torch.complex64, but weights are floating-point numbers of 16"),
         (lambda t: t.to(torch.int8), "is torch.int8, but weights are floating-point numbers of 16"),
         (lambda t: t.to_sparse(), "is a sparse tensor, but weights are plain"),
         (lambda t: t.to("meta"), "is a meta tensor, but weights are plain"),
