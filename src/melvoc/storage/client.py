@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from melvoc.errors import DownloadError, DownloadReason
+from melvoc.errors import DownloadError, DownloadReason, reason
 from melvoc.options import LoadOptions
 
 
@@ -48,7 +48,7 @@ def cached(repo: str, revision: str, options: LoadOptions) -> tuple[str, list[st
 
     try:
         repositories = scan_cache_dir(_folder(options)).repos
-    except (CacheNotFound, ValueError):  # ValueError: a file where the folder should be
+    except (CacheNotFound, ValueError, OSError):  # ValueError: a file where the folder should be
         return None
     for known in repositories:
         for entry in known.revisions if (known.repo_type, known.repo_id) == ("model", repo) else ():
@@ -83,7 +83,7 @@ def download(repo: str, filename: str, commit: str, options: LoadOptions) -> Pat
 
 def _folder(options: LoadOptions) -> Path | None:
     """The client's cache; None: its own choice."""
-    return None if options.cache_dir is None else Path(options.cache_dir) / "huggingface"
+    return None if options.cache_dir is None else Path(options.cache_dir).expanduser() / "huggingface"
 
 
 def _asked(repo: str, question: Callable[[Any, float], Any]) -> Any:
@@ -102,10 +102,9 @@ def _translated(what: str, action: Callable[[], Any]) -> Any:
     try:
         return action()
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        reason, hint = _understood(error)
+        kind, hint = _understood(error)
         raise DownloadError(
-            f"{what} could not be downloaded: {hint} ({type(error).__name__}: {first})", reason=reason
+            f"{what} could not be downloaded: {hint} ({type(error).__name__}: {reason(error)})", reason=kind
         ) from error
 
 
