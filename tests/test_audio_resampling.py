@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from melvoc.audio import resampling
 from melvoc.audio.resampling import BETA, ROLLOFF, ZERO_CROSSINGS, Resampler, resample
 from melvoc.errors import SpecError
 
@@ -213,3 +214,11 @@ def test_rates_are_whole_numbers(rate: object) -> None:
         resample(torch.zeros(10), rate, 48000)  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="new=.*a sample rate is a whole number of Hz, at least 1"):
         Resampler(48000, rate)  # type: ignore[arg-type]
+
+
+def test_no_filter_is_made_where_none_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "_phases", None)
+    wave = torch.rand(1, 1, 100)
+    assert Resampler(44100, 44100)(wave, True) is wave
+    assert resample(wave, 48000, 48000) is wave
+    assert Resampler(44100, 48000).delay(0) > 64
