@@ -82,7 +82,7 @@ def resample(waveform: Tensor, orig: int, new: int) -> Tensor:
     machine = Resampler(orig, new)
     if machine.orig == machine.new:
         return waveform
-    total = _length(waveform.shape[-1], machine.orig, machine.new)
+    total = resampled_length(waveform.shape[-1], machine.orig, machine.new)
     if not waveform.numel():
         return waveform.new_zeros(*waveform.shape[:-1], total)
     flat = waveform.reshape(-1, 1, waveform.shape[-1])
@@ -152,7 +152,7 @@ class Resampler(Machine):
         self.taken += x.shape[-1]
         y = self.window(x, last)
         if last:
-            y = y[..., : _length(self.taken, self.orig, self.new) - self.given]
+            y = y[..., : resampled_length(self.taken, self.orig, self.new) - self.given]
         self.given += y.shape[-1]
         return y
 
@@ -160,8 +160,9 @@ class Resampler(Machine):
         """At most how many outputs are missing when `samples` inputs are: half the filter, and a block of phases."""
         if self.orig == self.new:
             return samples
-        return _length(samples + self.width + self.orig - 1, self.orig, self.new)
+        return resampled_length(samples + self.width + self.orig - 1, self.orig, self.new)
 
 
-def _length(samples: int, orig: int, new: int) -> int:
-    return -(-samples * new // orig)
+def resampled_length(samples: int, old: int, new: int) -> int:
+    """The length of a resampled signal, `ceil(samples * new / old)`."""
+    return -(-samples * new // old)
