@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import os
 import signal
@@ -21,7 +22,9 @@ from networks import VOCODERS, random_mel
 import melvoc
 from melvoc.audio import AudioReader, AudioWriter, to_pcm16
 from melvoc.cli import Terminated, interruptible, main
-from melvoc.spectrogram.file import read_mel
+from melvoc.nn.graph import Chain, Map, Node
+from melvoc.nn.layers import ConvTranspose1d
+from melvoc.spectrogram.file import read_mel, write_mel
 
 ROOT = Path(__file__).resolve().parents[1]
 GUITAR = ROOT / "docs" / "audio" / "guitar_harmonics.flac"
@@ -226,6 +229,53 @@ def test_raw_frames_through_a_pipe(generator: Path) -> None:
     got = np.frombuffer(done.stdout, dtype="<i2").astype(np.int32)
     expected = to_pcm16(voc.mel_to_waveform(mel)[0, 0]).numpy().astype(np.int32)
     assert np.abs(got - expected).max() <= 1
+
+
+class Wide(melvoc.Vocoder):
+    """Two channels of sound, at twice the mel's rate."""
+
+    channels = property(lambda self: 2)  # type: ignore[assignment]
+    samples_per_frame = property(lambda self: 256)  # type: ignore[assignment]
+    sample_rate = property(lambda self: 32000)  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__(name="wide", spec=melvoc.MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40))
+        self.up = ConvTranspose1d(40, 2, 512, 256)
+
+    def graph(self) -> Node:
+        return Chain((self.up, Map(torch.tanh)))
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> Wide:
+    voc = Wide().eval()
+    monkeypatch.setattr("melvoc.cli.vocode.load", lambda *arguments, **options: voc)
+    return voc
+
+
+def test_the_length_of_a_saved_mel_is_at_the_mels_rate(tmp_path: Path, wide: Wide) -> None:
+    mel = wide.mel(torch.rand(16000) - 0.5, sample_rate=16000)
+    write_mel(tmp_path / "mel.safetensors", mel, wide.spec, samples=15990)
+    for rate, samples in ((None, 31980), (48000, 47970)):
+        extra = [] if rate is None else ["--sample-rate", str(rate)]
+        given = ["vocode", str(tmp_path / "mel.safetensors"), "-o", str(tmp_path / "out.wav"), "--vocoder", "wide"]
+        assert main([*given, *extra]) == 0
+        assert shape_of(tmp_path / "out.wav") == (rate or 32000, 2, samples)
+
+
+def test_raw_sound_has_every_channel(
+    tmp_path: Path, wide: Wide, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    mel = random_mel(wide, 30)
+    expected = to_pcm16(wide.mel_to_waveform(mel)[0]).numpy()
+    for extra in ([], ["-o", str(tmp_path / "out.wav")]):
+        frames = io.BufferedReader(io.BytesIO(mel[0].T.contiguous().numpy().astype("<f4").tobytes()))  # type: ignore[arg-type]
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(frames))
+        assert main(["vocode", "-", "--raw", "--vocoder", "wide", *extra]) == 0
+    piped = np.frombuffer(capsysbinary.readouterr().out, dtype="<i2").reshape(-1, 2)
+    filed, _ = soundfile.read(tmp_path / "out.wav", dtype="int16")
+    for got in (piped, filed):
+        assert np.abs(got.T.astype(int) - expected).max() <= 1, "channels are interleaved"
 
 
 def test_raw_sound_comes_before_the_input_ends(generator: Path) -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import melvoc
 from melvoc.audio import AudioReader, AudioWriter, to_pcm16
+from melvoc.audio.resampling import resampled_length
 from melvoc.cli.common import add_loading, default_spec, finite_blocks, load, read_spec
 from melvoc.errors import MelvocError, SpecError
 from melvoc.registry import GRIFFINLIM
@@ -46,7 +47,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--block-frames", type=int, help="mel frames per block (default: chosen from model and device)")
     parser.add_argument(
-        "--raw", action="store_true", help="float32 little-endian mel frames in, 16-bit PCM out as soon as it is ready"
+        "--raw",
+        action="store_true",
+        help="float32 little-endian mel frames in, 16-bit PCM out as soon as it is ready, channels interleaved",
     )
     add_loading(parser)
     parser.set_defaults(run=run)
@@ -102,7 +105,7 @@ def vocode_mel(arguments: argparse.Namespace) -> None:
         raise MelvocError(f"{arguments.input}: {error}") from error
     wave = wave.flatten(0, 1)
     if saved.samples is not None:
-        length = -(-saved.samples * rate // vocoder.sample_rate)
+        length = resampled_length(saved.samples, vocoder.spec.sample_rate, rate)
         wave = F.pad(wave[..., :length], (0, max(0, length - wave.shape[-1])))  # the mel ends with its last whole hop
     with AudioWriter(arguments.output, sample_rate=rate, channels=wave.shape[0]) as writer:
         writer.write(wave)
@@ -155,18 +158,18 @@ def run_raw(arguments: argparse.Namespace) -> int:
     with vocoder.stream(sample_rate=rate) as stream:
         pieces = _raw_pieces(stream, vocoder.spec.n_mels)
         if arguments.output:
-            with AudioWriter(arguments.output, sample_rate=rate, channels=1) as writer:
+            with AudioWriter(arguments.output, sample_rate=rate, channels=vocoder.channels) as writer:
                 for piece in pieces:
                     writer.write(piece[0])
         else:
             for piece in pieces:
-                sys.stdout.buffer.write(to_pcm16(piece[0, 0]).cpu().numpy().astype("<i2").tobytes())
+                sys.stdout.buffer.write(to_pcm16(piece[0].T).cpu().numpy().astype("<i2").tobytes())
                 sys.stdout.buffer.flush()
     return 0
 
 
 def _raw_pieces(stream: Any, n_mels: int) -> Iterator[Tensor]:
-    """`[1, 1, n]` pieces of sound for the frames on standard input, however many bytes arrive at a time."""
+    """`[1, channels, n]` pieces of sound for the frames on standard input, however many bytes arrive at a time."""
     import numpy
 
     frame, held = 4 * n_mels, b""
