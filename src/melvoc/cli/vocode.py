@@ -140,7 +140,7 @@ def watched(reader: AudioReader) -> Iterator[Tensor]:
     from tqdm import tqdm
 
     rate = reader.sample_rate
-    seconds = round(reader.samples / rate, 1)
+    seconds = None if reader.samples is None else round(reader.samples / rate, 1)
     with tqdm(total=seconds, unit="s", disable=not sys.stderr.isatty(), leave=False) as bar:
         for block in finite_blocks(reader):
             yield block
