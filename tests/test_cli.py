@@ -422,7 +422,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "a folder": (lambda t: ["vocode", str(t), "-o", f"{t}/o.wav"], "a folder; give the path of a sound file"),
     "mel ending": (lambda t: ["mel", str(GUITAR), "-o", f"{t}/o.pt"], ".pt"),
     "folder missing": (lambda t: ["vocode", str(GUITAR), "-o", f"{t}/none/o.wav"], "none"),
-    "standard input without raw": (lambda t: ["vocode", "-", "-o", f"{t}/o.wav"], "only with --raw"),
+    "no standard input": (lambda t: ["vocode", "-", "-o", f"{t}/o.wav"], "/dev/stdin: neither a file nor a pipe"),
     "raw without a vocoder": (lambda _: ["vocode", "-", "--raw"], "--raw --vocoder NAME"),
     "no checkpoint": (
         lambda t: ["convert", f"{t}/g", "--config", f"{t}/c.json", "-o", f"{t}/o.safetensors"],

@@ -22,6 +22,7 @@ from melvoc.errors import MelvocError, MissingFileError, SpecError, unreadable
 from melvoc.host import public, warn
 from melvoc.storage.atomic import replacing
 from melvoc.storage.pipes import is_readable, regular
+from melvoc.storage.reading import exists
 
 BLOCK = 1 << 16  # samples per block of a file that is read or copied piece by piece
 LOWEST_RATE, HIGHEST_RATE = 1000, 384_000  # Hz; what a file grows by, and its filters' size, are bounded by them
@@ -153,7 +154,8 @@ class AudioReader:
     def __init__(self, path: str | os.PathLike[str], *, note: Callable[[str], object] = warn) -> None:
         self.path, self._note, self._done = os.fsdecode(path), note, 0
         if not is_readable(self.path):
-            what = "a folder" if Path(self.path).is_dir() else "no such file"
+            place = Path(self.path)
+            what = "a folder" if place.is_dir() else "neither a file nor a pipe" if exists(place) else "no such file"
             raise MissingFileError(f"{self.path}: {what}; give the path of a sound file")
         with ExitStack() as stack:
             self._file = self._open(stack)

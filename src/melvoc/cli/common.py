@@ -18,6 +18,7 @@ from melvoc.cli.options import add_fields, attributes, given
 from melvoc.errors import MelvocError, MissingFileError, SpecError, unreadable
 from melvoc.options import FETCHING, LoadOptions
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage.pipes import STDIN
 from melvoc.storage.reading import read_text
 from melvoc.vocoder import Vocoder
 
@@ -42,6 +43,11 @@ def load(arguments: argparse.Namespace, name: str, **options: Any) -> Vocoder:
     """The vocoder that the arguments ask for."""
     values = given(arguments, LoadOptions)
     return melvoc.load(name, **values | {"dtype": DTYPES.get(values.get("dtype") or "")} | options)
+
+
+def named(source: str) -> str:
+    """The path of an input, where `-` is standard input."""
+    return STDIN if source == "-" else source
 
 
 def finite_blocks(reader: AudioReader) -> Iterator[Tensor]:

@@ -6,7 +6,6 @@ import argparse
 import io
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -16,12 +15,13 @@ from torch.nn import functional as F
 import melvoc
 from melvoc.audio import AudioReader, AudioWriter, to_pcm16
 from melvoc.audio.resampling import resampled_length
-from melvoc.cli.common import add_loading, default_spec, finite_blocks, load, read_spec
+from melvoc.cli.common import add_loading, default_spec, finite_blocks, load, named, read_spec
 from melvoc.errors import MelvocError, SpecError
 from melvoc.registry import GRIFFINLIM
 from melvoc.spectrogram.check import judge
-from melvoc.spectrogram.file import read_mel
+from melvoc.spectrogram.file import is_mel, read_mel
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage.pipes import regular
 from melvoc.synthesis import Resynthesis
 from melvoc.vocoder import Vocoder
 
@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
         description="IN is a saved mel (.safetensors, .npy), or a sound file, which is turned into a mel and back.",
     )
     parser.add_argument(
-        "input", metavar="IN", help="a mel, a sound file, or - for mel frames on standard input (--raw)"
+        "input", metavar="IN", help="a mel, a sound file, or - for either on standard input (with --raw: mel frames)"
     )
     parser.add_argument("-o", "--output", metavar="OUT", help=".wav or .flac; with --raw, standard output if omitted")
     parser.add_argument("--vocoder", help="a name, a melvoc file, hf://owner/repo (default: griffinlim)")
@@ -63,12 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise MelvocError(f"--block-frames {arguments.block_frames}: a block has at least 1 frame")
     if arguments.raw:
         return run_raw(arguments)
-    if arguments.input == "-":
-        raise MelvocError("IN is -, but standard input is read only with --raw (float32 mel frames)")
     if not arguments.output:
         raise MelvocError("no output is given; say where to write with -o OUT.wav")
-    is_mel = Path(arguments.input).suffix in (".safetensors", ".npy")
-    (vocode_mel if is_mel else vocode_sound)(arguments)
+    with regular(named(arguments.input)) as arguments.input:
+        (vocode_mel if is_mel(arguments.input) else vocode_sound)(arguments)
     if not arguments.vocoder:
         best = melvoc.list_vocoders()[0]  # printed after the work: an error is one line, with nothing next to it
         print(
