@@ -111,6 +111,19 @@ def test_a_mel_at_another_rate(tmp_path: Path) -> None:
     assert (saved.spec.sample_rate, saved.samples) == (44100, 17640)
 
 
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT"])
+def test_a_subtype_keeps_what_the_vocoder_made(tmp_path: Path, generator: Path, subtype: str) -> None:
+    voc = melvoc.load(generator, device="cpu")
+    mel = random_mel(voc, 40)
+    write_mel(tmp_path / "mel.safetensors", mel, voc.spec)
+    given = ["vocode", str(tmp_path / "mel.safetensors"), "-o", str(tmp_path / "out.wav"), "--vocoder", str(generator)]
+    assert main([*given, "--subtype", subtype]) == 0
+    found, _ = soundfile.read(tmp_path / "out.wav", dtype="float64")
+    assert soundfile.info(tmp_path / "out.wav").subtype == subtype
+    error = np.abs(found - voc.mel_to_waveform(mel)[0, 0].numpy()).max()
+    assert error <= (2.0**-16 if subtype == "PCM_16" else 1e-5)
+
+
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 @pytest.mark.parametrize(("rate", "channels", "wanted"), [(48000, 2, None), (44100, 1, 48000), (22050, 3, 32000)])
 def test_sound_through_a_vocoder_keeps_channels_and_length(
@@ -422,6 +435,15 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "a folder": (lambda t: ["vocode", str(t), "-o", f"{t}/o.wav"], "a folder; give the path of a sound file"),
     "mel ending": (lambda t: ["mel", str(GUITAR), "-o", f"{t}/o.pt"], ".pt"),
     "folder missing": (lambda t: ["vocode", str(GUITAR), "-o", f"{t}/none/o.wav"], "none"),
+    "a subtype that FLAC has not": (
+        lambda t: ["vocode", str(GUITAR), "-o", f"{t}/o.flac", "--subtype", "FLOAT"],
+        "FLAC has PCM_16, PCM_24",
+    ),
+    "a subtype that is none": (lambda t: ["vocode", str(GUITAR), "-o", f"{t}/o.wav", "--subtype", "MP3"], "--subtype"),
+    "a subtype of standard output": (
+        lambda t: ["vocode", "-", "--raw", "--vocoder", "griffinlim", "--subtype", "FLOAT"],
+        "standard output is 16-bit PCM",
+    ),
     "no standard input": (lambda t: ["vocode", "-", "-o", f"{t}/o.wav"], "/dev/stdin: neither a file nor a pipe"),
     "raw without a vocoder": (lambda _: ["vocode", "-", "--raw"], "--raw --vocoder NAME"),
     "no checkpoint": (

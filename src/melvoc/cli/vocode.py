@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import melvoc
-from melvoc.audio import AudioReader, AudioWriter, to_pcm16
+from melvoc.audio import SUBTYPES, AudioReader, AudioWriter, to_pcm16
+from melvoc.audio.files import container_of
 from melvoc.audio.resampling import resampled_length
 from melvoc.cli.common import add_loading, default_spec, finite_blocks, load, named, read_spec
 from melvoc.errors import MelvocError, SpecError
@@ -43,6 +44,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--spec", help="the mel's: a preset's name, or a .json of MelSpec fields")
     parser.add_argument("--sample-rate", type=int, help="sample rate of OUT in Hz (default: the vocoder's)")
     parser.add_argument(
+        "--subtype", choices=SUBTYPES, help="what OUT's samples are (default: PCM_16); FLAC has the first two"
+    )
+    parser.add_argument(
         "--refine", type=int, help="rounds that bring the sound closer to the mel (default: the vocoder's)"
     )
     parser.add_argument("--block-frames", type=int, help="mel frames per block (default: chosen from model and device)")
@@ -61,10 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise MelvocError(f"--sample-rate {arguments.sample_rate}: a sample rate is at least 1 Hz, at most {2**31 - 1}")
     if arguments.block_frames is not None and arguments.block_frames < 1:
         raise MelvocError(f"--block-frames {arguments.block_frames}: a block has at least 1 frame")
+    if not (arguments.output or arguments.raw):
+        raise MelvocError("no output is given; say where to write with -o OUT.wav")
+    if not arguments.output and arguments.subtype not in (None, SUBTYPES[0]):
+        raise MelvocError(f"--subtype {arguments.subtype}: standard output is 16-bit PCM; omit it, or write with -o")
+    arguments.subtype = arguments.subtype or SUBTYPES[0]
+    if arguments.output:
+        container_of(arguments.output, arguments.subtype)  # before any work
     if arguments.raw:
         return run_raw(arguments)
-    if not arguments.output:
-        raise MelvocError("no output is given; say where to write with -o OUT.wav")
     with regular(named(arguments.input)) as arguments.input:
         (vocode_mel if is_mel(arguments.input) else vocode_sound)(arguments)
     if not arguments.vocoder:
@@ -105,7 +114,7 @@ def vocode_mel(arguments: argparse.Namespace) -> None:
     if saved.samples is not None:
         length = resampled_length(saved.samples, vocoder.spec.sample_rate, rate)
         wave = F.pad(wave[..., :length], (0, max(0, length - wave.shape[-1])))  # the mel ends with its last whole hop
-    with AudioWriter(arguments.output, sample_rate=rate, channels=wave.shape[0]) as writer:
+    with opened(arguments, rate, wave.shape[0]) as writer:
         writer.write(wave)
 
 
@@ -125,12 +134,17 @@ def vocode_sound(arguments: argparse.Namespace) -> None:
             block_frames=arguments.block_frames,
         )
         channels = reader.channels * vocoder.channels
-        with torch.no_grad(), AudioWriter(arguments.output, sample_rate=rate, channels=channels) as writer:
+        with torch.no_grad(), opened(arguments, rate, channels) as writer:
             for block in watched(reader):
                 writer.write(run.push(block).flatten(0, 1))
             if not run.taken:
                 raise MelvocError(f"{arguments.input}: has no samples; give a file with sound in it")
             writer.write(run.flush().flatten(0, 1))
+
+
+def opened(arguments: argparse.Namespace, sample_rate: int, channels: int) -> AudioWriter:
+    """The file to write."""
+    return AudioWriter(arguments.output, sample_rate=sample_rate, channels=channels, subtype=arguments.subtype)
 
 
 def watched(reader: AudioReader) -> Iterator[Tensor]:
@@ -156,7 +170,7 @@ def run_raw(arguments: argparse.Namespace) -> int:
     with vocoder.stream(sample_rate=rate) as stream:
         pieces = _raw_pieces(stream, vocoder.spec.n_mels)
         if arguments.output:
-            with AudioWriter(arguments.output, sample_rate=rate, channels=vocoder.channels) as writer:
+            with opened(arguments, rate, vocoder.channels) as writer:
                 for piece in pieces:
                     writer.write(piece[0])
         else:
