@@ -17,7 +17,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from melvoc.audio import AudioReader, AudioWriter, files
+from melvoc.audio import AudioReader, AudioWriter
+from melvoc.audio import writer as writing
 
 RATE, CHANNELS, BLOCK = 48000, 2, 1 << 20
 
@@ -58,5 +59,5 @@ if __name__ == "__main__":
     parser.add_argument("--limit", type=float, help="bytes of samples in a WAV, in MiB (default: melvoc's own)")
     arguments = parser.parse_args()
     if arguments.limit is not None:
-        files.RIFF_LIMIT = int(arguments.limit * 2**20)
+        writing.RIFF_LIMIT = int(arguments.limit * 2**20)
     run(arguments.folder, arguments.gib)

@@ -18,7 +18,7 @@ LAYERS: list[list[str]] = [
     ["errors", "host"],
     ["spectrogram.bands", "spectrogram.keys", "spectrogram.presets"],
     ["storage.atomic", "storage.cache", "storage.pipes"],
-    ["spectrogram.spec", "storage.reading", "audio.source"],
+    ["spectrogram.spec", "storage.reading", "audio.source", "audio.writer"],
     ["nn", "spectrogram.file", "audio.files", "options"],
     ["audio.resampling"],
     ["spectrogram.transform"],

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 import melvoc
 from melvoc.audio import SUBTYPES, AudioReader, AudioWriter, to_pcm16
-from melvoc.audio.files import container_of
 from melvoc.audio.resampling import resampled_length
+from melvoc.audio.writer import container_of
 from melvoc.cli.common import add_loading, default_spec, finite_blocks, load, named, read_spec
 from melvoc.errors import MelvocError, SpecError
 from melvoc.registry import GRIFFINLIM
