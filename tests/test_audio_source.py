@@ -72,6 +72,14 @@ def test_lossy_formats_are_read_as_one_read_gives_them(kind: str, block: int, wa
     assert np.array_equal(got.T, expected)
 
 
+@pytest.mark.parametrize("kind", LOSSLESS | LOSSY)
+@pytest.mark.parametrize("samples", [1, 100, 1152, 16_000])
+def test_a_short_file_is_not_taken_for_a_cut_one(kind: str, samples: int, wave: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes(encoded(wave[:samples], kind))
+    assert quietly(path).shape == (2, samples)
+
+
 def test_a_block_of_many_channels_is_shorter(tmp_path: Path) -> None:
     wave = np.random.default_rng(0).integers(-9, 9, (12_000, 512)).astype("int16")
     soundfile.write(tmp_path / "a.wav", wave, RATE)

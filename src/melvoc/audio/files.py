@@ -30,7 +30,7 @@ _LARGEST = 1 << 22  # values in one block of a file with many channels
 _UNKNOWN = 1 << 62  # samples: libsndfile's way to say that a header does not tell
 _MPEG_SLACK = 2304  # samples, two MPEG frames by which encoders miscount
 _SIZES = re.compile(r"^\s*(?:data|SSND|Data Size|BODY|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.M)
-_ENDS = ("without an End-Of-Stream flag", "Seems to be a truncated file")
+_ENDS = ("Last page lacks an end-of-stream bit", "Junk after the last page", "Seems to be a truncated file")
 _OPEN_SIZES = (2**31, 2**32)  # what programs that write to a pipe put near: 0x7fffffff, 0xffffffff less a header
 _NEAR = 1 << 16
 
