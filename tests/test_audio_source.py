@@ -232,3 +232,12 @@ def test_a_disk_that_fails_is_named(wave: np.ndarray, tmp_path: Path, monkeypatc
     monkeypatch.setattr(Source, "readinto", fails)
     with pytest.raises(OSError, match=r"a\.wav: cannot be opened or read \(Input/output error\)"):
         read(tmp_path / "a.wav")
+
+
+def test_a_picture_before_an_mp3_is_no_sound(wave: np.ndarray, tmp_path: Path) -> None:
+    whole, size = encoded(wave[:, 0], "mp3"), 200_000
+    tag = b"ID3\x04\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)) + b"\xff\xfb\x90" * 9
+    for name, content in (("bare", without_info(whole)), ("info", whole)):
+        (tmp_path / "plain.mp3").write_bytes(content)
+        (tmp_path / f"{name}.mp3").write_bytes(tag.ljust(size + 10, b"\0") + content)
+        assert torch.equal(quietly(tmp_path / f"{name}.mp3"), quietly(tmp_path / "plain.mp3"))

@@ -13,6 +13,7 @@ from typing import IO
 
 _CHUNKS = 1000  # looked at; files have about ten
 _ENDLESS = 1 << 40  # bytes, of a file whose own length must not be believed
+_OGG_PAGE = 65_307  # bytes at most
 _TAG, _FIRST_FRAME = 10, 200  # bytes of an ID3 tag's header, and of an MPEG frame up to the end of its Info
 
 
@@ -26,7 +27,7 @@ class Source:
         size: its bytes.
         position: of the next byte.
         endless: whether the number of samples that libsndfile derives means nothing.
-        cut: whether libsndfile is not told that the file's header promised more.
+        cut: whether the file ends before it should, where libsndfile is not told so or does not say so.
         error: the system's, if reading failed.
     """
 
@@ -34,6 +35,7 @@ class Source:
         self.file, self.size, self.position = file, os.fstat(file.fileno()).st_size, 0
         self.error: OSError | None = None
         self._place, self._patch, self.cut = _open_size(file, self.size)
+        self.cut = self.cut or _ogg_is_cut(file, self.size)
         self._length = _mpeg_length(file, self.size)
         self.endless = self._length == _ENDLESS
 
@@ -93,6 +95,19 @@ def _open_size(file: IO[bytes], size: int) -> tuple[int, bytes, bool]:
             return nothing
         place = start + length + (length % 2 if width == 4 else 0)
     return nothing
+
+
+def _ogg_is_cut(file: IO[bytes], size: int) -> bool:
+    """Whether an Ogg's last page is not all there, or is not marked as the last."""
+    file.seek(0)
+    if file.read(4) != b"OggS":
+        return False
+    file.seek(max(0, size - _OGG_PAGE))
+    end = file.read(_OGG_PAGE)
+    page = end[end.rfind(b"OggS") :]
+    lengths = page[27 : 27 + page[26]] if len(page) > 27 else b""
+    whole = len(lengths) > 0 and len(page) >= 27 + len(lengths) + sum(lengths)
+    return not (whole and page[5] & 4)
 
 
 def _mpeg_length(file: IO[bytes], size: int) -> int:

@@ -125,7 +125,7 @@ def _read_array(source: Path) -> MelFile:
 
     with source.open("rb") as file:
         if file.read(len(_ARCHIVE)) == _ARCHIVE:
-            raise ValueError("it is an archive, a .npz; save its one array with numpy.save")
+            raise ValueError("its header is damaged: an archive's (.npz), not an array's magic string; use numpy.save")
         file.seek(0)
         try:
             version = numpy.lib.format.read_magic(file)
