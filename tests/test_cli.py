@@ -244,6 +244,21 @@ def test_raw_frames_through_a_pipe(generator: Path) -> None:
     assert np.abs(got - expected).max() <= 1
 
 
+@pytest.mark.parametrize("arguments", [["mel", "-o", "out.npy"], ["vocode", "-o", "out.wav"]])
+def test_a_cut_file_is_used_and_said_to_be_cut_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Say, generator: Path, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sound(tmp_path / "in.flac", rate=44100, seconds=2.0)
+    content = (tmp_path / "in.flac").read_bytes()
+    (tmp_path / "in.flac").write_bytes(content[: len(content) // 2])
+    assert main([*arguments, "in.flac", "--vocoder", str(generator)]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("melvoc: warning: in.flac: cut or damaged (")
+    assert said.count("\n") == 1
+    assert (tmp_path / arguments[-1]).exists()
+
+
 class Wide(melvoc.Vocoder):
     """Two channels of sound, at twice the mel's rate."""
 

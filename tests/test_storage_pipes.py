@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -125,8 +126,9 @@ def test_a_mel_of_standard_input_and_back(source: str, tmp_path: Path) -> None:
 
 def test_the_shells_process_substitution_and_a_socket(tmp_path: Path) -> None:
     write(tmp_path / "a.flac", torch.rand(1, 20_000) - 0.5, 16000)
-    shell = f"{sys.executable} -m melvoc mel <(cat {tmp_path}/a.flac) -o {tmp_path}/a.npy --spec griffinlim"
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, check=False)
+    (tmp_path / "spec.json").write_text(json.dumps(melvoc.MelSpec.preset("griffinlim").to_dict()))
+    shell = f"{sys.executable} -m melvoc mel <(cat a.flac) -o a.npy --spec <(cat spec.json)"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     ours, theirs = socket.socketpair()  # as Node.js gives its children
     with ours, theirs:

@@ -194,12 +194,15 @@ def test_linked_folders_are_followed_and_circles_are_not(tmp_path: Path) -> None
     (other / "deep" / "up").symlink_to(root)
     (root / "b" / "self").symlink_to(root / "b")
     (root / "b" / "1.wav").symlink_to(other / "deep" / "1.wav")
+    write_mel(other / "0.safetensors", torch.zeros(1, 20, 9), SHIFTED)
+    assert spec_of_mels(root) == SHIFTED
     (root / "b" / "gone.wav").symlink_to(tmp_path / "none.wav")
     sounds, skipped = find_sounds(root)
     names = [path.relative_to(root).as_posix() for path in sounds]
     assert names == ["a/deep/0.wav", "a/deep/1.wav", "b/0.wav", "b/1.wav"]
     assert [(entry.name, entry.reason) for entry in skipped] == [
-        ("b/gone.wav", "cannot be read (No such file or directory)")
+        ("b/gone.wav", "cannot be read (No such file or directory)"),
+        ("a/0.safetensors", "not a sound file that is read"),
     ]
 
 

@@ -26,6 +26,15 @@ def is_readable(path: str | os.PathLike[str]) -> bool:
     return stat.S_ISREG(kind) or _piped(kind)
 
 
+def is_pipe(path: str | os.PathLike[str]) -> bool:
+    """Whether there is such a pipe.
+
+    Raises:
+        FileAccessError: as `is_readable`.
+    """
+    return _piped(_kind(path))
+
+
 @contextmanager
 def regular(path: str | os.PathLike[str]) -> Iterator[str]:
     """The path of a file that can be read from any place, again and again.
@@ -37,7 +46,7 @@ def regular(path: str | os.PathLike[str]) -> Iterator[str]:
         FileAccessError: the pipe cannot be read, or there is no room for the copy.
     """
     source = os.fsdecode(path)
-    if not _piped(_kind(source)):
+    if not is_pipe(source):
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="melvoc-") as folder:

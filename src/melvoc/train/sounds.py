@@ -221,7 +221,7 @@ def spec_of_mels(folder: str | os.PathLike[str]) -> MelSpec | None:
     """
     if not Path(folder).is_dir():
         raise MissingFileError(f"{os.fspath(folder)}: no such folder; give the folder of the mels")
-    for path in sorted(Path(folder).rglob("*.safetensors")):
+    for path in sorted(path for path in _files(Path(folder), []) if path.suffix == ".safetensors"):
         with suppress(MelvocError):  # reported when its sound is read
             return read_mel(path).spec
     return None
