@@ -216,7 +216,10 @@ def test_a_text_is_no_sound_whatever_its_name(name: str, tmp_path: Path) -> None
         read(tmp_path / name)
 
 
-def test_a_disk_that_fails_is_named(wave: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first", [0, 100_000])  # while it is opened, and while it is read
+def test_a_disk_that_fails_is_named(
+    first: int, wave: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.wav").write_bytes(encoded(wave, "wav"))
     readinto: Callable[[Source, memoryview], int] = Source.readinto
 
@@ -225,7 +228,7 @@ def test_a_disk_that_fails_is_named(wave: np.ndarray, tmp_path: Path, monkeypatc
             raise OSError(5, "Input/output error")
 
     def fails(source: Source, into: memoryview) -> int:
-        if source.position > 100_000:
+        if source.position > first:
             source.file = Failing(tmp_path / "a.wav")  # type: ignore[assignment]
         return readinto(source, into)
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,12 @@ def fifo(tmp_path: Path) -> Feed:
     def feed(content: bytes) -> Path:
         path = tmp_path / "fifo"
         os.mkfifo(path)
-        threading.Thread(target=path.write_bytes, args=(content,), daemon=True).start()
+
+        def write() -> None:
+            with suppress(BrokenPipeError):
+                path.write_bytes(content)
+
+        threading.Thread(target=write, daemon=True).start()
         return path
 
     return feed

@@ -1,7 +1,6 @@
-"""Sound files: the only file-format code. soundfile reads and writes; this adds shapes, errors and atomic writes.
+"""Sound files, read whole or in blocks; soundfile decodes, this adds shapes and errors.
 
-Waves are `[C, N]` float32 tensors in [-1, 1]. Files are written under a temporary name and moved into place
-when complete.
+Waves are `[C, N]` float32 tensors in [-1, 1].
 """
 
 from __future__ import annotations
@@ -159,6 +158,8 @@ class AudioReader:
         except OSError as error:
             raise error if isinstance(error, MelvocError) else unreadable(self.path, error) from error
         except soundfile.SoundFileError as error:
+            if self._source.error is not None:
+                raise unreadable(self.path, self._source.error) from self._source.error
             raise MelvocError(
                 f"{self.path}: cannot be read as sound ({_reason(error)}); use WAV, FLAC, OGG or MP3"
             ) from error

@@ -145,8 +145,8 @@ class AudioWriter:
         try:
             with self._writing():
                 self._file.close()
-                held = soundfile.info(self._temporary).frames
-                assert held == self._written, f"{self._written} samples are not all there"
+                if soundfile.info(self._temporary).frames != self._written:
+                    raise OSError(f"its {self._written} samples are not all there")
         except MelvocError:
             if kind is None:  # or else the first error is the one to hear of
                 raise
