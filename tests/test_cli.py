@@ -306,6 +306,20 @@ def test_raw_sound_has_every_channel(
         assert np.abs(got.T.astype(int) - expected).max() <= 1, "channels are interleaved"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_raw_sound_that_cannot_be_written_whole_is_an_error(generator: Path) -> None:
+    frames = random_mel(melvoc.load(generator), 40)[0].T.contiguous().numpy().astype("<f4").tobytes()
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command("vocode", "-", "--raw", "--vocoder", str(generator)),
+            input=frames, stdout=full, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.decode() == (
+        "melvoc: error: standard output: cannot be written (No space left on device); is there room on the disk?\n"
+    )
+
+
 def test_raw_sound_comes_before_the_input_ends(generator: Path) -> None:
     voc = melvoc.load(generator)
     frames = random_mel(voc, 200)[0].T.contiguous().numpy().astype("<f4").tobytes()

@@ -175,9 +175,21 @@ def run_raw(arguments: argparse.Namespace) -> int:
                     writer.write(piece[0])
         else:
             for piece in pieces:
-                sys.stdout.buffer.write(to_pcm16(piece[0].T).cpu().numpy().astype("<i2").tobytes())
-                sys.stdout.buffer.flush()
+                _put(to_pcm16(piece[0].T).cpu().numpy().astype("<i2").tobytes())
     return 0
+
+
+def _put(data: bytes) -> None:
+    """Write to standard output, at once."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:  # nobody reads any more
+        raise
+    except OSError as error:
+        raise MelvocError(
+            f"standard output: cannot be written ({error.strerror}); is there room on the disk?"
+        ) from error
 
 
 def _raw_pieces(stream: Any, n_mels: int) -> Iterator[Tensor]:
