@@ -1,4 +1,4 @@
-"""Sound files: what is written is read back, nothing wraps, nothing is half-written, and errors name the file."""
+"""Sound files: what is decoded is what is read, and what is written is read back; errors name the file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from melvoc import MelvocError, SpecError
-from melvoc.audio import AudioReader, AudioWriter, fold_channels, read, to_pcm16, unfold_channels, write
+from melvoc.audio import (
+    AudioReader,
+    AudioWriter,
+    fold_channels,
+    read,
+    unfold_channels,
+    write,
+)
 
 
 def wave_of(channels: int, samples: int) -> Tensor:
@@ -56,31 +61,6 @@ def test_16_bits_read_and_written_are_the_same_16_bits(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", samples, 44100, subtype="PCM_16")
     write(tmp_path / "b.wav", *read(tmp_path / "a.wav"))
     np.testing.assert_array_equal(soundfile.read(tmp_path / "b.wav", dtype="int16")[0], samples)
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=20))
-def test_pcm_clips_and_never_wraps(values: list[float]) -> None:
-    wave = torch.tensor(values)
-    pcm = to_pcm16(wave).double()
-    nearest = (wave.double() * 32768).clamp(-32768, 32767)
-    assert (pcm - nearest).abs().max() <= 0.5
-
-
-def test_pcm_of_full_scale() -> None:
-    assert to_pcm16(torch.tensor([1.0, -1.0, 2.0, -2.0, 0.99999, 0.0])).tolist() == [
-        32767, -32768, 32767, -32768, 32767, 0,
-    ]  # fmt: skip
-    assert to_pcm16(torch.tensor([[1.0]], dtype=torch.float64)).dtype == torch.int16
-    assert to_pcm16(torch.tensor([0.5], dtype=torch.float16)).tolist() == [16384]
-
-
-def test_pcm_refuses_what_has_no_level() -> None:
-    with pytest.raises(SpecError, match=r"torch.int16, but PCM is made from floats in \[-1, 1\]"):
-        to_pcm16(torch.zeros(3, dtype=torch.int16))
-    for bad in (float("nan"), float("inf")):
-        with pytest.raises(SpecError, match="NaN or Inf"):
-            to_pcm16(torch.tensor([0.0, bad]))
 
 
 # --- channels
@@ -181,11 +161,13 @@ def test_a_file_that_is_no_sound(content: bytes, tmp_path: Path) -> None:
 
 
 def test_a_damaged_flac(tmp_path: Path) -> None:
-    path = tmp_path / "cut.flac"
+    """Damaged in the middle; one that is cut is used as far as it goes, as other formats are."""
+    path = tmp_path / "bad.flac"
     write(path, wave_of(2, 100_000), 44100)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(MelvocError, match=r"cut\.flac: (damaged|cannot be read)"):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(MelvocError, match=r"bad\.flac: damaged after \d+ samples \(.*flac.*\); repair it"):
         read(path)
 
 
@@ -215,8 +197,9 @@ def test_what_a_format_cannot_hold(name: str, channels: int, rate: int, tmp_path
 
 
 def test_a_wave_of_another_shape(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"a\.wav: the wave has shape \[1, 1, 10\]"):
-        write(tmp_path / "a.wav", torch.zeros(1, 1, 10), 44100)
+    for shape in ((2, 1, 10), (1, 1, 1, 10), ()):
+        with pytest.raises(SpecError, match=r"a\.wav: the wave has shape .*, but a file holds \[N\], \[C, N\] or"):
+            write(tmp_path / "a.wav", torch.zeros(shape), 44100)
     writer = AudioWriter(tmp_path / "a.wav", sample_rate=44100, channels=2)
     with pytest.raises(SpecError, match=r"\[3, 10\].*2 channels"), writer:
         writer.write(torch.zeros(3, 10))

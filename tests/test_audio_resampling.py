@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from melvoc.audio.resampling import BETA, ROLLOFF, ZERO_CROSSINGS, Resampler, resample
+from melvoc.audio import resampling
+from melvoc.audio.resampling import BETA, ROLLOFF, ZERO_CROSSINGS, Resampler, resample, resampled_length
 from melvoc.errors import SpecError
 
 PAIRS = [(44100, 48000), (48000, 44100), (22050, 48000), (24000, 44100), (16000, 22050), (44100, 22050), (8000, 96000)]
@@ -213,3 +215,20 @@ def test_rates_are_whole_numbers(rate: object) -> None:
         resample(torch.zeros(10), rate, 48000)  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="new=.*a sample rate is a whole number of Hz, at least 1"):
         Resampler(48000, rate)  # type: ignore[arg-type]
+
+
+def test_no_filter_is_made_where_none_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resampling, "_phases", None)
+    wave = torch.rand(1, 1, 100)
+    assert Resampler(44100, 44100)(wave, True) is wave
+    assert resample(wave, 48000, 48000) is wave
+    assert Resampler(44100, 48000).delay(0) > 64
+
+
+@pytest.mark.parametrize("samples", [0, 1, 147, 1000])
+@pytest.mark.parametrize(("old", "new"), PAIRS)
+def test_the_length_is_rounded_up_whatever_the_form(samples: int, old: int, new: int) -> None:
+    expected = math.ceil(Fraction(samples * new, old))
+    assert resampled_length(samples, old, new) == expected
+    assert resample(torch.zeros(samples), old, new).shape == (expected,)
+    assert Resampler(old, new)(torch.zeros(1, 1, samples), True).shape[-1] == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import os
 import re
@@ -23,7 +24,9 @@ from networks import VOCODERS, random_mel
 import melvoc
 from melvoc.audio import AudioReader, AudioWriter, to_pcm16
 from melvoc.cli import Terminated, interruptible, main
-from melvoc.spectrogram.file import read_mel
+from melvoc.nn.graph import Chain, Map, Node
+from melvoc.nn.layers import ConvTranspose1d
+from melvoc.spectrogram.file import read_mel, write_mel
 
 ROOT = Path(__file__).resolve().parents[1]
 GUITAR = ROOT / "docs" / "audio" / "guitar_harmonics.flac"
@@ -120,6 +123,19 @@ def test_a_mel_at_another_rate(tmp_path: Path) -> None:
     saved = read_mel(tmp_path / "mel.safetensors")
     assert saved.spec is not None
     assert (saved.spec.sample_rate, saved.samples) == (44100, 17640)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "FLOAT"])
+def test_a_subtype_keeps_what_the_vocoder_made(tmp_path: Path, generator: Path, subtype: str) -> None:
+    voc = melvoc.load(generator, device="cpu")
+    mel = random_mel(voc, 40)
+    write_mel(tmp_path / "mel.safetensors", mel, voc.spec)
+    given = ["vocode", str(tmp_path / "mel.safetensors"), "-o", str(tmp_path / "out.wav"), "--vocoder", str(generator)]
+    assert main([*given, "--subtype", subtype]) == 0
+    found, _ = soundfile.read(tmp_path / "out.wav", dtype="float64")
+    assert soundfile.info(tmp_path / "out.wav").subtype == subtype
+    error = np.abs(found - voc.mel_to_waveform(mel)[0, 0].numpy()).max()
+    assert error <= (2.0**-16 if subtype == "PCM_16" else 1e-5)
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
@@ -240,6 +256,82 @@ def test_raw_frames_through_a_pipe(generator: Path) -> None:
     got = np.frombuffer(done.stdout, dtype="<i2").astype(np.int32)
     expected = to_pcm16(voc.mel_to_waveform(mel)[0, 0]).numpy().astype(np.int32)
     assert np.abs(got - expected).max() <= 1
+
+
+@pytest.mark.parametrize("arguments", [["mel", "-o", "out.npy"], ["vocode", "-o", "out.wav"]])
+def test_a_cut_file_is_used_and_said_to_be_cut_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Say, generator: Path, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sound(tmp_path / "in.flac", rate=44100, seconds=2.0)
+    content = (tmp_path / "in.flac").read_bytes()
+    (tmp_path / "in.flac").write_bytes(content[: len(content) // 2])
+    assert main([*arguments, "in.flac", "--vocoder", str(generator)]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("melvoc: warning: in.flac: cut or damaged (")
+    assert said.count("\n") == 1
+    assert (tmp_path / arguments[-1]).exists()
+
+
+class Wide(melvoc.Vocoder):
+    """Two channels of sound, at twice the mel's rate."""
+
+    channels = property(lambda self: 2)  # type: ignore[assignment]
+    samples_per_frame = property(lambda self: 256)  # type: ignore[assignment]
+    sample_rate = property(lambda self: 32000)  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__(name="wide", spec=melvoc.MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40))
+        self.up = ConvTranspose1d(40, 2, 512, 256)
+
+    def graph(self) -> Node:
+        return Chain((self.up, Map(torch.tanh)))
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> Wide:
+    voc = Wide().eval()
+    monkeypatch.setattr("melvoc.cli.vocode.load", lambda *arguments, **options: voc)
+    return voc
+
+
+def test_the_length_of_a_saved_mel_is_at_the_mels_rate(tmp_path: Path, wide: Wide) -> None:
+    mel = wide.mel(torch.rand(16000) - 0.5, sample_rate=16000)
+    write_mel(tmp_path / "mel.safetensors", mel, wide.spec, samples=15990)
+    for rate, samples in ((None, 31980), (48000, 47970)):
+        extra = [] if rate is None else ["--sample-rate", str(rate)]
+        given = ["vocode", str(tmp_path / "mel.safetensors"), "-o", str(tmp_path / "out.wav"), "--vocoder", "wide"]
+        assert main([*given, *extra]) == 0
+        assert shape_of(tmp_path / "out.wav") == (rate or 32000, 2, samples)
+
+
+def test_raw_sound_has_every_channel(
+    tmp_path: Path, wide: Wide, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    mel = random_mel(wide, 30)
+    expected = to_pcm16(wide.mel_to_waveform(mel)[0]).numpy()
+    for extra in ([], ["-o", str(tmp_path / "out.wav")]):
+        frames = io.BufferedReader(io.BytesIO(mel[0].T.contiguous().numpy().astype("<f4").tobytes()))  # type: ignore[arg-type]
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(frames))
+        assert main(["vocode", "-", "--raw", "--vocoder", "wide", *extra]) == 0
+    piped = np.frombuffer(capsysbinary.readouterr().out, dtype="<i2").reshape(-1, 2)
+    filed, _ = soundfile.read(tmp_path / "out.wav", dtype="int16")
+    for got in (piped, filed):
+        assert np.abs(got.T.astype(int) - expected).max() <= 1, "channels are interleaved"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_raw_sound_that_cannot_be_written_whole_is_an_error(generator: Path) -> None:
+    frames = random_mel(melvoc.load(generator), 40)[0].T.contiguous().numpy().astype("<f4").tobytes()
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command("vocode", "-", "--raw", "--vocoder", str(generator)),
+            input=frames, stdout=full, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.decode() == (
+        "melvoc: error: standard output: cannot be written (No space left on device); is there room on the disk?\n"
+    )
 
 
 def test_raw_sound_comes_before_the_input_ends(generator: Path) -> None:
@@ -386,7 +478,16 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
     "a folder": (lambda t: ["vocode", str(t), "-o", f"{t}/o.wav"], "a folder; give the path of a sound file"),
     "mel ending": (lambda t: ["mel", str(GUITAR), "-o", f"{t}/o.pt"], ".pt"),
     "folder missing": (lambda t: ["vocode", str(GUITAR), "-o", f"{t}/none/o.wav"], "none"),
-    "standard input without raw": (lambda t: ["vocode", "-", "-o", f"{t}/o.wav"], "only with --raw"),
+    "a subtype that FLAC has not": (
+        lambda t: ["vocode", str(GUITAR), "-o", f"{t}/o.flac", "--subtype", "FLOAT"],
+        "FLAC has PCM_16, PCM_24",
+    ),
+    "a subtype that is none": (lambda t: ["vocode", str(GUITAR), "-o", f"{t}/o.wav", "--subtype", "MP3"], "--subtype"),
+    "a subtype of standard output": (
+        lambda t: ["vocode", "-", "--raw", "--vocoder", "griffinlim", "--subtype", "FLOAT"],
+        "standard output is 16-bit PCM",
+    ),
+    "no standard input": (lambda t: ["vocode", "-", "-o", f"{t}/o.wav"], "/dev/stdin: neither a file nor a pipe"),
     "raw without a vocoder": (lambda _: ["vocode", "-", "--raw"], "--raw --vocoder NAME"),
     "no checkpoint": (
         lambda t: ["convert", f"{t}/g", "--config", f"{t}/c.json", "-o", f"{t}/o.safetensors"],

@@ -16,8 +16,9 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "melvoc"
 # of one row never import each other, a package's own do.
 LAYERS: list[list[str]] = [
     ["errors", "host"],
-    ["spectrogram.bands", "spectrogram.keys", "spectrogram.presets", "storage.atomic", "storage.cache"],
-    ["spectrogram.spec", "storage.reading"],
+    ["spectrogram.bands", "spectrogram.keys", "spectrogram.presets"],
+    ["storage.atomic", "storage.cache", "storage.pipes"],
+    ["spectrogram.spec", "storage.reading", "audio.source", "audio.writer"],
     ["nn", "spectrogram.file", "audio.files", "options"],
     ["audio.resampling"],
     ["spectrogram.transform"],

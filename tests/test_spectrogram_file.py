@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from melvoc import MelSpec, MelvocError
-from melvoc.spectrogram.file import HEADER_KEY, KEY, read_mel, write_mel
+from melvoc.spectrogram.file import HEADER_KEY, KEY, is_mel, read_mel, write_mel
 from melvoc.spectrogram.presets import PRESETS
 
 SPEC = MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
@@ -168,3 +168,26 @@ def test_anyone_can_read_what_is_written(tmp_path: Path) -> None:
     mel = mel_of(40, 9)
     write_mel(tmp_path / "a.safetensors", mel, SPEC)
     assert torch.equal(load_file(tmp_path / "a.safetensors")["mel"], mel)
+
+
+def test_an_archive_that_is_named_as_an_array(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", mel=np.ones((40, 9)))
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(
+        MelvocError, match=r"a\.npy: not a readable mel \(its header is damaged: an archive.s \(\.npz\)"
+    ):
+        read_mel(tmp_path / "a.npy")
+
+
+def test_a_name_without_an_ending_is_known_by_its_content(tmp_path: Path) -> None:
+    mel = mel_of(40, 9)
+    for ending in (".npy", ".safetensors"):
+        write_mel(tmp_path / f"a{ending}", mel, SPEC)
+        (tmp_path / f"a{ending}").rename(tmp_path / "a")
+        assert is_mel(tmp_path / "a")
+        assert torch.equal(read_mel(tmp_path / "a").mel, mel)
+    for content in (b"", b"RIFF....WAVE", b"fLaC\0\0\0\x22{"):
+        (tmp_path / "a").write_bytes(content)
+        assert not is_mel(tmp_path / "a")
+    assert is_mel(tmp_path / "none.NPY")
+    assert not is_mel(tmp_path / "none")

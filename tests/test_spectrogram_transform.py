@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor
 
 import melvoc
 from melvoc import MelSpec, MelSpectrogram, SpecError
+from melvoc.audio.resampling import resample
 from melvoc.spectrogram.presets import PRESETS
 from melvoc.spectrogram.transform import mel_filters
 
@@ -376,3 +378,20 @@ def test_a_piece_that_does_not_fit_is_refused_and_the_stream_goes_on(piece: Tens
 
 def test_public_names() -> None:
     assert melvoc.MelSpectrogram is MelSpectrogram
+
+
+def test_what_resampling_makes_of_full_scale_is_not_the_callers_fault() -> None:
+    """Between samples at full scale the signal is higher, and resampling shows it."""
+    spec = MelSpec.preset("griffinlim")
+    square = torch.sin(2 * math.pi * 997 * torch.arange(22050) / 22050).sign()
+    assert resample(square, 22050, spec.sample_rate).abs().max() > 1.05
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MelSpectrogram(spec)(square, sample_rate=22050)
+        stream = MelSpectrogram(spec).stream(sample_rate=22050)
+        stream.push(square), stream.flush()
+        griffinlim = melvoc.load("griffinlim", spec=spec, n_iter=1)
+        griffinlim.mel(square, sample_rate=22050)
+        griffinlim.resynthesize(square[:4000], sample_rate=22050)
+    with pytest.warns(UserWarning, match="ranges from -1.5 to 1.5"):
+        MelSpectrogram(spec)(1.5 * square, sample_rate=22050)

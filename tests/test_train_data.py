@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +162,141 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
     assert "NaN or Inf" in reasons["nan.wav"]
     assert "divide it by its peak" in reasons["loud.wav"]
     assert set(reasons) == {"silent.wav", "offset.wav", "clipped.wav", "broken.wav", "empty.wav", "nan.wav", "loud.wav"}
+
+
+def written(path: Path, container: str, subtype: str, rate: int = 16000) -> None:
+    soundfile.write(path, noise(16000).numpy(), rate, format=container, subtype=subtype)
+
+
+def test_every_format_is_used(tmp_path: Path) -> None:
+    kinds = {
+        "a.AIF": ("AIFF", "PCM_16"), "a.aiff": ("AIFF", "PCM_24"), "a.opus": ("OGG", "OPUS"),
+        "a.oga": ("OGG", "VORBIS"),
+        "a.w64": ("W64", "PCM_16"), "a.caf": ("CAF", "ALAC_16"), "a.au": ("AU", "PCM_16"), "a.rf64": ("RF64", "FLOAT"),
+        "a.mp3": ("MP3", "MPEG_LAYER_III"), "a.wav": ("WAVEX", "PCM_16"), "a.voc": ("VOC", "PCM_16"),
+        "a.snd": ("AU", "ULAW"), "a.sph": ("NIST", "PCM_16"), "a.flac": ("FLAC", "PCM_24"), "a.svx": ("SVX", "PCM_16"),
+    }  # fmt: skip
+    for name, (container, subtype) in kinds.items():
+        written(tmp_path / name, container, subtype)
+    found = read(tmp_path)
+    assert set(found) == set(kinds)
+    for name, sound in found.items():
+        assert isinstance(sound, Sound), f"{name}: {sound}"
+        assert sound.note is None
+        assert len(sound.wave) == 16000
+
+
+def test_linked_folders_are_followed_and_circles_are_not(tmp_path: Path) -> None:
+    root, other = tmp_path / "sounds", tmp_path / "elsewhere"
+    write_sounds(root / "b", count=1)
+    write_sounds(other / "deep", count=2)
+    (root / "a").symlink_to(other)
+    (other / "deep" / "up").symlink_to(root)
+    (root / "b" / "self").symlink_to(root / "b")
+    (root / "b" / "1.wav").symlink_to(other / "deep" / "1.wav")
+    write_mel(other / "0.safetensors", torch.zeros(1, 20, 9), SHIFTED)
+    assert spec_of_mels(root) == SHIFTED
+    (root / "b" / "gone.wav").symlink_to(tmp_path / "none.wav")
+    sounds, skipped = find_sounds(root)
+    names = [path.relative_to(root).as_posix() for path in sounds]
+    assert names == ["a/deep/0.wav", "a/deep/1.wav", "b/0.wav", "b/1.wav"]
+    assert [(entry.name, entry.reason) for entry in skipped] == [
+        ("b/gone.wav", "cannot be read (No such file or directory)"),
+        ("a/0.safetensors", "not a sound file that is read"),
+    ]
+
+
+def test_what_is_no_sound_is_named_with_the_way_out(tmp_path: Path) -> None:
+    write_sounds(tmp_path, count=1)
+    for name in ("my song.M4A", "b.m4a", "c.mp4", "d.aac", "e.wma", "notes.txt", "more.txt", "README", ".hidden.m4a"):
+        (tmp_path / name).write_bytes(b"x")
+    os.mkfifo(tmp_path / "pipe.wav")
+    _, skipped = find_sounds(tmp_path)
+    reasons = {entry.name: entry.reason for entry in skipped}
+    assert set(reasons) == {
+        "b.m4a and 1 more .m4a", "c.mp4", "d.aac", "e.wma", "more.txt and 1 more .txt", "README", "pipe.wav",
+    }  # fmt: skip
+    assert reasons["b.m4a and 1 more .m4a"] == "not read in this format; convert it: ffmpeg -i b.m4a b.wav"
+    assert reasons["README"] == "not a sound file that is read"
+    assert reasons["pipe.wav"] == "neither a file nor a folder"
+    (tmp_path / "0.wav").unlink()
+    with pytest.raises(MelvocError, match=r"has no \.wav, .* \(pipe.wav: neither .*ffmpeg -i"):
+        find_sounds(tmp_path)
+    (tmp_path / "b.m4a").unlink()
+    reasons = {entry.name: entry.reason for entry in find_sounds(write_sounds(tmp_path, count=1))[1]}
+    assert reasons["my song.M4A"].endswith("ffmpeg -i 'my song.M4A' 'my song.wav'")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_utf_8_is_skipped(tmp_path: Path) -> None:
+    write_sounds(tmp_path, count=1)
+    (tmp_path / "0.wav").rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
+    write_sounds(tmp_path, count=1)
+    sounds, skipped = find_sounds(tmp_path)
+    assert [path.name for path in sounds] == ["0.wav"]
+    assert [(entry.name, entry.reason) for entry in skipped] == [("caf\ufffd.wav", "its name is not UTF-8; rename it")]
+    skipped[0].name.encode()
+
+
+def test_the_mix_is_what_is_checked(tmp_path: Path) -> None:
+    wave = noise(16000).numpy()
+    high = numpy.hanning(48000) * numpy.sin(2 * numpy.pi * 15000 * numpy.arange(48000) / 48000)
+    soundfile.write(tmp_path / "anti-phase.wav", numpy.stack([wave, -wave], 1), 16000)
+    soundfile.write(tmp_path / "too high.wav", high, 48000)
+    soundfile.write(tmp_path / "half.wav", numpy.stack([wave, 0 * wave], 1), 16000)
+    found = read(tmp_path)
+    for name in ("anti-phase.wav", "too high.wav"):
+        entry = found[name]
+        assert isinstance(entry, Skipped)
+        assert entry.reason.startswith("silence once it is mixed to one channel at 16000 Hz")
+    sound = found["half.wav"]
+    assert isinstance(sound, Sound)
+    torch.testing.assert_close(sound.wave, torch.from_numpy(wave) / 2, atol=1e-4, rtol=0)
+
+
+def test_a_cut_file_is_used_as_far_as_it_goes_and_noted(tmp_path: Path) -> None:
+    write_sounds(tmp_path, count=1)
+    content = (tmp_path / "0.wav").read_bytes()
+    (tmp_path / "0.wav").write_bytes(content[:8044])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sound = read(tmp_path)["0.wav"]
+    assert isinstance(sound, Sound)
+    assert len(sound.wave) == 4000
+    assert sound.note == "cut or damaged (its end is missing); used as far as it goes: 0.25 s"
+
+
+def test_the_padding_of_what_is_drawn() -> None:
+    hits = [Sound(name=f"{n}", wave=noise(300)) for n in range(3)]
+    segments = Segments([*hits, Sound(name="long", wave=noise(1500))], SPEC, segment=1024, seed=0)
+    assert segments.padding == pytest.approx(3 * 724 / (5 * 1024))
+    assert segments.notes == ()
+    assert Segments(hits, SPEC, segment=1024, seed=0).notes[0].startswith("71% of each batch is padding: 3 of 3 files")
+    assert Segments(SOUNDS, SPEC, segment=1024, seed=0).padding == 0
+
+
+@pytest.mark.parametrize("damage", ["archive", "header", "empty", "text", "objects", "transposed"])
+def test_a_bad_mel_is_one_skipped_file(damage: str, tmp_path: Path) -> None:
+    sounds, mels = write_sounds(tmp_path / "sounds", count=2), tmp_path / "mels"
+    mels.mkdir()
+    for name in ("0", "1"):
+        numpy.save(mels / f"{name}.npy", MelSpectrogram(SPEC)(audio.read(sounds / f"{name}.wav")[0])[0].numpy())
+    bad = mels / "0.npy"
+    if damage == "archive":
+        numpy.savez(mels / "x.npz", mel=numpy.load(bad))
+        (mels / "x.npz").rename(bad)
+    elif damage == "header":
+        bad.write_bytes(bad.read_bytes().replace(b"'shape'", b"'shqpe'"))
+    elif damage == "objects":
+        numpy.save(bad, numpy.array([{}], dtype=object), allow_pickle=True)
+    elif damage == "transposed":
+        numpy.save(bad, numpy.load(bad).T)
+    else:
+        bad.write_bytes(b"" if damage == "empty" else b"no array" * 99)
+    found = read(sounds, mels)
+    assert isinstance(found["1.wav"], Sound)
+    assert isinstance(found["0.wav"], Skipped)
+    assert found["0.wav"].reason.startswith("its mel ")
 
 
 def test_a_full_scale_sine_is_not_clipped_but_a_cut_one_is() -> None:

@@ -62,6 +62,13 @@ def test_a_tenfold_wave_is_ln_10_away_and_only_the_generated_side_learns() -> No
     assert generated.grad is not None
 
 
+@pytest.mark.parametrize("level", [0.0, 1e-6, 1e-4, 1e-3])
+def test_the_stft_distance_to_near_silence_is_no_absurd_figure(level: float) -> None:
+    real, generated = (size * noise(8000, seed=seed)[None, None] for size, seed in ((level, 1), (0.5, 2)))
+    assert 5 < stft_distance(generated, real) < 20
+    assert stft_distance(real, real) == 0
+
+
 def test_the_stft_distance_is_zero_for_the_same_and_grows_with_noise() -> None:
     wave = noise(8000)[None, None]
     assert stft_distance(wave, wave) == 0

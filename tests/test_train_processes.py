@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training import one_thread, tiny_config, write_sounds  # noqa: F401 - one_thread is used by being here
+from training import SPEC, one_thread, tiny_config, write_sounds  # noqa: F401 - one_thread is used by being here
 
 from melvoc.train import Trainer
 
@@ -24,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from training import one_thread, tiny_config, write_sounds  # noqa: F401 - one_thread is used by being here
+from training import SPEC, one_thread, tiny_config, write_sounds  # noqa: F401 - one_thread is used by being here
 from melvoc.train import LossWeights, Trainer
 with Trainer(tiny_config(Path({folder!r}), **{changes!r})) as trainer:
     for report in trainer:
@@ -92,3 +93,39 @@ def test_two_processes_have_the_losses_of_one_with_the_double_batch(tmp_path: Pa
     for step, expected in mine.items():
         assert theirs[step] == pytest.approx(expected, rel=2e-4, abs=1e-5), step
     assert (two / "run" / "generator.safetensors").exists()
+
+
+DYING = """
+import os, sys
+from melvoc.cli import main
+from melvoc.train import Trainer
+step = Trainer._one_step
+def dying(self):
+    if os.environ["RANK"] == "1" and self.step == 2:
+        os._exit(9)
+    return step(self)
+Trainer._one_step = dying
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_process_that_dies_ends_the_others_with_one_line(tmp_path: Path) -> None:
+    write_sounds(tmp_path / "sounds", count=4)
+    (tmp_path / "spec.json").write_text(json.dumps(SPEC.to_dict()))
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = str(probe.getsockname()[1])
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    arguments = ["train", str(tmp_path / "sounds"), "-o", str(tmp_path / "run"), "--spec", str(tmp_path / "spec.json")]
+    arguments += ["--preset", "slim", "--segment", "1024", "--batch-size", "1", "--device", "cpu", "--steps", "50"]
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", DYING, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    (_, said), _ = (child.communicate(timeout=120) for child in children)
+    assert [child.returncode for child in children] == [2, 9]
+    assert said.startswith("melvoc: error: process 0 of 2 stops, since another one has ended"), said
+    assert said.count("\n") == 1, said

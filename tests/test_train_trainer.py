@@ -137,12 +137,78 @@ def test_what_was_left_open_is_taken_from_the_run(copied: Path) -> None:
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(copied: Path) -> None:
     last = copied / "run" / "checkpoints" / "step-00000004.pt"
     last.write_bytes(last.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match=r"step-00000004.pt: damaged .*; delete it"):
-        train(copied, resume=True)
-    last.unlink()
     (last.parent / ".step-00000004.x.part.pt").write_bytes(b"half")  # what SIGKILL may leave
-    assert [report.step for report in train(copied, resume=True)] == [3, 4]
+    trainer = Trainer(tiny_config(copied), resume=True)
+    assert trainer.resumed_from == 2
+    assert [f"{last}: damaged" in note and note.endswith("; passed over") for note in trainer.notes] == [True]
+    assert [report.step for report in trainer] == [3, 4]
     assert names(last.parent) == ["step-00000002.pt", "step-00000004.pt"]
+    assert load_checkpoint(last)["step"] == 4, "the damaged one was written again"
+
+
+@pytest.mark.parametrize("name", ["step-40.pt", "step-4.pt", "step-00000040.pt.bak", "step-00000009.pt", "notes.txt"])
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_a_stray_file_does_not_block_a_resume(copied: Path, name: str, content: bytes | None) -> None:
+    stray = copied / "run" / "checkpoints" / name
+    if content is None:
+        torch.save({"weights": torch.zeros(3)}, stray)
+    else:
+        stray.write_bytes(content)
+    trainer = Trainer(tiny_config(copied, steps=5), resume=True)
+    assert trainer.resumed_from == 4
+    assert len(trainer.notes) == (name == "step-00000009.pt"), "only what bears a checkpoint's name is worth a word"
+    assert [report.step for report in trainer] == [5]
+    assert stray.exists()
+
+
+def test_without_any_checkpoint_that_can_be_read_the_way_out_is_another_folder(copied: Path) -> None:
+    for path in (copied / "run" / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"step-00000004\.pt: damaged .*no other .*start a new run in another"):
+        train(copied, resume=True)
+
+
+def test_what_is_cut_or_mostly_padding_is_said_once(tmp_path: Path) -> None:
+    sounds = write_sounds(tmp_path / "sounds", count=5, samples=3000)
+    content = (sounds / "4.wav").read_bytes()
+    (sounds / "4.wav").write_bytes(content[: len(content) - 1000])
+    audio.write(sounds / "short.wav", noise(500), 16000)
+    trainer = Trainer(tiny_config(tmp_path, segment=1024, validation_files=0))
+    assert [note.partition(" (")[0] for note in trainer.notes] == ["4.wav: cut or damaged"]
+    trainer = Trainer(tiny_config(tmp_path, segment=16384, validation_files=0))
+    assert "% of each batch is padding: 6 of 6 files are shorter than a segment (16384 samples)" in trainer.notes[1]
+    assert len(trainer.notes) == 2
+
+
+def test_whatever_else_lies_in_the_folder_is_named(tmp_path: Path) -> None:
+    sounds = write_sounds(tmp_path / "sounds", count=3)
+    for name in ("a.m4a", "b.m4a", "notes.txt"):
+        (sounds / name).write_bytes(b"x")
+    (sounds / "0.safetensors").write_bytes(b"x")
+    named = {entry.name: entry.reason for entry in Trainer(tiny_config(tmp_path)).skipped}
+    assert set(named) == {"a.m4a and 1 more .m4a", "notes.txt", "0.safetensors"}
+    assert "ffmpeg -i a.m4a a.wav" in named["a.m4a and 1 more .m4a"]
+    for number in range(3):
+        wave, _ = audio.read(sounds / f"{number}.wav")
+        write_mel(sounds / f"{number}.safetensors", MelSpectrogram(SPEC)(wave), SPEC)
+    with_mels = Trainer(tiny_config(tmp_path, mels_dir=sounds)).skipped
+    assert {entry.name for entry in with_mels} == set(named) - {"0.safetensors"}, "mels are in use"
+
+
+def test_half_a_second_is_asked_of_what_is_trained_on(tmp_path: Path) -> None:
+    sounds = write_sounds(tmp_path / "sounds", count=3, samples=600)
+    audio.write(sounds / "long.wav", noise(16000), 16000)
+    seeds = range(12)
+    refused = []
+    for seed in seeds:
+        try:
+            assert Trainer(tiny_config(tmp_path, seed=seed, segment=1024)).seconds_of_sound >= 0.5
+        except MelvocError as error:
+            refused.append(str(error))
+    assert 0 < len(refused) < len(seeds)
+    for text in refused:
+        assert "with 1 files held out 0.2" in text
+        assert "hold out fewer (--validation-files 0" in text
 
 
 def test_the_last_k_checkpoints_and_the_best_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

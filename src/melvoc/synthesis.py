@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from melvoc.audio.resampling import Resampler
+from melvoc.audio.resampling import Resampler, resampled_length
 from melvoc.errors import MelvocError, PluginError, SpecError
 from melvoc.nn.graph import Machine, join
 from melvoc.post import PostMachine, PostStep, Sound
@@ -349,8 +349,3 @@ def check_block(vocoder: Vocoder, block_frames: int | None) -> int:
     if not vocoder.can_stream:
         raise MelvocError(f"block_frames={block_frames}, but {vocoder.name} cannot run in blocks; omit it")
     return int(block_frames)
-
-
-def resampled_length(samples: int, old: int, new: int) -> int:
-    """`ceil(samples * new / old)`."""
-    return -(-samples * new // old)

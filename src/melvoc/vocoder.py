@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from melvoc.audio.resampling import resampled_length
 from melvoc.errors import MelMismatchError, MelvocError, SpecError
 from melvoc.host import public
 from melvoc.nn.graph import Engine, Node
@@ -24,7 +25,7 @@ from melvoc.spectrogram.check import check_mel, rows_of
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram, batch_wave
 from melvoc.streaming import VocoderStream
-from melvoc.synthesis import Condition, Resynthesis, check_block, resampled_length, stacked, synthesise
+from melvoc.synthesis import Condition, Resynthesis, check_block, stacked, synthesise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,11 +1,14 @@
 """Sound: files and sample rates.
 
 - `files`: reading and writing, whole or in blocks; channels as rows of a batch.
+- `writer`: what files are written, and how they stay whole.
+- `source`: the bytes of a file as libsndfile is shown them.
 - `resampling`: the one resampling filter, whole or piece by piece.
 """
 
 from __future__ import annotations
 
-from melvoc.audio.files import AudioReader, AudioWriter, fold_channels, read, to_pcm16, unfold_channels, write
+from melvoc.audio.files import AudioReader, fold_channels, read, unfold_channels, write
+from melvoc.audio.writer import SUBTYPES, AudioWriter, to_pcm16
 
-__all__ = ["AudioReader", "AudioWriter", "fold_channels", "read", "to_pcm16", "unfold_channels", "write"]
+__all__ = ["SUBTYPES", "AudioReader", "AudioWriter", "fold_channels", "read", "to_pcm16", "unfold_channels", "write"]

@@ -1,13 +1,13 @@
-"""Sound files: the only file-format code. soundfile reads and writes; this adds shapes, errors and atomic writes.
+"""Sound files, read whole or in blocks; soundfile decodes, this adds shapes and errors.
 
-Waves are `[C, N]` float32 tensors in [-1, 1]. Files are written under a temporary name and moved into place
-when complete.
+Waves are `[C, N]` float32 tensors in [-1, 1].
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,37 +16,35 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from melvoc.audio.source import Source
+from melvoc.audio.writer import SUBTYPES, AudioWriter
 from melvoc.errors import MelvocError, MissingFileError, SpecError, unreadable
-from melvoc.host import public
-from melvoc.storage.atomic import replacing
-from melvoc.storage.reading import is_file
+from melvoc.host import public, warn
+from melvoc.storage.pipes import is_readable, regular
+from melvoc.storage.reading import exists
 
 BLOCK = 1 << 16  # samples per block of a file that is read or copied piece by piece
 LOWEST_RATE, HIGHEST_RATE = 1000, 384_000  # Hz; what a file grows by, and its filters' size, are bounded by them
-WRITABLE = {".wav": "WAV", ".flac": "FLAC"}
+_LARGEST = 1 << 22  # values in one block of a file with many channels
+_UNKNOWN = 1 << 62  # samples: libsndfile's way to say that a header does not tell
+_MPEG_SLACK = 2304  # samples, two MPEG frames by which encoders miscount
+_SIZES = re.compile(r"^\s*(?:data|SSND|Data Size|BODY|riff|Riff size)\s*: (\d+) \(should be (\d+)\)", re.M)
+_TRUNCATED = "Seems to be a truncated file"
+_OPEN_SIZES = (2**31, 2**32)  # what programs that write to a pipe put near: 0x7fffffff, 0xffffffff less a header
+_NEAR = 1 << 16
 
 
-def to_pcm16(wave: Tensor) -> Tensor:
-    """Floats as 16-bit PCM: times 32768, rounded to nearest, clipped to [-32768, 32767]; never wraps.
+def _says_cut(log: str) -> bool:
+    """Whether libsndfile's log of a file says that it ends before its samples do."""
+    sizes = [(int(stated), int(held)) for stated, held in _SIZES.findall(log)]
+    short = any(
+        stated > held and all(abs(stated - open_size) > _NEAR for open_size in _OPEN_SIZES) for stated, held in sizes
+    )
+    return short or _TRUNCATED in log
 
-    A 16-bit file that is read and written again keeps every bit.
 
-    Args:
-        wave: any shape, floating-point.
-
-    Returns:
-        The same shape, int16.
-
-    Raises:
-        SpecError: integers, NaN or Inf.
-    """
-    if not wave.is_floating_point():
-        raise SpecError(
-            f"the wave is {wave.dtype}, but PCM is made from floats in [-1, 1]; divide integers by their range"
-        )
-    if not bool(torch.isfinite(wave).all()):
-        raise SpecError("the wave contains NaN or Inf, which PCM cannot hold; find out where it comes from")
-    return (wave.float() * 32768.0).round().clamp(-32768, 32767).to(torch.int16)
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "error_string", None) or error).removeprefix("Error : ").rstrip(".")
 
 
 def fold_channels(wave: Tensor) -> Tensor:
@@ -84,157 +82,149 @@ def read(path: str | os.PathLike[str]) -> tuple[Tensor, int]:
         MelvocError: no such file, an empty one, or a damaged one.
     """
     with AudioReader(path) as reader:
-        blocks = list(reader.blocks())
-        if not blocks:
-            raise MelvocError(f"{os.fspath(path)}: has no samples; give a file with sound in it")
-        return torch.cat(blocks, dim=-1), reader.sample_rate
+        return reader.read(), reader.sample_rate
 
 
 @public
-def write(path: str | os.PathLike[str], wave: Tensor, sample_rate: int) -> None:
-    """Write a whole sound file, 16-bit WAV or FLAC by its extension.
+def write(path: str | os.PathLike[str], wave: Tensor, rate: int, subtype: str | None = None) -> None:
+    """Write a whole sound file, WAV or FLAC by its extension; a WAV beyond 4 GiB is an RF64.
 
     Args:
         path: ends in .wav or .flac.
-        wave: `[N]` or `[C, N]` in [-1, 1]; values outside are clipped.
-        sample_rate: in Hz.
+        wave: `[N]`, `[C, N]` or `[1, C, N]`; in PCM, values outside [-1, 1] are clipped.
+        rate: the sample rate in Hz.
+        subtype: "PCM_16" (also where it is None), "PCM_24", "PCM_32" or "FLOAT"; FLAC has the first two.
 
     Raises:
         SpecError: any other shape, or NaN or Inf.
-        MelvocError: any other extension, or a file that cannot be written.
+        OptionError: any other subtype.
+        MelvocError: any other extension, or a file that cannot be written whole.
     """
-    wave = wave[None] if wave.dim() == 1 else wave
-    with AudioWriter(path, sample_rate=sample_rate, channels=wave.shape[0]) as writer:
+    shape = list(wave.shape)
+    wave = wave[None] if wave.dim() == 1 else wave[0] if wave.dim() == 3 and shape[0] == 1 else wave
+    if wave.dim() != 2:
+        raise SpecError(f"{os.fsdecode(path)}: the wave has shape {shape}, but a file holds [N], [C, N] or [1, C, N]")
+    with AudioWriter(path, sample_rate=rate, channels=wave.shape[0], subtype=subtype or SUBTYPES[0]) as writer:
         writer.write(wave)
 
 
 class AudioReader:
     """Reads a sound file in blocks, for files larger than memory. Use it in a `with` statement.
 
+    Everything that libsndfile decodes is read, forward only, until nothing comes: the samples are those that were
+    decoded, whatever the header says of their number. What is cut is used as far as it goes, with one warning. A pipe
+    (standard input, a FIFO, `<(...)`) is read from a copy in the system's temporary folder.
+
     Args:
         path: the file.
+        note: is told of a file that is cut, once, after its last block. By default a warning.
 
     Attributes:
         sample_rate: in Hz.
         channels: C.
-        samples: N, according to the file's header.
+        samples: N, according to the file's header; None where it does not say.
 
     Raises:
         MelvocError: no such file, or one that cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, note: Callable[[str], object] = warn) -> None:
+        self.path, self._note, self._done = os.fsdecode(path), note, 0
+        if not is_readable(self.path):
+            place = Path(self.path)
+            what = "a folder" if place.is_dir() else "neither a file nor a pipe" if exists(place) else "no such file"
+            raise MissingFileError(f"{self.path}: {what}; give the path of a sound file")
+        with ExitStack() as stack:
+            self._file = self._open(stack)
+            file = self._file
+            if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+                raise MelvocError(
+                    f"{self.path}: a sample rate of {file.samplerate} Hz, but sound has {LOWEST_RATE} to "
+                    f"{HIGHEST_RATE}; its header is wrong: write the file with its own rate"
+                )
+            self._stack = stack.pop_all()
+        self.sample_rate: int = file.samplerate
+        self.channels: int = file.channels
+        self.samples: int | None = None if self._source.endless or file.frames >= _UNKNOWN else file.frames
+
+    def _open(self, stack: ExitStack) -> Any:
         import soundfile
 
-        self.path = os.fspath(path)
-        if not is_file(self.path):
-            what = "a folder" if Path(self.path).is_dir() else "no such file"
-            raise MissingFileError(f"{self.path}: {what}; give the path of a sound file")
         try:
-            Path(self.path).open("rb").close()  # the system's own reason, which soundfile loses
-            self._file: Any = soundfile.SoundFile(self.path)
+            path = Path(stack.enter_context(regular(self.path)))
+            opened = stack.enter_context(path.open("rb"))
+            self._source = Source(opened)
+            file = stack.enter_context(soundfile.SoundFile(self._source))
         except OSError as error:
-            raise unreadable(self.path, error) from error
+            raise error if isinstance(error, MelvocError) else unreadable(self.path, error) from error
         except soundfile.SoundFileError as error:
-            raise MelvocError(f"{self.path}: cannot be read as sound ({error}); use WAV, FLAC, OGG or MP3") from error
-        if not LOWEST_RATE <= self._file.samplerate <= HIGHEST_RATE:
-            self._file.close()
+            if self._source.error is not None:
+                raise unreadable(self.path, self._source.error) from self._source.error
             raise MelvocError(
-                f"{self.path}: a sample rate of {self._file.samplerate} Hz, but sound has {LOWEST_RATE} to "
-                f"{HIGHEST_RATE}; its header is wrong: write the file with its own rate"
-            )
-        self.sample_rate, self.channels, self.samples = self._file.samplerate, self._file.channels, self._file.frames
+                f"{self.path}: cannot be read as sound ({_reason(error)}); use WAV, FLAC, OGG or MP3"
+            ) from error
+        file.seekable = lambda: False  # or soundfile would seek after each read, which some decoders do not survive
+        return file
 
     def blocks(self, samples: int = BLOCK) -> Iterator[Tensor]:
         """The samples in order, `[C, n]` with n at most `samples`.
 
         Raises:
-            MelvocError: the file is damaged.
+            MelvocError: the file is damaged before its end.
         """
+        import numpy
         import soundfile
 
-        try:
-            for block in self._file.blocks(blocksize=samples, dtype="float32", always_2d=True):
-                yield torch.from_numpy(block.T.copy())
-        except OSError as error:
-            raise unreadable(self.path, error) from error
-        except soundfile.SoundFileError as error:
-            raise MelvocError(f"{self.path}: damaged ({error}); repair it or leave it out") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-
-class AudioWriter:
-    """Writes a sound file block by block. Use it in a `with` statement: the file gets its name on a normal exit.
-
-    After an error or Ctrl-C, nothing is left behind.
-
-    Args:
-        path: ends in .wav or .flac.
-        sample_rate: in Hz.
-        channels: C.
-
-    Raises:
-        MelvocError: any other extension, or a folder that cannot be written to.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], *, sample_rate: int, channels: int) -> None:
-        import soundfile
-
-        self.path, self.channels = Path(path), channels
-        kind = WRITABLE.get(self.path.suffix.lower())
-        if kind is None:
-            raise MelvocError(
-                f"{self.path}: cannot write {self.path.suffix or 'a file without an extension'}; use .wav or .flac"
-            )
-        with ExitStack() as stack:
+        buffer = numpy.empty((max(1, min(samples, _LARGEST // self.channels)), self.channels), dtype="float32")
+        problem, count = None, -1
+        while count and problem is None:
+            buffer.fill(numpy.nan)
             try:
-                temporary = stack.enter_context(replacing(self.path))
-            except OSError as error:
-                kind_of_error = MelvocError if self.path.parent.is_dir() else MissingFileError
-                raise kind_of_error(
-                    f"{self.path}: cannot be written ({error.strerror}); does the folder exist?"
-                ) from error
-            try:
-                self._file: Any = soundfile.SoundFile(
-                    temporary, "w", samplerate=sample_rate, channels=channels, format=kind, subtype="PCM_16"
-                )
-            except (soundfile.SoundFileError, TypeError, ValueError) as error:
-                raise MelvocError(
-                    f"{self.path}: {kind} cannot hold {channels} channels at {sample_rate} Hz ({error})"
-                ) from error
-            stack.push(self._close)
-            self._stack = stack.pop_all()
+                count = len(self._file.read(out=buffer))
+            except soundfile.SoundFileError as error:
+                missing = numpy.isnan(buffer).any(1)  # soundfile does not say how much was read before an error
+                problem, count = error, int(missing.argmax()) if missing.any() else len(buffer)
+            if self._source.error is not None:
+                raise unreadable(self.path, self._source.error) from self._source.error
+            self._done += count
+            if count:
+                yield torch.from_numpy(buffer[:count].T.copy())
+        self._conclude(problem)
 
-    def _close(self, *raised: object) -> None:
-        self._file.close()
-
-    @public
-    def write(self, wave: Tensor) -> None:
-        """Append `[C, n]`, clipped to [-1, 1].
+    def read(self) -> Tensor:
+        """All samples, `[C, N]`.
 
         Raises:
-            SpecError: any other shape, or NaN or Inf.
-            MelvocError: the file cannot be written, for example on a full disk.
+            MelvocError: there are none, or the file is damaged before its end.
         """
-        import soundfile
+        blocks = list(self.blocks())
+        if not blocks:
+            raise MelvocError(f"{self.path}: has no samples; give a file with sound in it")
+        return torch.cat(blocks, dim=-1)
 
-        if wave.dim() != 2 or wave.shape[0] != self.channels:
-            raise SpecError(
-                f"{self.path}: the wave has shape {list(wave.shape)}, but this file takes [C, n] with {self.channels} "
-                "channels; unfold_channels turns a batch into channels"
-            )
+    def _conclude(self, problem: Exception | None) -> None:
+        """Say what is missing at the end of the file.
 
-        try:
-            self._file.write(to_pcm16(wave).T.contiguous().cpu().numpy())
-        except (soundfile.SoundFileError, OSError) as error:
-            raise MelvocError(f"{self.path}: cannot be written ({error}); is there room on the disk?") from error
+        Raises:
+            MelvocError: what is missing is not the end: a lossless file is damaged.
+        """
+        at_end, lossy = self._source.position >= self._source.size, self._file.format in ("MP3", "OGG")
+        if problem is not None and not (at_end or lossy):
+            raise MelvocError(
+                f"{self.path}: damaged after {self._done} samples ({_reason(problem)}); repair it or leave it out"
+            ) from problem
+        slack = _MPEG_SLACK if self._file.format == "MP3" else 0
+        if self.samples is not None and self._done < self.samples - slack:
+            why = f"{self._done} samples of {self.samples}"
+        elif problem is not None:
+            why = _reason(problem)
+        elif self._source.cut or _says_cut(self._file.extra_info):
+            why = "its end is missing"
+        else:
+            return
+        self._note(
+            f"{self.path}: cut or damaged ({why}); used as far as it goes: {self._done / self.sample_rate:.4g} s"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -242,4 +232,4 @@ class AudioWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        self._stack.close()

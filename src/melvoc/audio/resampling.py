@@ -27,17 +27,21 @@ _DENSE = 1 << 22  # at most: weights, and values gathered at once
 _WINDOWS = 1 << 15  # per convolution; MPS takes no more than 65536
 
 
+def _width(orig: int, new: int) -> int:
+    """Half the length of a filter, in samples at the rate `orig`."""
+    return math.ceil(ZERO_CROSSINGS * orig / (min(orig, new) * ROLLOFF))
+
+
 @functools.lru_cache(maxsize=2)  # rates without a common divisor have as many as 10^8 taps
 @torch.inference_mode(False)  # or the first caller's mode would stick to them
-def _phases(orig: int, new: int) -> tuple[Tensor, Tensor, int]:
+def _phases(orig: int, new: int) -> tuple[Tensor, Tensor]:
     """The filters of all phases, for rates without a common divisor.
 
     Returns:
-        The taps `[new, 2 * width + 1]` in float64, the position of each phase's first tap in a window of
-        `2 * width + orig` samples, `[new]`, and the width.
+        The taps `[new, 2 * width + 1]` in float64, and the position of each phase's first tap in a window of
+        `2 * width + orig` samples, `[new]`.
     """
-    base = min(orig, new) * ROLLOFF
-    width = math.ceil(ZERO_CROSSINGS * orig / base)
+    base, width = min(orig, new) * ROLLOFF, _width(orig, new)
     numbers = torch.arange(new, dtype=torch.int64, device="cpu") * orig
     first = numbers // new
     places = torch.arange(-width, width + 1, dtype=torch.float64, device="cpu")
@@ -48,15 +52,15 @@ def _phases(orig: int, new: int) -> tuple[Tensor, Tensor, int]:
         crossing = (time * base).clamp(-ZERO_CROSSINGS, ZERO_CROSSINGS)
         window = torch.i0(beta * (1 - (crossing / ZERO_CROSSINGS) ** 2).sqrt()) / torch.i0(beta)
         part.copy_(torch.sinc(crossing) * window * base / orig)
-    return taps, first, width
+    return taps, first
 
 
 @functools.lru_cache(maxsize=32)
 @torch.inference_mode(False)  # or the first caller's mode would stick to them
 def _dense(orig: int, new: int) -> Tensor:
     """The same filters as the weights of one convolution, `[new, 1, 2 * width + orig]`."""
-    taps, first, width = _phases(orig, new)
-    weights = taps.new_zeros(new, 2 * width + orig)
+    taps, first = _phases(orig, new)
+    weights = taps.new_zeros(new, 2 * _width(orig, new) + orig)
     return weights.scatter_(1, first[:, None] + torch.arange(taps.shape[1], device="cpu"), taps)[:, None]
 
 
@@ -78,7 +82,7 @@ def resample(waveform: Tensor, orig: int, new: int) -> Tensor:
     machine = Resampler(orig, new)
     if machine.orig == machine.new:
         return waveform
-    total = _length(waveform.shape[-1], machine.orig, machine.new)
+    total = resampled_length(waveform.shape[-1], machine.orig, machine.new)
     if not waveform.numel():
         return waveform.new_zeros(*waveform.shape[:-1], total)
     flat = waveform.reshape(-1, 1, waveform.shape[-1])
@@ -106,7 +110,7 @@ class Resampler(Machine):
                 raise SpecError(f"{name}={rate!r}, but a sample rate is a whole number of Hz, at least 1")
         divisor = math.gcd(int(orig), int(new))
         self.orig, self.new = int(orig) // divisor, int(new) // divisor
-        self.width = _phases(self.orig, self.new)[2]
+        self.width = _width(self.orig, self.new)
         span = 2 * self.width + self.orig
         self.window: Machine = Window(
             self._channels, span=span, stride=self.orig, left=self.width, right=self.width + self.orig
@@ -128,7 +132,7 @@ class Resampler(Machine):
 
     def _gathered(self, padded: Tensor) -> Tensor:
         """The same from `[B, L]`, phase by phase, for rates with so many phases that most weights would be 0."""
-        taps, first, _ = _phases(self.orig, self.new)
+        taps, first = _phases(self.orig, self.new)
         windows = padded.unfold(-1, 2 * self.width + self.orig, self.orig)
         size = max(1, _DENSE // (taps.shape[1] * max(1, windows.shape[0] * windows.shape[1])))
         places = torch.arange(taps.shape[1], device=padded.device)
@@ -148,7 +152,7 @@ class Resampler(Machine):
         self.taken += x.shape[-1]
         y = self.window(x, last)
         if last:
-            y = y[..., : _length(self.taken, self.orig, self.new) - self.given]
+            y = y[..., : resampled_length(self.taken, self.orig, self.new) - self.given]
         self.given += y.shape[-1]
         return y
 
@@ -156,8 +160,9 @@ class Resampler(Machine):
         """At most how many outputs are missing when `samples` inputs are: half the filter, and a block of phases."""
         if self.orig == self.new:
             return samples
-        return _length(samples + self.width + self.orig - 1, self.orig, self.new)
+        return resampled_length(samples + self.width + self.orig - 1, self.orig, self.new)
 
 
-def _length(samples: int, orig: int, new: int) -> int:
-    return -(-samples * new // orig)
+def resampled_length(samples: int, old: int, new: int) -> int:
+    """The length of a resampled signal, `ceil(samples * new / old)`."""
+    return -(-samples * new // old)

@@ -18,6 +18,7 @@ from melvoc.cli.options import add_fields, attributes, given
 from melvoc.errors import MelvocError, MissingFileError, SpecError, unreadable
 from melvoc.options import FETCHING, LoadOptions
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage.pipes import STDIN, is_pipe
 from melvoc.storage.reading import read_text
 from melvoc.vocoder import Vocoder
 
@@ -44,6 +45,11 @@ def load(arguments: argparse.Namespace, name: str, **options: Any) -> Vocoder:
     return melvoc.load(name, **values | {"dtype": DTYPES.get(values.get("dtype") or "")} | options)
 
 
+def named(source: str) -> str:
+    """The path of an input, where `-` is standard input."""
+    return STDIN if source == "-" else source
+
+
 def finite_blocks(reader: AudioReader) -> Iterator[Tensor]:
     """The blocks of a file, each checked.
 
@@ -57,13 +63,13 @@ def finite_blocks(reader: AudioReader) -> Iterator[Tensor]:
 
 
 def read_spec(text: str) -> MelSpec:
-    """A preset's name, or a JSON file with `MelSpec` fields or a published configuration.
+    """A preset's name, or a JSON file (or a pipe) with `MelSpec` fields or a published configuration.
 
     Raises:
         MelvocError: neither.
     """
     path = Path(text)
-    if path.suffix != ".json":
+    if path.suffix != ".json" and not is_pipe(path):
         return MelSpec.preset(text)
     try:
         values = json.loads(read_text(path))

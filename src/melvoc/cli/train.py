@@ -35,9 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add all options."""
     from melvoc.train.config import LossWeights, TrainConfig
 
-    parser.description = (
-        "Train a generator on a folder of WAV, FLAC, OGG and MP3 files; the result is RUN/generator.safetensors."
-    )
+    parser.description = "Train a generator on a folder of sound files; the result is RUN/generator.safetensors."
     texts, weights = attributes(TrainConfig), attributes(LossWeights)
     later: dict[str, Any] = {"default": argparse.SUPPRESS}
     parser.add_argument("audio_dir", metavar="AUDIO_DIR", help=texts["audio_dir"])
@@ -106,6 +104,8 @@ def _read_generator(path: str, architecture: str | None) -> Any:
 def _introduce(trainer: Trainer) -> None:
     for entry in trainer.skipped:
         print(f"skipped {entry.name}: {entry.reason}")
+    for note in trainer.notes:
+        print(f"note: {note}")
     print(
         f"training on {len(trainer.files)} files, {trainer.seconds_of_sound:.1f} s; held out: {len(trainer.held_out)}"
     )

@@ -6,7 +6,6 @@ import argparse
 import io
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -14,13 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import melvoc
-from melvoc.audio import AudioReader, AudioWriter, to_pcm16
-from melvoc.cli.common import add_loading, default_spec, finite_blocks, load, read_spec
+from melvoc.audio import SUBTYPES, AudioReader, AudioWriter, to_pcm16
+from melvoc.audio.resampling import resampled_length
+from melvoc.audio.writer import container_of
+from melvoc.cli.common import add_loading, default_spec, finite_blocks, load, named, read_spec
 from melvoc.errors import MelvocError, SpecError
 from melvoc.registry import GRIFFINLIM
 from melvoc.spectrogram.check import judge
-from melvoc.spectrogram.file import read_mel
+from melvoc.spectrogram.file import is_mel, read_mel
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage.pipes import regular
 from melvoc.synthesis import Resynthesis
 from melvoc.vocoder import Vocoder
 
@@ -35,18 +37,23 @@ def add_parser(commands: Any) -> None:
         description="IN is a saved mel (.safetensors, .npy), or a sound file, which is turned into a mel and back.",
     )
     parser.add_argument(
-        "input", metavar="IN", help="a mel, a sound file, or - for mel frames on standard input (--raw)"
+        "input", metavar="IN", help="a mel, a sound file, or - for either on standard input (with --raw: mel frames)"
     )
     parser.add_argument("-o", "--output", metavar="OUT", help=".wav or .flac; with --raw, standard output if omitted")
     parser.add_argument("--vocoder", help="a name, a melvoc file, hf://owner/repo (default: griffinlim)")
     parser.add_argument("--spec", help="the mel's: a preset's name, or a .json of MelSpec fields")
     parser.add_argument("--sample-rate", type=int, help="sample rate of OUT in Hz (default: the vocoder's)")
     parser.add_argument(
+        "--subtype", choices=SUBTYPES, help="what OUT's samples are (default: PCM_16); FLAC has the first two"
+    )
+    parser.add_argument(
         "--refine", type=int, help="rounds that bring the sound closer to the mel (default: the vocoder's)"
     )
     parser.add_argument("--block-frames", type=int, help="mel frames per block (default: chosen from model and device)")
     parser.add_argument(
-        "--raw", action="store_true", help="float32 little-endian mel frames in, 16-bit PCM out as soon as it is ready"
+        "--raw",
+        action="store_true",
+        help="float32 little-endian mel frames in, 16-bit PCM out as soon as it is ready, channels interleaved",
     )
     add_loading(parser)
     parser.set_defaults(run=run)
@@ -58,14 +65,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise MelvocError(f"--sample-rate {arguments.sample_rate}: a sample rate is at least 1 Hz, at most {2**31 - 1}")
     if arguments.block_frames is not None and arguments.block_frames < 1:
         raise MelvocError(f"--block-frames {arguments.block_frames}: a block has at least 1 frame")
+    if not (arguments.output or arguments.raw):
+        raise MelvocError("no output is given; say where to write with -o OUT.wav")
+    if not arguments.output and arguments.subtype not in (None, SUBTYPES[0]):
+        raise MelvocError(f"--subtype {arguments.subtype}: standard output is 16-bit PCM; omit it, or write with -o")
+    arguments.subtype = arguments.subtype or SUBTYPES[0]
+    if arguments.output:
+        container_of(arguments.output, arguments.subtype)  # before any work
     if arguments.raw:
         return run_raw(arguments)
-    if arguments.input == "-":
-        raise MelvocError("IN is -, but standard input is read only with --raw (float32 mel frames)")
-    if not arguments.output:
-        raise MelvocError("no output is given; say where to write with -o OUT.wav")
-    is_mel = Path(arguments.input).suffix in (".safetensors", ".npy")
-    (vocode_mel if is_mel else vocode_sound)(arguments)
+    with regular(named(arguments.input)) as arguments.input:
+        (vocode_mel if is_mel(arguments.input) else vocode_sound)(arguments)
     if not arguments.vocoder:
         best = melvoc.list_vocoders()[0]  # printed after the work: an error is one line, with nothing next to it
         print(
@@ -102,9 +112,9 @@ def vocode_mel(arguments: argparse.Namespace) -> None:
         raise MelvocError(f"{arguments.input}: {error}") from error
     wave = wave.flatten(0, 1)
     if saved.samples is not None:
-        length = -(-saved.samples * rate // vocoder.sample_rate)
+        length = resampled_length(saved.samples, vocoder.spec.sample_rate, rate)
         wave = F.pad(wave[..., :length], (0, max(0, length - wave.shape[-1])))  # the mel ends with its last whole hop
-    with AudioWriter(arguments.output, sample_rate=rate, channels=wave.shape[0]) as writer:
+    with opened(arguments, rate, wave.shape[0]) as writer:
         writer.write(wave)
 
 
@@ -124,7 +134,7 @@ def vocode_sound(arguments: argparse.Namespace) -> None:
             block_frames=arguments.block_frames,
         )
         channels = reader.channels * vocoder.channels
-        with torch.no_grad(), AudioWriter(arguments.output, sample_rate=rate, channels=channels) as writer:
+        with torch.no_grad(), opened(arguments, rate, channels) as writer:
             for block in watched(reader):
                 writer.write(run.push(block).flatten(0, 1))
             if not run.taken:
@@ -132,12 +142,17 @@ def vocode_sound(arguments: argparse.Namespace) -> None:
             writer.write(run.flush().flatten(0, 1))
 
 
+def opened(arguments: argparse.Namespace, sample_rate: int, channels: int) -> AudioWriter:
+    """The file to write."""
+    return AudioWriter(arguments.output, sample_rate=sample_rate, channels=channels, subtype=arguments.subtype)
+
+
 def watched(reader: AudioReader) -> Iterator[Tensor]:
     """The blocks of a file, with a progress bar on a terminal."""
     from tqdm import tqdm
 
     rate = reader.sample_rate
-    seconds = round(reader.samples / rate, 1)
+    seconds = None if reader.samples is None else round(reader.samples / rate, 1)
     with tqdm(total=seconds, unit="s", disable=not sys.stderr.isatty(), leave=False) as bar:
         for block in finite_blocks(reader):
             yield block
@@ -155,18 +170,30 @@ def run_raw(arguments: argparse.Namespace) -> int:
     with vocoder.stream(sample_rate=rate) as stream:
         pieces = _raw_pieces(stream, vocoder.spec.n_mels)
         if arguments.output:
-            with AudioWriter(arguments.output, sample_rate=rate, channels=1) as writer:
+            with opened(arguments, rate, vocoder.channels) as writer:
                 for piece in pieces:
                     writer.write(piece[0])
         else:
             for piece in pieces:
-                sys.stdout.buffer.write(to_pcm16(piece[0, 0]).cpu().numpy().astype("<i2").tobytes())
-                sys.stdout.buffer.flush()
+                _put(to_pcm16(piece[0].T).cpu().numpy().astype("<i2").tobytes())
     return 0
 
 
+def _put(data: bytes) -> None:
+    """Write to standard output, at once."""
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:  # nobody reads any more
+        raise
+    except OSError as error:
+        raise MelvocError(
+            f"standard output: cannot be written ({error.strerror}); is there room on the disk?"
+        ) from error
+
+
 def _raw_pieces(stream: Any, n_mels: int) -> Iterator[Tensor]:
-    """`[1, 1, n]` pieces of sound for the frames on standard input, however many bytes arrive at a time."""
+    """`[1, channels, n]` pieces of sound for the frames on standard input, however many bytes arrive at a time."""
     import numpy
 
     frame, held = 4 * n_mels, b""

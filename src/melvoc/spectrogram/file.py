@@ -14,11 +14,14 @@ from torch import Tensor
 from melvoc.errors import CheckpointError, MelvocError, MissingFileError, SpecError, quoted, unreadable
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.atomic import replacing
-from melvoc.storage.reading import LARGEST_TEXT, check_plain, is_file, opened
+from melvoc.storage.pipes import is_readable, regular
+from melvoc.storage.reading import LARGEST_HEADER, LARGEST_TEXT, check_plain, is_file, opened
 
 VERSION = 1
 KEY = "mel"
 HEADER_KEY = "melvoc_mel"
+ENDINGS = (".safetensors", ".npy")
+_ARRAY, _ARCHIVE = b"\x93NUMPY", b"PK\x03\x04"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ def write_mel(path: str | os.PathLike[str], mel: Tensor, spec: MelSpec, *, sampl
     from safetensors.torch import save_file
 
     target = Path(path)
-    if target.suffix not in (".safetensors", ".npy"):
+    if target.suffix not in ENDINGS:
         raise MelvocError(f"{target}: a mel is written as .safetensors (with its spec) or .npy, not {target.suffix!r}")
     mel = mel.detach().cpu().contiguous()
     try:
@@ -64,22 +67,51 @@ def write_mel(path: str | os.PathLike[str], mel: Tensor, spec: MelSpec, *, sampl
 
 
 def read_mel(path: str | os.PathLike[str]) -> MelFile:
-    """Read a mel that `write_mel` wrote, or any `.npy` array of floats.
+    """Read a mel that `write_mel` wrote, or any `.npy` array of floats; from a pipe too.
 
     Raises:
         MelvocError: no such file, a damaged one, or one without a mel in it.
     """
+    if not is_readable(path):
+        raise MissingFileError(f"{os.fsdecode(path)}: no such file; give the path of a saved mel")
+    with regular(path) as name:
+        source = Path(name)
+        try:
+            return _read_array(source) if _is_array(source) else _read_safetensors(source)
+        except OSError as error:
+            if isinstance(error, MelvocError):
+                raise
+            raise unreadable(source, error) from error
+        except (ValueError, EOFError, RecursionError, SpecError, CheckpointError) as error:
+            raise MelvocError(f"{source}: not a readable mel ({error}); make one with `melvoc mel`") from error
+
+
+def is_mel(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a saved mel rather than a sound: by its name, and where that has no ending by its first bytes.
+
+    Raises:
+        FileAccessError: it cannot be read.
+    """
     source = Path(path)
+    if source.suffix:
+        return source.suffix.lower() in ENDINGS
     if not is_file(source):
-        raise MissingFileError(f"{source}: no such file; give the path of a saved mel")
+        return False
     try:
-        return _read_array(source) if source.suffix == ".npy" else _read_safetensors(source)
+        return _is_array(source) or _is_safetensors(source)
     except OSError as error:
-        if isinstance(error, MelvocError):
-            raise
         raise unreadable(source, error) from error
-    except (ValueError, EOFError, RecursionError, SpecError, CheckpointError) as error:
-        raise MelvocError(f"{source}: not a readable mel ({error}); make one with `melvoc mel`") from error
+
+
+def _is_array(source: Path) -> bool:
+    with source.open("rb") as file:
+        return source.suffix.lower() == ".npy" or file.read(len(_ARRAY)) == _ARRAY
+
+
+def _is_safetensors(source: Path) -> bool:
+    with source.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= LARGEST_HEADER
 
 
 def _read_array(source: Path) -> MelFile:
@@ -92,6 +124,9 @@ def _read_array(source: Path) -> MelFile:
     import numpy
 
     with source.open("rb") as file:
+        if file.read(len(_ARCHIVE)) == _ARCHIVE:
+            raise ValueError("its header is damaged: an archive's (.npz), not an array's magic string; use numpy.save")
+        file.seek(0)
         try:
             version = numpy.lib.format.read_magic(file)
             read = (

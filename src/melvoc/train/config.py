@@ -66,7 +66,7 @@ class TrainConfig:
     The attribute descriptions are also the help texts of `melvoc train`.
 
     Attributes:
-        audio_dir: folder of WAV, FLAC, OGG and MP3 files, searched with its subfolders.
+        audio_dir: folder of sound files, searched with its subfolders, linked ones included.
         run_dir: folder of the run, for checkpoints, log and result; created if it does not exist.
         mels_dir: mels of another model, paired with the audio by name (`a.wav`, `a.safetensors` or `a.npy`). None: the
             audio's own.

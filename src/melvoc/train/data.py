@@ -17,6 +17,7 @@ from melvoc.train.augment import augment
 from melvoc.train.losses import padded_mel
 from melvoc.train.sounds import Sound
 
+_MOSTLY = 0.5  # of what is drawn
 _FEW = 4  # from this many files on, at least one is held out
 
 
@@ -83,6 +84,10 @@ class Segments:
         gain_db: as in `augment`.
         flip_polarity: as in `augment`.
         tilt_db: as in `augment`. With another model's mels, only the polarity is changed, because no mel shows it.
+
+    Attributes:
+        padding: the share of what is drawn that is not sound but zeros, because files are shorter than a segment.
+        notes: what should be known of that, if it is most.
     """
 
     def __init__(
@@ -109,8 +114,15 @@ class Segments:
             self._lengths.append(len(wave))
             padded = F.pad(wave[None, None], (spec.pad, self.right), mode=spec.pad_mode)
             self._waves.append(padded[0, 0])
+        missing = [segment - len(sound.wave) for sound in sounds if len(sound.wave) < segment]
         self._places = [file for file, length in enumerate(self._lengths) for _ in range(math.ceil(length / segment))]
-
+        self.padding = sum(missing) / (len(self._places) * segment)
+        self.notes: tuple[str, ...] = ()
+        if self.padding > _MOSTLY:
+            self.notes += (
+                f"{100 * self.padding:.0f}% of each batch is padding: {len(missing)} of {len(sounds)} files are "
+                f"shorter than a segment ({segment} samples); a smaller --segment (segment=) has less of it",
+            )
         self._kept = (-1, torch.empty(0))
 
     @property

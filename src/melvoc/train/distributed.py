@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -37,8 +39,9 @@ class World:
     def share(self, module: nn.Module) -> None:
         """Give every process the first one's parameters and buffers."""
         if self.size > 1:
-            for tensor in module.state_dict().values():
-                dist.broadcast(tensor, 0)
+            with self._together():
+                for tensor in module.state_dict().values():
+                    dist.broadcast(tensor, 0)
 
     def average_gradients(self, module: nn.Module) -> None:
         """Average the module's gradients over the processes, in one exchange.
@@ -50,7 +53,8 @@ class World:
         if self.size == 1 or not gradients:
             return
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        dist.all_reduce(flat)
+        with self._together():
+            dist.all_reduce(flat)
         flat /= self.size
         for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
@@ -58,7 +62,8 @@ class World:
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes; NaN in one is NaN in all, so that all stop together."""
         if self.size > 1:
-            dist.all_reduce(values)
+            with self._together():
+                dist.all_reduce(values)
             values = values / self.size
         return values
 
@@ -67,8 +72,9 @@ class World:
         if self.size == 1:
             return flag
         said = torch.tensor(float(flag), device=self.device)
-        dist.all_reduce(said, op=dist.ReduceOp.MAX)
-        return bool(said.item())
+        with self._together():
+            dist.all_reduce(said, op=dist.ReduceOp.MAX)
+            return bool(said.item())
 
     def wait(self) -> None:
         """Wait until all processes are here."""
@@ -77,7 +83,23 @@ class World:
     def close(self) -> None:
         """Leave the group."""
         if self.owned and dist.is_initialized():
-            dist.destroy_process_group()
+            with suppress(RuntimeError):  # of a process that is gone
+                dist.destroy_process_group()
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """An exchange with the other processes.
+
+        Raises:
+            MelvocError: one of them is gone.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            raise MelvocError(
+                f"process {self.rank} of {self.size} stops, since another one has ended or does not answer; see what "
+                "that one said, and resume from the last checkpoint (--resume)"
+            ) from error
 
 
 def join(device: str) -> World:

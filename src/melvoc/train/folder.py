@@ -18,7 +18,7 @@ from melvoc.storage.atomic import replacing
 from melvoc.storage.reading import is_file, load_torch
 
 FORMAT = 1
-_NAME = re.compile(r"step-(\d+)\.pt")
+_NAME = re.compile(r"step-(\d{8,})\.pt")
 _SPARE = 1 << 20
 
 
@@ -36,6 +36,12 @@ class RunFolder:
         self.path = Path(path)
         self.checkpoints = self.path / "checkpoints"
         self.log = self.path / "log.jsonl"
+        self._unreadable: dict[int, str] = {}
+
+    @property
+    def notes(self) -> list[str]:
+        """Of each checkpoint that `load_last` passed over, why."""
+        return [f"{reason}; passed over" for reason in self._unreadable.values()]
 
     def make(self) -> None:
         """Create the folders, and remove what a killed process left half-written.
@@ -55,11 +61,11 @@ class RunFolder:
             ) from error
 
     def steps(self) -> list[int]:
-        """The steps of all checkpoints, ascending."""
+        """The steps of all checkpoints, ascending, without those that could not be read."""
         if not self.checkpoints.is_dir():
             return []
         matches = (_NAME.fullmatch(path.name) for path in self.checkpoints.iterdir())
-        return sorted(int(match[1]) for match in matches if match)
+        return sorted({int(match[1]) for match in matches if match} - self._unreadable.keys())
 
     def checkpoint(self, step: int) -> Path:
         """The path of a step's checkpoint."""
@@ -77,6 +83,7 @@ class RunFolder:
                 torch.save({"format": FORMAT, **content}, file)
                 file.flush()
                 os.fsync(file.fileno())
+            self._unreadable.pop(step, None)
         except (OSError, RuntimeError) as error:
             before = [other for other in self.steps() if other != step]
             rest = f"{self.checkpoint(before[-1]).name} is whole" if before else "there is no earlier one"
@@ -90,15 +97,21 @@ class RunFolder:
         return target
 
     def load_last(self) -> dict[str, Any]:
-        """The last checkpoint's content, on the CPU.
+        """The content of the last checkpoint that can be read, on the CPU; later ones are in `notes`.
 
         Raises:
-            CheckpointError: there is none, or it is damaged.
+            CheckpointError: there is none, or none that can be read.
+            FileAccessError: the system does not open it; what is in it may be in order.
         """
-        steps = self.steps()
-        if not steps:
-            raise MissingCheckpointError(f"{self.checkpoints}: no checkpoint to resume from; start without --resume")
-        return load_checkpoint(self.checkpoint(steps[-1]))
+        for step in reversed(self.steps()):
+            try:
+                return load_checkpoint(self.checkpoint(step))
+            except CheckpointError as error:
+                self._unreadable[step] = str(error)
+        if self._unreadable:
+            problem = next(iter(self._unreadable.values()))
+            raise CheckpointError(f"{problem}, and there is no other to resume from; start a new run in another folder")
+        raise MissingCheckpointError(f"{self.checkpoints}: no checkpoint to resume from; start without --resume")
 
     def append(self, report: Mapping[str, Any]) -> None:
         """Append a line to the log.
@@ -152,9 +165,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except MelvocError:
         raise
     except Exception as error:  # torch's unpickler raises whatever a damaged pickle leads to
-        raise CheckpointError(f"{path}: damaged ({reason(error)}); delete it to resume from the one before") from error
+        raise CheckpointError(f"{path}: damaged ({reason(error)})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a checkpoint of this melvoc's training; start a new run")
+        raise CheckpointError(f"{path}: not a checkpoint of this melvoc's training")
     return content
 
 

@@ -13,6 +13,7 @@ from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import constants, magnitudes, to_log
 from melvoc.train.discriminators import Judgement
 
+QUIET = 0.01  # RMS: -40 dB
 _RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # n_fft, hop and window, as in Parallel WaveGAN
 
 
@@ -96,6 +97,9 @@ def make_stft_loss() -> Callable[[Tensor, Tensor], Tensor]:
 def stft_distance(generated: Tensor, real: Tensor) -> float:
     """Spectral convergence plus log-magnitude L1, mean of three resolutions (Yamamoto et al. 2020), for validation.
 
+    The convergence is relative to the real sound, or to noise of -40 dB where that is more: relative to near silence
+    any sound is thousands of times too loud.
+
     Args:
         generated: `[B, 1, N]`.
         real: `[B, 1, N]`.
@@ -107,6 +111,7 @@ def stft_distance(generated: Tensor, real: Tensor) -> float:
             torch.stft(x[:, 0].float(), n_fft, hop, size, window, return_complex=True).abs().clamp(min=1e-4)
             for x in (generated, real)
         )
-        convergence = (theirs - mine).norm() / theirs.norm()
+        quiet = QUIET * (window.square().sum() * theirs.numel()).sqrt()
+        convergence = (theirs - mine).norm() / torch.maximum(theirs.norm(), quiet)
         total += float(convergence + (theirs.log() - mine.log()).abs().mean())
     return total / len(_RESOLUTIONS)

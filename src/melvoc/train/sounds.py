@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shlex
+import stat
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from melvoc import audio
+from melvoc.audio import AudioReader
 from melvoc.audio.resampling import resample
-from melvoc.errors import MelvocError, MissingFileError
+from melvoc.errors import MelvocError, MissingFileError, clipped
 from melvoc.spectrogram.file import read_mel
 from melvoc.spectrogram.likelihood import likely_cause
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram
 
-ENDINGS = (".wav", ".flac", ".ogg", ".mp3")
+ENDINGS = (
+    ".wav", ".flac", ".ogg", ".mp3", ".wave", ".bwf", ".rf64", ".w64", ".oga", ".opus", ".mp2", ".aif", ".aiff",
+    ".aifc", ".caf", ".au", ".snd", ".voc", ".iff", ".svx", ".nist", ".sph", ".paf", ".pvf", ".sf", ".ircam", ".avr",
+)  # fmt: skip
+FOREIGN = (
+    ".m4a", ".m4b", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mka", ".mov", ".avi", ".3gp", ".amr", ".ape", ".wv",
+    ".tta", ".mpc", ".ac3", ".dts", ".dsf", ".ra",
+)  # fmt: skip
 SILENCE = 1e-3  # -60 dB: a file that never exceeds it is silence
 NEAR_FULL_SCALE = 0.98
 BEYOND = 1.5  # a float file may overshoot a little; beyond this, it is scaled differently
@@ -41,19 +50,21 @@ class Sound:
         name: path below the folder, with forward slashes.
         wave: `[N]` float32, mono (the mean of the channels), at the spec's rate.
         mel: `[n_mels, T]` of another model, or None.
+        note: what is wrong with the file although it is used, or None.
     """
 
     name: str
     wave: Tensor
     mel: Tensor | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """One file that is not used.
+    """One file that is not used, or several of one kind.
 
     Attributes:
-        name: path below the folder.
+        name: path below the folder, of the first of several.
         reason: why not, in a few words.
     """
 
@@ -61,8 +72,15 @@ class Skipped:
     reason: str
 
 
-def find_sounds(folder: str | os.PathLike[str]) -> list[Path]:
-    """Every sound file of a folder and its subfolders, sorted; hidden ones are ignored.
+def find_sounds(folder: str | os.PathLike[str], *, ignored: Sequence[str] = ()) -> tuple[list[Path], list[Skipped]]:
+    """Every sound file of a folder and its subfolders, linked ones included, and what else lies there.
+
+    Sorted; hidden files and folders are ignored, and a folder that is reached in two ways, or in a circle, is looked
+    into once. Files of another kind are one entry for each ending.
+
+    Args:
+        folder: to look into.
+        ignored: endings of files of another kind that are in use.
 
     Raises:
         MelvocError: no such folder, or no sound files in it.
@@ -70,22 +88,69 @@ def find_sounds(folder: str | os.PathLike[str]) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise MissingFileError(f"{root}: no such folder; give a folder of sound files")
-    found = [
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in ENDINGS
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    ]
-    if not found:
-        raise MelvocError(f"{root}: has no {', '.join(ENDINGS)} files; give a folder of sound files")
-    return sorted(found, key=lambda path: path.relative_to(root).as_posix())
+    sounds: list[Path] = []
+    skipped: list[Skipped] = []
+    others: dict[str, list[str]] = {}
+    for path in sorted(_files(root, skipped), key=lambda path: path.as_posix()):
+        name = path.relative_to(root).as_posix()
+        if problem := _unusual(path):
+            skipped.append(Skipped(name=clipped(name), reason=problem))
+        elif path.suffix.lower() in ENDINGS:
+            sounds.append(path)
+        elif path.suffix.lower() not in ignored:
+            others.setdefault(path.suffix.lower(), []).append(name)
+    skipped += [_of_another_kind(ending, names) for ending, names in others.items()]
+    if not sounds:
+        found = "; ".join(f"{entry.name}: {entry.reason}" for entry in skipped[:3])
+        raise MelvocError(
+            f"{root}: has no {', '.join(ENDINGS[:4])} files, nor others that are read; give a folder of sound files"
+            + (f" ({found})" if found else "")
+        )
+    return sounds, skipped
+
+
+def _files(root: Path, skipped: list[Skipped]) -> Iterator[Path]:
+    """What is not hidden; folders that cannot be read are added to `skipped`."""
+
+    def failed(error: OSError) -> None:
+        name = Path(str(error.filename)).relative_to(root).as_posix()
+        skipped.append(Skipped(name=clipped(name), reason=f"a folder that cannot be read ({error.strerror})"))
+
+    seen = set()
+    for place, folders, names in os.walk(root, followlinks=True, onerror=failed):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
+def _unusual(path: Path) -> str | None:
+    """Why a file is not even opened, whatever its ending."""
+    try:
+        str(path).encode()
+        kind = path.stat().st_mode
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None if stat.S_ISREG(kind) else "neither a file nor a folder"
+
+
+def _of_another_kind(ending: str, names: list[str]) -> Skipped:
+    first, more = names[0], f" and {len(names) - 1} more{ending and f' {ending}'}" if len(names) > 1 else ""
+    if ending in FOREIGN:
+        old, new = shlex.quote(first), shlex.quote(first[: -len(ending)] + ".wav")
+        return Skipped(name=clipped(first + more), reason=f"not read in this format; convert it: ffmpeg -i {old} {new}")
+    return Skipped(name=clipped(first + more), reason="not a sound file that is read")
 
 
 def read_sounds(
     folder: str | os.PathLike[str], spec: MelSpec, *, mels: str | os.PathLike[str] | None = None
 ) -> Iterator[Sound | Skipped]:
-    """Yield each file of the folder in order, as soon as it is read.
+    """Yield each sound file of the folder in order, as soon as it is read.
 
     Args:
         folder: of the sounds.
@@ -96,20 +161,20 @@ def read_sounds(
         MelvocError: as `find_sounds`, or a mel with a different spec.
     """
     root = Path(folder)
-    paths = find_sounds(root)
-    for path in paths:
-        name = path.relative_to(root).as_posix()
+    for path in find_sounds(root)[0]:
+        name, notes = path.relative_to(root).as_posix(), list[str]()
         try:
-            wave = _read(path, spec.sample_rate)
+            wave = _read(path, spec.sample_rate, notes)
         except MelvocError as error:
-            yield Skipped(name=name, reason=str(error).removeprefix(f"{path}: "))
+            yield Skipped(name=clipped(name), reason=str(error).removeprefix(f"{path}: "))
             continue
+        note = notes[0].removeprefix(f"{path}: ") if notes else None
         if isinstance(wave, str):
-            yield Skipped(name=name, reason=wave)
+            yield Skipped(name=clipped(name), reason=wave)
         elif mels is None:
-            yield Sound(name=name, wave=wave)
+            yield Sound(name=name, wave=wave, note=note)
         else:
-            yield _paired(name, wave, Path(mels) / Path(name).with_suffix(""), spec)
+            yield _paired(Sound(name=name, wave=wave, note=note), Path(mels) / Path(name).with_suffix(""), spec)
 
 
 def gather(
@@ -134,6 +199,20 @@ def gather(
     return sounds, skipped
 
 
+def check_enough(trained: Sequence[Sound], held_out: Sequence[Sound], spec: MelSpec) -> None:
+    """Check that what is left to train on is enough.
+
+    Raises:
+        MelvocError: less than half a second of it.
+    """
+    seconds = sum(len(sound.wave) for sound in trained) / spec.sample_rate
+    if seconds < LEAST_SECONDS:
+        raise MelvocError(
+            f"with {len(held_out)} files held out {seconds:.2g} s of sound are left to train on, but training needs at "
+            f"least {LEAST_SECONDS} s; add files, or hold out fewer (--validation-files 0, validation_files=0)"
+        )
+
+
 def spec_of_mels(folder: str | os.PathLike[str]) -> MelSpec | None:
     """The spec that a folder's mels carry: that of the first readable one, None if none carries one (bare arrays).
 
@@ -142,25 +221,36 @@ def spec_of_mels(folder: str | os.PathLike[str]) -> MelSpec | None:
     """
     if not Path(folder).is_dir():
         raise MissingFileError(f"{os.fspath(folder)}: no such folder; give the folder of the mels")
-    for path in sorted(Path(folder).rglob("*.safetensors")):
+    for path in sorted(path for path in _files(Path(folder), []) if path.suffix == ".safetensors"):
         with suppress(MelvocError):  # reported when its sound is read
             return read_mel(path).spec
     return None
 
 
-def _read(path: Path, rate: int) -> Tensor | str:
-    """`[N]` float32, mono, resampled; or the reason it cannot be used."""
-    wave, own = audio.read(path)
+def _read(path: Path, rate: int, notes: list[str]) -> Tensor | str:
+    """`[N]` float32, mono, resampled; or the reason it cannot be used. A file that is cut is noted."""
+    with AudioReader(path, note=notes.append) as reader:
+        wave, own = reader.read(), reader.sample_rate
     if not bool(torch.isfinite(wave).all()):
         return "contains NaN or Inf; write it again"
-    peak = float((wave - wave.mean(-1, keepdim=True)).abs().max())
-    if peak < SILENCE:
+    if (peak := _peak(wave)) < SILENCE:
         return f"silence (its peak is {peak:.2g})"
     if (reach := float(wave.abs().max())) > BEYOND:
         return f"reaches {reach:.3g}, but samples are in [-1, 1]; divide it by its peak"
     if (share := max(clipped_share(channel) for channel in wave)) > CLIPPED_SHARE:
         return f"clipped ({100 * share:.1f}% of its samples are at full scale)"
-    return resample(wave.mean(0), own, rate).clamp(-1.0, 1.0)
+    used = resample(wave.mean(0), own, rate).clamp(-1.0, 1.0)
+    if (left := _peak(used)) < SILENCE:
+        return (
+            f"silence once it is mixed to one channel at {rate} Hz (its peak falls from {peak:.2g} to {left:.2g}): its "
+            "channels cancel, or all of it is too high"
+        )
+    return used
+
+
+def _peak(wave: Tensor) -> float:
+    """The largest distance of any channel from its mean."""
+    return float((wave - wave.mean(-1, keepdim=True)).abs().max())
 
 
 def clipped_share(wave: Tensor) -> float:
@@ -181,7 +271,9 @@ def clipped_share(wave: Tensor) -> float:
     return float(runs.float().mean())
 
 
-def _paired(name: str, wave: Tensor, stem: Path, spec: MelSpec) -> Sound | Skipped:
+def _paired(sound: Sound, stem: Path, spec: MelSpec) -> Sound | Skipped:
+    """The sound with its mel, or why that does not fit."""
+    name, wave = sound.name, sound.wave
     path = next(
         (other for end in (".safetensors", ".npy") if (other := stem.parent / (stem.name + end)).is_file()), None
     )
@@ -206,7 +298,7 @@ def _paired(name: str, wave: Tensor, stem: Path, spec: MelSpec) -> Sound | Skipp
         return Skipped(name=name, reason=f"its mel has {mel.shape[1]} frames, but the sound has {frames}")
     if saved.spec is None and (problem := _unlike(mel, wave, spec)):
         return Skipped(name=name, reason=f"{problem}; make the mels in the training's spec, or save them with theirs")
-    return Sound(name=name, wave=wave, mel=mel)
+    return replace(sound, mel=mel)
 
 
 def _unlike(mel: Tensor, wave: Tensor, spec: MelSpec) -> str | None:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,15 +15,16 @@ import torch
 
 from melvoc.errors import CheckpointError, MelvocError
 from melvoc.host import public
+from melvoc.spectrogram.file import ENDINGS
 from melvoc.train.config import TrainConfig, check_fit, trained_architecture
 from melvoc.train.data import Segments, fingerprint, split
 from melvoc.train.distributed import join
 from melvoc.train.folder import RunFolder
 from melvoc.train.results import vocoder_of, write_discriminators, write_generator
-from melvoc.train.sounds import Skipped, find_sounds, gather, read_sounds, spec_of_mels
+from melvoc.train.sounds import Skipped, check_enough, find_sounds, gather, read_sounds, spec_of_mels
 from melvoc.train.state import DivergedError, Stepper, TrainState, learning_rates
 from melvoc.train.validate import validate
-from melvoc.train.warm import read_discriminators, read_generator
+from melvoc.train.warm import WarmStart, read_discriminators, read_generator
 
 LEAST_DECAY_STEPS = 1000
 
@@ -73,6 +75,8 @@ class Trainer:
     Attributes:
         config: with spec, generator and warm-up filled in.
         skipped: files that are not used, with reasons.
+        notes: what else should be known before the first step, one line each: files that are cut, batches that are
+            mostly padding, checkpoints that could not be read.
         files: names of the files that are trained on.
         held_out: names of the files for validation.
         seconds_of_sound: total duration of the sound trained on.
@@ -89,10 +93,18 @@ class Trainer:
     def __init__(self, config: TrainConfig, *, resume: bool = False) -> None:
         self._stopped = False
         self._folder = RunFolder(config.run_dir)
-        find_sounds(config.audio_dir)
+        _, others = find_sounds(config.audio_dir, ignored=() if config.mels_dir is None else ENDINGS)
         stored = self._stored(resume)
         warm = None if config.warm_start is None or stored else read_generator(config.warm_start)
         self._world = join(config.device)
+        with ExitStack() as failed:
+            failed.callback(self.close)  # or torch complains of an open group beside the error
+            self._prepare(config, stored, warm)
+            failed.pop_all()
+        self.skipped += tuple(others)
+
+    def _prepare(self, config: TrainConfig, stored: dict[str, Any] | None, warm: WarmStart | None) -> None:
+        """Read and check everything, and make the networks."""
         if stored:
             self._compare(config, stored)
             config = config.resumed(stored["config"])
@@ -124,6 +136,7 @@ class Trainer:
         if config.warm_discriminators is not None and not stored:
             name = os.fspath(config.warm_discriminators)
             self.state.discriminators.load_published(read_discriminators(name), source=name)
+        self._saved: int | None = self.resumed_from
         self._prepare_folder()
 
     # Public interface
@@ -169,19 +182,20 @@ class Trainer:
         return self._one_step()
 
     def save(self) -> Path:
-        """Write a checkpoint of the current state, if there is none yet.
+        """Write a checkpoint of the current state, unless this trainer has written it or began with it.
 
         Raises:
             MelvocError: it cannot be written.
         """
         path = self._folder.checkpoint(self.state.step)
-        if self._world.first and not path.exists():
+        if self._world.first and self._saved != self.state.step:
             self._folder.save(
                 self.state.step,
                 self._content(),
                 keep=self.config.keep_checkpoints,
                 best=None if self._best is None else int(self._best["step"]),
             )
+        self._saved = self.state.step
         self._world.wait()
         return path
 
@@ -306,6 +320,7 @@ class Trainer:
             read_sounds(config.audio_dir, self.spec, mels=config.mels_dir), config.audio_dir, self.spec
         )
         trained, self._held_out = split(sounds, held_out=config.validation_files, seed=config.seed)
+        check_enough(trained, self._held_out, self.spec)
         self._segments = Segments(
             trained,
             self.spec,
@@ -324,6 +339,7 @@ class Trainer:
             "fingerprint": fingerprint(sounds),
         }
         self.skipped: tuple[Skipped, ...] = tuple(skipped)
+        self.notes = (*self._folder.notes, *(f"{s.name}: {s.note}" for s in sounds if s.note), *self._segments.notes)
         self.files = tuple(sound.name for sound in trained)
         self.held_out = tuple(sound.name for sound in self._held_out)
         self.seconds_of_sound = sum(len(sound.wave) for sound in trained) / self.spec.sample_rate

@@ -1,0 +1,78 @@
+"""Pipes in the place of files: standard input, FIFOs and the shell's `<(...)`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from melvoc.errors import MelvocError, unreadable
+
+STDIN = "/dev/stdin"
+_BLOCK = 1 << 20
+
+
+def is_readable(path: str | os.PathLike[str]) -> bool:
+    """Whether there is such a file or pipe.
+
+    Raises:
+        FileAccessError: a folder above it may not be read, or no file can have such a name.
+    """
+    kind = _kind(path)
+    return stat.S_ISREG(kind) or _piped(kind)
+
+
+def is_pipe(path: str | os.PathLike[str]) -> bool:
+    """Whether there is such a pipe.
+
+    Raises:
+        FileAccessError: as `is_readable`.
+    """
+    return _piped(_kind(path))
+
+
+@contextmanager
+def regular(path: str | os.PathLike[str]) -> Iterator[str]:
+    """The path of a file that can be read from any place, again and again.
+
+    That is the given one, or of a pipe a copy in the system's temporary folder (TMPDIR), which lives as long as the
+    block; an error that names the copy is made to name the pipe.
+
+    Raises:
+        FileAccessError: the pipe cannot be read, or there is no room for the copy.
+    """
+    source = os.fsdecode(path)
+    if not is_pipe(source):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="melvoc-") as folder:
+        copy = Path(folder, Path(source).name)
+        try:
+            # standard input may be a socket, which cannot be opened by name
+            handle = os.dup(0) if source == STDIN else os.open(source, os.O_RDONLY)
+            with os.fdopen(handle, "rb") as pipe, copy.open("wb") as file:
+                shutil.copyfileobj(pipe, file, _BLOCK)
+        except OSError as error:
+            raise unreadable(source, error) from error
+        try:
+            yield str(copy)
+        except MelvocError as error:
+            error.args = tuple(str(part).replace(str(copy), source) for part in error.args)
+            raise
+
+
+def _kind(path: str | os.PathLike[str]) -> int:
+    try:
+        return Path(os.fsdecode(path)).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return 0
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _piped(kind: int) -> bool:
+    return stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)
