@@ -31,6 +31,7 @@ from melvoc.architectures.vocos import Vocos, VocosConfig
 from melvoc.cli.common import read_spec
 from melvoc.errors import CheckpointError, DownloadError, MelvocError, OptionError, SpecError
 from melvoc.griffinlim import GriffinLim
+from melvoc.registry import architecture
 from melvoc.spectrogram.file import HEADER_KEY as MEL_HEADER
 from melvoc.spectrogram.file import KEY, read_mel, write_mel
 from melvoc.storage import hub
@@ -383,7 +384,7 @@ def test_weights_of_3e38_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"contains values up to 3e\+38, but weights are finite and at most 1048576"
     ):
-        empty_network(dataclasses.replace(one, tensors=large))
+        empty_network(dataclasses.replace(one, tensors=large), architecture(one.architecture))
 
 
 def test_a_vocoder_that_makes_nan_says_so(tmp_path: Path) -> None:

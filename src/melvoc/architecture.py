@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from melvoc.errors import OptionError, quoted
 from melvoc.spectrogram.spec import MelSpec
@@ -69,6 +70,10 @@ class NetworkConfig:
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; `from_dict` restores the configuration."""
         return {name: _listed(value) for name, value in dataclasses.asdict(self).items()}
+
+    def keeps_time(self, spec: MelSpec) -> bool:
+        """Whether a frame of that mel lasts as long as the sound that is made of it."""
+        return self.hop_length * spec.sample_rate == spec.hop_length * (self.sample_rate or spec.sample_rate)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -174,7 +179,7 @@ class Architecture:
         pins: published checkpoints that are loaded by name.
         float32: the layers that stay float32 when the rest is in half precision. None: it has no half form.
         cuda_dtype: what `dtype=None` means on CUDA; half precision only if measured to do no harm.
-        recipe: how it is trained, by name (`melvoc.train.recipes`). None: melvoc does not train it.
+        recipe: how it is trained, by name ("adversarial"). None: melvoc does not train it.
         small: the configuration trained for a spec if none is given.
     """
 
@@ -188,6 +193,26 @@ class Architecture:
     cuda_dtype: torch.dtype = torch.float32
     recipe: str | None = None
     small: Callable[[MelSpec], NetworkConfig] | None = None
+
+    def empty(self, config: NetworkConfig) -> nn.Module:
+        """A network without memory, on torch's meta device; `load_state_dict(..., assign=True)` gives it weights."""
+        with torch.device("meta"), _Uninitialised():
+            return self.network(config)
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out torch.nn.init's functions: they draw numbers, and a meta tensor takes none, but not for free."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        drawn = getattr(function, "__module__", None) == "torch.nn.init"
+        return named["tensor"] if drawn else function(*args, **named)
 
 
 def _typed(name: str, value: Any, kind: str) -> Any:

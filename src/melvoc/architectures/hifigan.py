@@ -177,8 +177,8 @@ def fusion(ups: Sequence[ConvTranspose1d], blocks: Sequence[nn.Module]) -> list[
 def initialise(*parts: nn.Module) -> None:
     """Random weights as published: normally distributed with standard deviation 0.01 in each convolution."""
     for module in (module for part in parts for module in part.modules()):
-        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d) and not module.weight.is_meta:
-            nn.init.normal_(module.weight, 0.0, 0.01)  # on meta it would import torch._dynamo, which takes 1 s
+        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+            nn.init.normal_(module.weight, 0.0, 0.01)
 
 
 def ends_and_snakes(network: nn.Module) -> list[nn.Module]:

@@ -73,7 +73,7 @@ def convert(
         except OptionError as error:
             raise CheckpointError(f"the configuration of {source} is not {record.title}'s: {error}") from error
         spec = _spec(layout, values, spec, source)
-        if settings.hop_length * spec.sample_rate != spec.hop_length * (settings.sample_rate or spec.sample_rate):
+        if not settings.keeps_time(spec):
             raise CheckpointError(
                 f"the configuration of {source} upsamples by {settings.hop_length}, but its hop size is "
                 f"{spec.hop_length}; it is not the one the model was trained with"
@@ -160,7 +160,7 @@ def assemble(
         provenance=dict(provenance),
         source=source,
     )
-    empty_network(checkpoint)
+    empty_network(checkpoint, record)
     return checkpoint
 
 

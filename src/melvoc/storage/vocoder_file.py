@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.overrides import TorchFunctionMode
 
 from melvoc import post
+from melvoc.architecture import Architecture
 from melvoc.errors import CheckpointError, MelvocError, OptionError, SpecError, about, reason
 from melvoc.griffinlim import GriffinLim
 from melvoc.host import public
@@ -171,14 +171,14 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> NeuralVocoder:
         CheckpointError: as `revive`.
     """
     record = architecture(checkpoint.architecture, checkpoint.source)
-    network, place = empty_network(checkpoint), options.place
+    network, place = empty_network(checkpoint, record), options.place
     kind = automatic_dtype(record, place) if options.dtype is None else options.dtype
     loaded = torch.float32 if kind in HALF else kind  # cast to half precision below, only where it does no harm
     tensors = {key: _ordinary(tensor).to(place, loaded) for key, tensor in checkpoint.tensors.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     try:
         vocoder = NeuralVocoder(
-            network.eval().requires_grad_(False),
+            network.requires_grad_(False),
             name=checkpoint.name,
             spec=checkpoint.spec,
             architecture=record,
@@ -197,20 +197,19 @@ def _ordinary(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-def empty_network(checkpoint: Checkpoint) -> nn.Module:
+def empty_network(checkpoint: Checkpoint, record: Architecture) -> nn.Module:
     """The network of a checkpoint on the meta device, without weights, after checking that the checkpoint's fit.
 
     Raises:
         CheckpointError: as `revive`.
     """
-    record = architecture(checkpoint.architecture, checkpoint.source)
     check_plain(checkpoint.tensors, checkpoint.source)
     try:
         config = record.config.from_dict(checkpoint.config)
         if config.frame_values > LARGEST_FRAME:
             raise OptionError(f"it has {config.frame_values} values per mel frame, but at most {LARGEST_FRAME}")
-        with torch.device("meta"), _Uninitialised(), _at_most(SPARE + 4 * len(checkpoint.tensors)):
-            network = record.network(config)
+        with _at_most(SPARE + 4 * len(checkpoint.tensors)):
+            network = record.empty(config)
     except (OptionError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: too large for any memory
         raise CheckpointError(
             f"{checkpoint.source}: its configuration is not {checkpoint.architecture}'s: {reason(error)}"
@@ -218,21 +217,6 @@ def empty_network(checkpoint: Checkpoint) -> nn.Module:
     check_tensors(checkpoint, network)
     check_finite(checkpoint)
     return network
-
-
-class _Uninitialised(TorchFunctionMode):
-    """Leaves out torch.nn.init's functions: they draw numbers, and a meta tensor takes none, but not for free."""
-
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: tuple[type, ...],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        named = kwargs or {}
-        drawn = getattr(function, "__module__", None) == "torch.nn.init"
-        return named["tensor"] if drawn else function(*args, **named)
 
 
 def check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:
