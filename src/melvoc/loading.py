@@ -44,7 +44,7 @@ class VocoderInfo:
         licence: of the weights.
         origin: where the weights come from.
         revision: the pinned revision of the origin.
-        confidence: how sure the pin is: "sure (two sources)", "sure (one source)", or what is missing.
+        confidence: how sure the pin is: "sure (two or more sources)", "sure (one source)", or what is missing.
     """
 
     name: str
@@ -119,12 +119,9 @@ def load(
 
         given["allow_unverified"] = allow_unverified
         return _refined(load_repository(name, LoadOptions.of(name, general | given, fetched=True)), refine)
-    table = VOCODERS.table()
-    if name not in table:
-        name = known_repository(name, table)
-    claim = VOCODERS.single(name, table[name])
+    claim = _claim(name)
     if claim.distribution == OWN:
-        return _refined(_load_own(name, general | given, allow_unverified), refine)
+        return _refined(_load_own(claim.name, general | given, allow_unverified), refine)
     return _load_plugin(claim, LoadOptions(**general), given, allow_unverified, refine)
 
 
@@ -143,10 +140,8 @@ def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
             f"{name} is a repository, about which nothing is known until it is loaded; info takes registered names "
             "and melvoc files, and downloads nothing"
         )
-    table = VOCODERS.table()
-    if name not in table:
-        name = known_repository(name, table)
-    claim = VOCODERS.single(name, table[name])
+    claim = _claim(name)
+    name = claim.name
     if claim.distribution != OWN:
         distribution = f"{claim.distribution} {claim.version}".strip()
         return VocoderInfo(name=name, distribution=distribution, origin=claim.value)
@@ -193,20 +188,24 @@ def file_of(path: str) -> str:
     return expanded
 
 
-def known_repository(name: str, table: Mapping[str, object]) -> str:
-    """The registered name of a published checkpoint, given its repository.
+def _claim(name: str) -> Claim:
+    """Who declares a registered name, or the repository of a published checkpoint, whose name it then is.
 
     Raises:
-        UnknownVocoderError: there is none.
+        UnknownVocoderError: nobody.
+        PluginError: two packages, and neither is melvoc.
     """
-    for known, (_, pin) in registry.pins().items():
-        if pin.repo == name:
-            return known
-    raise registry.unknown(name, table)
+    table = VOCODERS.table()
+    if name not in table:
+        known = [own for own, (_, pin) in registry.pins().items() if pin.repo == name]
+        if not known:
+            raise registry.unknown(name, table)
+        name = known[0]
+    return VOCODERS.single(name, table[name])
 
 
 def call(
-    factory: Factory, name: str, device: torch.device, dtype: torch.dtype | None, options: Mapping[str, Any]
+    factory: Factory, name: str, device: str | torch.device, dtype: torch.dtype | None, options: Mapping[str, Any]
 ) -> Vocoder:
     """Call a factory, after checking its signature.
 
@@ -241,9 +240,7 @@ def _load_own(name: str, given: dict[str, Any], allow_unverified: bool) -> Vocod
     if name == GRIFFINLIM:
         from melvoc.griffinlim import load_griffinlim
 
-        device, dtype = given.pop("device"), given.pop("dtype")
-        options = LoadOptions(device=device, dtype=dtype)
-        return call(load_griffinlim, name, options.place, dtype, given)
+        return call(load_griffinlim, name, given.pop("device"), given.pop("dtype"), given)
     from melvoc.storage.hub import load_pinned
 
     record, pin = registry.pins()[name]

@@ -47,9 +47,9 @@ def build_table(entries: Iterable[EntryPoint], own: Iterable[str]) -> dict[str, 
     table = {name: [Claim(name=name)] for name in own}
     for entry in entries:
         distribution = entry.dist.name if entry.dist else "an unknown distribution"
-        version = entry.dist.version if entry.dist else ""
         if distribution == OWN:  # melvoc's own names come from its code, whatever its metadata says
             continue
+        version = entry.dist.version if entry.dist else ""
         known = table.setdefault(entry.name, [])
         claim = Claim(name=entry.name, value=entry.value, distribution=distribution, version=version, entry=entry)
         if (distribution, entry.value) not in [(other.distribution, other.value) for other in known]:

@@ -10,7 +10,6 @@ silently dropped. It is written only if there are such steps; format 1 will alwa
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -265,11 +264,6 @@ def check_finite(checkpoint: Checkpoint) -> None:
             f"{checkpoint.source}: {quoted(key)} contains {what}, but weights are finite and at most "
             f"{LARGEST_WEIGHT:.0f}; training went wrong, or the file is damaged"
         )
-
-
-def renamed(checkpoint: Checkpoint, name: str) -> Checkpoint:
-    """The same checkpoint under another name."""
-    return dataclasses.replace(checkpoint, name=name)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import CheckpointError, DownloadError, DownloadReason, quoted
+from melvoc.errors import CheckpointError, DownloadError, DownloadReason, quoted, reason
 from melvoc.options import LoadOptions
 from melvoc.registry import all_architectures
 from melvoc.storage import container
@@ -205,7 +205,7 @@ def _once(target: Path, make: Callable[[], Checkpoint]) -> Path:
 
 def _download(repo: str, filename: str, revision: str, options: LoadOptions) -> Path:
     """One file through the Hub's client, with its progress bar."""
-    hub_cache = None if options.cache_dir is None else Path(options.cache_dir) / "huggingface"
+    hub_cache = None if options.cache_dir is None else Path(options.cache_dir).expanduser() / "huggingface"
 
     def get() -> str:
         from huggingface_hub import hf_hub_download
@@ -229,10 +229,9 @@ def _translated(what: str, action: Callable[[], Any]) -> Any:
     try:
         return action()
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        reason, hint = _understood(error)
+        kind, hint = _understood(error)
         raise DownloadError(
-            f"{what} could not be downloaded: {hint} ({type(error).__name__}: {first})", reason=reason
+            f"{what} could not be downloaded: {hint} ({type(error).__name__}: {reason(error)})", reason=kind
         ) from error
 
 
