@@ -35,9 +35,11 @@ from melvoc.registry import architecture
 from melvoc.spectrogram.file import HEADER_KEY as MEL_HEADER
 from melvoc.spectrogram.file import KEY, read_mel, write_mel
 from melvoc.storage import hub
+from melvoc.storage.configuration import read_config
 from melvoc.storage.container import HEADER_KEY
-from melvoc.storage.conversion import convert, fold, read_config, read_tensors
+from melvoc.storage.conversion import convert
 from melvoc.storage.vocoder_file import describe, empty_network
+from melvoc.storage.weights import fold, read_tensors
 
 SEEDS = 50  # per reader
 HIFIGAN, VOCOS = VOCODERS["bigvgan_v1_tiny"], VOCODERS["vocos_tiny"]

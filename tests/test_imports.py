@@ -16,7 +16,14 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "melvoc"
 # of one row never import each other, a package's own do.
 LAYERS: list[list[str]] = [
     ["errors", "host"],
-    ["spectrogram.bands", "spectrogram.keys", "spectrogram.presets", "storage.atomic", "storage.cache"],
+    [
+        "spectrogram.bands",
+        "spectrogram.keys",
+        "spectrogram.presets",
+        "storage.atomic",
+        "storage.cache",
+        "storage.foreign",
+    ],
     ["spectrogram.spec", "storage.reading"],
     ["nn", "spectrogram.file", "audio.files", "options"],
     ["audio.resampling"],
@@ -31,8 +38,8 @@ LAYERS: list[list[str]] = [
     ["streaming"],
     ["vocoder"],
     ["griffinlim", "neural", "registry"],
-    ["storage.container"],
-    ["storage.vocoder_file"],
+    ["storage.configuration", "storage.container", "storage.weights"],
+    ["storage.pair", "storage.vocoder_file"],
     ["storage.conversion"],
     ["storage.hub"],
     ["loading"],
@@ -116,6 +123,7 @@ def test_import_melvoc_loads_nothing_heavy_nor_optional() -> None:
         "melvoc.cli",
         "melvoc.storage.hub",
         "melvoc.storage.conversion",
+        "melvoc.storage.weights",
         "melvoc.nn.engines.cpu",
         "melvoc.nn.engines.cuda",
     )

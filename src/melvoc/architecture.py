@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from melvoc.errors import OptionError, quoted
@@ -100,10 +100,12 @@ class Layout:
 
     Attributes:
         title: its name in messages ("HiFi-GAN's config.json").
-        recognises: whether a configuration, read into a dict, is of this layout.
+        recognises: whether a configuration, or a section of one, read into a dict, is of this layout.
         config: reads the network's configuration from such a dict; raises `OptionError` if it is invalid.
         spec: reads the mel's specification from it; raises `SpecError`.
         not_weights: pattern of tensor names in such a file that are not the network's weights, and are dropped.
+        renames: patterns in such a file's tensor names, and what the network has in their place.
+        adapt: what remains to be done to the renamed and folded tensors; raises `CheckpointError`.
         files: in a repository on the Hub: a pattern for the weights' name, and the configuration's name.
     """
 
@@ -112,6 +114,8 @@ class Layout:
     config: Callable[[Mapping[str, Any]], NetworkConfig]
     spec: Callable[[Mapping[str, Any]], MelSpec]
     not_weights: re.Pattern[str] | None = None
+    renames: tuple[tuple[str, str], ...] = ()
+    adapt: Callable[[dict[str, Tensor], NetworkConfig], dict[str, Tensor]] | None = None
     files: tuple[tuple[str, str], ...] = ()
 
 

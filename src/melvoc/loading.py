@@ -22,12 +22,12 @@ from melvoc.host import public
 from melvoc.options import LoadOptions
 from melvoc.registry import GRIFFINLIM, OWN, VOCODERS, Claim
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage import container
+from melvoc.storage.pair import SUFFIXES, is_folder, melvoc_file_in
 from melvoc.storage.reading import exists
 from melvoc.vocoder import Vocoder
 
 Factory = Callable[..., Vocoder]
-
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar", ".ckpt")  # of checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +76,15 @@ def load(
     local_files_only: bool = False,
     allow_unverified: bool = False,
     refine: int | None = None,
+    prefix: str = "",
     **options: Any,
 ) -> Vocoder:
     """Load a vocoder.
 
     Args:
-        name_or_path: a registered name (`list_vocoders`), the path of a melvoc `.safetensors` file, or
-            `hf://owner/repo[@revision]`.
+        name_or_path: a registered name (`list_vocoders`), the path of a melvoc `.safetensors` file,
+            `hf://owner/repo[@revision]`, or, with `allow_unverified=True`, the path of a published checkpoint with its
+            configuration beside it, or of their folder.
         device: "auto" (cuda, mps, cpu), or a torch device.
         dtype: the type to compute in. None: the automatic choice.
         revision: of the repository, instead of the pinned one.
@@ -90,6 +92,7 @@ def load(
         local_files_only: never use the network.
         allow_unverified: accept a file that cannot be verified. Passed to a plugin's factory only if it names it.
         refine: rounds of refinement of whatever it makes (docs/refinement.md). None: what its file says, else none.
+        prefix: of a packed vocoder in a local file that holds more: what `melvoc.pack(voc, prefix=...)` was given.
         **options: passed to the vocoder's factory: `engine` and `memory` for every built-in vocoder; also `spec`,
             `n_iter`, `momentum` and `seed` for Griffin-Lim.
 
@@ -109,11 +112,13 @@ def load(
     name = os.fsdecode(name_or_path)
     general: dict[str, Any] = {"device": device, "dtype": dtype}
     if is_path(name_or_path):
-        from melvoc.storage.vocoder_file import load_file
-
         for unneeded in ("cache_dir", "local_files_only"):  # a local file: nothing is fetched or cached
             given.pop(unneeded, None)
-        return _refined(load_file(file_of(name), LoadOptions.of(name, general | given, fetched=False)), refine)
+        return _refined(
+            _load_local(name, LoadOptions.of(name, general | given, fetched=False), allow_unverified, prefix), refine
+        )
+    if prefix:
+        raise OptionError(f"prefix={prefix!r}, but it is of a local file that holds more than a vocoder; omit it")
     if name.startswith("hf://"):
         from melvoc.storage.hub import load_repository
 
@@ -134,7 +139,7 @@ def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
     """
     name = os.fsdecode(name_or_path)
     if is_path(name_or_path):
-        return _info_of_file(file_of(name))
+        return _info_of_file(_melvoc_file(name))
     if name.startswith("hf://"):
         raise UnknownVocoderError(
             f"{name} is a repository, about which nothing is known until it is loaded; info takes registered names "
@@ -161,7 +166,7 @@ def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
 
 def is_path(name_or_path: str | os.PathLike[str]) -> bool:
     """Whether `load` takes it as a path: a `Path`, or a string that ends in a checkpoint's suffix, begins with ".",
-    "/" or "~", or contains a separator and exists."""
+    "/" or "~", or contains a separator and exists; or the name of a folder here that is no vocoder's."""
     if not isinstance(name_or_path, str):
         return True
     name = name_or_path
@@ -169,23 +174,63 @@ def is_path(name_or_path: str | os.PathLike[str]) -> bool:
         return False
     separators = [separator for separator in (os.sep, os.altsep) if separator]
     apart = any(separator in name for separator in separators)
-    return name.endswith(SUFFIXES) or name.startswith((".", "/", "~")) or (apart and exists(name))
+    return (
+        name.endswith(SUFFIXES)
+        or name.startswith((".", "/", "~"))
+        or (apart and exists(name))
+        or (is_folder(name) and name not in VOCODERS.table())
+    )
 
 
-def file_of(path: str) -> str:
-    """The path of a melvoc file, expanded, after checking its name.
+def _load_local(path: str, options: LoadOptions, allow_unverified: bool, prefix: str) -> Vocoder:
+    """Load a melvoc file, a packed vocoder in another file, or a published checkpoint.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or a published checkpoint without `allow_unverified`.
+    """
+    from melvoc.storage.vocoder_file import load_file, revive
+
+    if prefix:
+        from melvoc.storage.weights import paths, read_tensors
+
+        file = _expanded(path)
+        return revive(container.unpack(dict(paths(read_tensors(file))), prefix=prefix, source=file), options)
+    if allow_unverified and _is_published(_expanded(path)):
+        from melvoc.storage.conversion import convert
+
+        return revive(convert(_expanded(path), provenance={"converted from": path, "verified": "no"}), options)
+    return load_file(_melvoc_file(path), options)
+
+
+def _is_published(path: str) -> bool:
+    """Whether a path is that of a checkpoint or a folder that is not melvoc's."""
+    if is_folder(path):
+        return melvoc_file_in(path) is None
+    if path.endswith(".safetensors"):
+        return exists(path) and not container.is_melvoc_file(path)
+    return path.endswith(SUFFIXES) or exists(path)
+
+
+def _melvoc_file(path: str) -> str:
+    """The path of a melvoc file, or of the only one in a folder, expanded.
 
     Raises:
         CheckpointError: another kind of file.
     """
-    expanded = os.path.expanduser(path) if path.startswith("~") else path  # noqa: PTH111 - a Path would drop "./"
-    foreign = not expanded.endswith(".safetensors")
-    if foreign and (expanded.endswith(SUFFIXES) or exists(expanded)):
+    expanded = _expanded(path)
+    if is_folder(expanded) and (inside := melvoc_file_in(expanded)):
+        return inside
+    if not expanded.endswith(".safetensors") and (expanded.endswith(SUFFIXES) or exists(expanded)):
         raise CheckpointError(
-            f"{path}: load reads melvoc's .safetensors files; convert a published checkpoint with `melvoc convert`",
+            f"{path}: load reads melvoc's .safetensors files; convert a published checkpoint with `melvoc convert`, or "
+            "pass allow_unverified=True if you trust it",
             path=expanded,
         )
     return expanded
+
+
+def _expanded(path: str) -> str:
+    return os.path.expanduser(path) if path.startswith("~") else path  # noqa: PTH111 - a Path would drop "./"
 
 
 def _claim(name: str) -> Claim:
@@ -197,10 +242,9 @@ def _claim(name: str) -> Claim:
     """
     table = VOCODERS.table()
     if name not in table:
-        known = [own for own, (_, pin) in registry.pins().items() if pin.repo == name]
-        if not known:
+        if not (known := registry.known_pin(name)):
             raise registry.unknown(name, table)
-        name = known[0]
+        name = known[1].name
     return VOCODERS.single(name, table[name])
 
 

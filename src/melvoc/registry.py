@@ -132,6 +132,12 @@ def pins() -> dict[str, tuple[Architecture, Pin]]:
     return {pin.name: (record, pin) for record in own_architectures() for pin in record.pins}
 
 
+def known_pin(name: str) -> tuple[Architecture, Pin] | None:
+    """One of melvoc's own published checkpoints, by its name or by its repository's `owner/name`."""
+    known = pins()
+    return known.get(name) or next((entry for entry in known.values() if entry[1].repo == name), None)
+
+
 VOCODERS = Registry(
     group="melvoc.vocoders",
     kind="vocoder",

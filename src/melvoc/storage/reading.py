@@ -11,6 +11,8 @@ import json
 import logging
 import mmap
 import os
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -52,6 +54,45 @@ def exists(path: str | os.PathLike[str]) -> bool:
         return Path(os.fsdecode(path)).exists()
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def first_bytes(path: str | os.PathLike[str], count: int) -> bytes:
+    """How a file begins.
+
+    Raises:
+        FileAccessError: the system does not open it.
+    """
+    try:
+        with Path(os.fsdecode(path)).open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file that begins so is safetensors: the length of its header, then JSON."""
+    return head[8:9] == b"{" and 0 < int.from_bytes(head[:8], "little") <= LARGEST_HEADER
+
+
+@contextmanager
+def on_disk(path: str | os.PathLike[str]) -> Iterator[str]:
+    """The path of a file that can be read at any place: the given one, or what a pipe gives, in a temporary file.
+
+    Raises:
+        FileAccessError: the system does not open it, or there is no room for the copy.
+    """
+    source = os.fsdecode(path)
+    if is_file(source):
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = str(Path(folder) / "pipe")
+        try:
+            with Path(source).open("rb") as pipe, Path(copy).open("wb") as file:
+                shutil.copyfileobj(pipe, file)
+        except OSError as error:
+            raise unreadable(path, error) from error
+        yield copy
 
 
 class Held:
@@ -187,6 +228,8 @@ def _problem(file: IO[bytes]) -> str | None:
             "a TorchScript program (torch.jit.save), which is code; melvoc reads weights only. Ask its author for the "
             "generator's state dict, best as safetensors"
         )
+    if entries and not any(entry.filename.endswith("data.pkl") for entry in entries):
+        return "a zip archive without a torch checkpoint; unpack it, and give the checkpoint in it"
     if sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
         return "a compressed archive, but torch writes none; save it again with torch.save"
     file.seek(0)

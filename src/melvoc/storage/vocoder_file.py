@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -79,28 +79,52 @@ def from_bytes(
 
 
 @public
-def pack(vocoder: Vocoder) -> dict[str, Tensor]:
-    """A flat dict of plain tensors, for `torch.save`, `torch.load(weights_only=True)` and safetensors alike."""
-    return container.pack(describe(vocoder))
+def pack(vocoder: Vocoder, prefix: str = "") -> dict[str, Tensor]:
+    """A flat dict of plain tensors, for `torch.save`, `torch.load(weights_only=True)` and safetensors alike.
+
+    It is a snapshot: the tensors share no memory with the vocoder, so that they can stand in one file with it.
+
+    Args:
+        vocoder: to pack.
+        prefix: before every name, so that the dict can be merged with another one.
+
+    Raises:
+        CheckpointError: a vocoder that cannot be saved.
+
+    Example:
+        >>> voc = melvoc.load("griffinlim")
+        >>> sorted({"scale": torch.ones(1)} | melvoc.pack(voc, prefix="vocoder."))
+        ['scale', 'vocoder.melvoc.header']
+    """
+    return container.pack(describe(vocoder), prefix=prefix)
 
 
 @public
 @torch.inference_mode(False)
 def unpack(
     state: Mapping[str, Tensor],
+    prefix: str = "",
     *,
     device: str | torch.device = "auto",
     dtype: torch.dtype | None = None,
     engine: Literal["auto", "torch"] = "auto",
     memory: Literal["auto", "low"] = "auto",
 ) -> Vocoder:
-    """A vocoder from `pack`'s dict.
+    """A vocoder from `pack`'s dict, with which it shares memory on the CPU.
+
+    Args:
+        state: the dict; with a prefix it may have other entries too.
+        prefix: that `pack` was given.
+        device: as in `load`.
+        dtype: as in `load`.
+        engine: as in `load`.
+        memory: as in `load`.
 
     Raises:
         CheckpointError: as `load`.
     """
     options = LoadOptions(device=device, dtype=dtype, engine=engine, memory=memory)
-    return revive(container.unpack(state), options)
+    return revive(container.unpack(state, prefix=prefix), options)
 
 
 def describe(vocoder: Vocoder) -> Checkpoint:
@@ -204,19 +228,26 @@ def empty_network(checkpoint: Checkpoint, record: Architecture) -> nn.Module:
         CheckpointError: as `revive`.
     """
     check_plain(checkpoint.tensors, checkpoint.source)
-    try:
-        config = record.config.from_dict(checkpoint.config)
-        if config.frame_values > LARGEST_FRAME:
-            raise OptionError(f"it has {config.frame_values} values per mel frame, but at most {LARGEST_FRAME}")
-        with _at_most(SPARE + 4 * len(checkpoint.tensors)):
-            network = record.empty(config)
-    except (OptionError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: too large for any memory
-        raise CheckpointError(
-            f"{checkpoint.source}: its configuration is not {checkpoint.architecture}'s: {reason(error)}"
-        ) from error
+    network = network_of(record, checkpoint.config, len(checkpoint.tensors), checkpoint.source)
     check_tensors(checkpoint, network)
     check_finite(checkpoint)
     return network
+
+
+def network_of(record: Architecture, values: Mapping[str, Any], count: int, source: str) -> nn.Module:
+    """The network of a configuration on the meta device, unless it is far larger than a file of `count` tensors.
+
+    Raises:
+        CheckpointError: the configuration is not the architecture's, or asks for too much.
+    """
+    try:
+        config = record.config.from_dict(values)
+        if config.frame_values > LARGEST_FRAME:
+            raise OptionError(f"it has {config.frame_values} values per mel frame, but at most {LARGEST_FRAME}")
+        with _at_most(SPARE + 4 * count):
+            return record.empty(config)
+    except (OptionError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: too large for any memory
+        raise CheckpointError(f"{source}: its configuration is not {record.name}'s: {reason(error)}") from error
 
 
 def check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:

@@ -1,0 +1,107 @@
+"""Published checkpoints as they lie in a folder: the weights, whatever their name, and their configuration."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from melvoc.errors import CheckpointError, MelvocError, MissingCheckpointError, unreadable
+from melvoc.registry import all_architectures
+from melvoc.storage import container, foreign
+from melvoc.storage.reading import first_bytes, is_safetensors
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar", ".ckpt")  # of checkpoints
+CONFIGS = ("config.json", "config.yaml", "config.yml", "hyperparams.yaml")
+
+
+def find_pair(path: str) -> tuple[str, str]:
+    """The weights and the configuration that a path means: those in a folder, or a file and what stands beside it.
+
+    Raises:
+        CheckpointError: there is no such pair, or several.
+    """
+    place = Path(path).expanduser()
+    weights = find_weights(path)
+    return weights, _config_in(place if place.is_dir() else place.parent, weights)
+
+
+def find_weights(path: str) -> str:
+    """The weights that a path means: itself, or the only checkpoint in a folder, or the one with the published name.
+
+    Raises:
+        CheckpointError: there is none, or there are several.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return str(folder) if path.startswith("~") else path
+    found = [file for file in _files(folder) if _is_checkpoint(file)]
+    if len(found) > 1:
+        patterns = [pattern for record in all_architectures() for one in record.layouts for pattern, _ in one.files]
+        published = [file for file in found if any(re.fullmatch(pattern, file.name) for pattern in patterns)]
+        if len(published) != 1:
+            raise CheckpointError(
+                f"{path}: has {len(found)} checkpoints ({_listed(found)}); give one of them by its own path"
+            )
+        found = published
+    if not found:
+        raise MissingCheckpointError(
+            f"{path}: no checkpoint is in this folder, which has {_listed(_files(folder)) or 'no files'}; give the "
+            "folder of the published weights and their configuration"
+        )
+    return str(found[0])
+
+
+def melvoc_file_in(path: str) -> str | None:
+    """The only melvoc file in a folder, if there is one."""
+    found = [file for file in _files(Path(path).expanduser()) if _is_melvocs(file)]
+    return str(found[0]) if len(found) == 1 else None
+
+
+def _config_in(folder: Path, weights: str) -> str:
+    found = [folder / name for name in CONFIGS if (folder / name).is_file()]
+    if not found:
+        known = foreign.looks_like(foreign.signs_of_file(weights, first_bytes(weights, foreign.HEAD)))
+        advice = f"it looks like {known}" if known else "give it with --config (config=...)"
+        raise MissingCheckpointError(f"{weights}: no {', '.join(CONFIGS[:2])} or {CONFIGS[3]} beside it; {advice}")
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{folder}: has {_listed(found)}; say which is the generator's with --config (config=...)"
+        )
+    return str(found[0])
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder that are not hidden.
+
+    Raises:
+        FileAccessError: the folder may not be read.
+    """
+    try:
+        return sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    except OSError as error:
+        raise unreadable(folder, error) from error
+
+
+def _is_checkpoint(file: Path) -> bool:
+    """Whether a file may be published weights, by its name or by how it begins."""
+    head = first_bytes(file, 16)
+    safe = is_safetensors(head)
+    begins = safe or head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
+    return (begins or file.name.endswith(SUFFIXES)) and not (safe and _is_melvocs(file))
+
+
+def _is_melvocs(file: Path) -> bool:
+    try:
+        return is_safetensors(first_bytes(file, 16)) and container.is_melvoc_file(file)
+    except MelvocError:
+        return False  # damaged: whoever reads it says so
+
+
+def _listed(files: list[Path]) -> str:
+    return ", ".join(file.name for file in files[:6]) + (f" and {len(files) - 6} more" if len(files) > 6 else "")
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is such a folder."""
+    return os.path.isdir(os.path.expanduser(path))  # noqa: PTH111, PTH112 - a name that no file can have is no folder
