@@ -258,7 +258,9 @@ ARCHITECTURE = Architecture(
     layouts=(
         Layout(
             title="HiFi-GAN's config.json (upsample_rates)",
-            recognises=lambda values: "upsample_rates" in values and not {"activation", "snake_logscale"} & set(values),
+            recognises=lambda values: (
+                "upsample_rates" in values and not {"activation", "snake_logscale", "model_in_dim"} & set(values)
+            ),
             config=HiFiGANConfig.from_published,
             spec=MelSpec.from_config,
             files=((r"(generator|g_)[^/]*", "config.json"),),

@@ -1,6 +1,7 @@
 """Mel conventions in use, as data: the fields of `MelSpec` that differ from its defaults.
 
-Sources: HiFi-GAN's and BigVGAN's published config.json, vocos 0.1.0, torchaudio 2.11, librosa 0.11, ESPnet.
+Sources: HiFi-GAN's and BigVGAN's published config.json, vocos 0.1.0, torchaudio 2.11, librosa 0.11, ESPnet,
+transformers 5.24.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "librosa_22khz_128band_db": _CENTERED
         | {"sample_rate": 22050, "n_fft": 2048, "hop_length": 512, "n_mels": 128}
         | {"power": 2.0, "log": "db", "pad_mode": "constant"},
+        "speecht5_16khz_80band_log10": _CENTERED
+        | {"sample_rate": 16000, "n_fft": 1024, "hop_length": 256, "n_mels": 80}
+        | {"f_min": 80.0, "f_max": 7600.0, "log": "log10", "log_floor": 1e-10},
         "espnet_style_22khz_80band_log10": _22K
         | _CENTERED
         | {"win_length": 800, "f_min": 80.0, "f_max": 7600.0, "log": "log10", "log_floor": 1e-10},

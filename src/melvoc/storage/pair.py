@@ -9,7 +9,7 @@ from pathlib import Path
 from melvoc.errors import CheckpointError, MelvocError, MissingCheckpointError, unreadable
 from melvoc.registry import all_architectures
 from melvoc.storage import container, foreign
-from melvoc.storage.reading import first_bytes, is_safetensors
+from melvoc.storage.reading import exists, first_bytes, is_file, is_safetensors
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar", ".ckpt")  # of checkpoints
 CONFIGS = ("config.json", "config.yaml", "config.yml", "hyperparams.yaml")
@@ -33,6 +33,8 @@ def find_weights(path: str) -> str:
         CheckpointError: there is none, or there are several.
     """
     folder = Path(path).expanduser()
+    if not exists(folder):
+        raise MissingCheckpointError(f"{path}: no such file; give the path of the published generator", path=path)
     if not folder.is_dir():
         return str(folder) if path.startswith("~") else path
     found = [file for file in _files(folder) if _is_checkpoint(file)]
@@ -61,13 +63,12 @@ def melvoc_file_in(path: str) -> str | None:
 def _config_in(folder: Path, weights: str) -> str:
     found = [folder / name for name in CONFIGS if (folder / name).is_file()]
     if not found:
-        known = foreign.looks_like(foreign.signs_of_file(weights, first_bytes(weights, foreign.HEAD)))
+        head = first_bytes(weights, foreign.HEAD) if is_file(weights) else b""  # a pipe can be read only once
+        known = foreign.looks_like(foreign.signs_of_file(weights, head))
         advice = f"it looks like {known}" if known else "give it with --config (config=...)"
         raise MissingCheckpointError(f"{weights}: no {', '.join(CONFIGS[:2])} or {CONFIGS[3]} beside it; {advice}")
     if len(found) > 1:
-        raise CheckpointError(
-            f"{folder}: has {_listed(found)}; say which is the generator's with --config (config=...)"
-        )
+        raise CheckpointError(f"{folder}: has {_listed(found)}; say with --config which is the generator's")
     return str(found[0])
 
 
