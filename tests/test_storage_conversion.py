@@ -305,13 +305,21 @@ def test_vocos_from_yaml_with_its_features_dropped(tmp_path: Path) -> None:
             lambda v: v["feature_extractor"].update(class_path="vocos.EncodecFeatures"),
             "feature_extractor is a vocos.EncodecFeat",
         ),
-        (lambda v: v["feature_extractor"]["init_args"].update(padding="same"), "feature padding='same', but melvoc"),
+        (
+            lambda v: v["feature_extractor"]["init_args"].update(padding="same"),
+            "padding='same', but the head's is 'cent",
+        ),
+        (lambda v: v["feature_extractor"]["init_args"].update(padding=["x"]), r"padding=\['x'\], but the head's is"),
         (
             lambda v: v["feature_extractor"]["init_args"].update(hop_length=300),
             "upsamples by 256, but its hop size is 300",
         ),
         (lambda v: v["head"].update(class_path="vocos.heads.IMDCTSymExpHead"), "head is a vocos.heads.IMDCTSymExpHead"),
-        (lambda v: v["head"]["init_args"].update(padding="same"), "head padding='same', but melvoc"),
+        (lambda v: v["head"]["init_args"].update(padding="same"), "padding='center', but the head's is 'same'"),
+        (
+            lambda v: v["head"]["init_args"].update(padding="valid"),
+            "padding='valid', but the published ones are center",
+        ),
         (lambda v: v["backbone"]["init_args"].pop("dim"), "has no 'dim', which Vocos needs"),
         (lambda v: v["backbone"].update(class_path="os.system"), "backbone is a os.system, but melvoc only reads"),
     ],
@@ -320,6 +328,58 @@ def test_vocos_that_melvoc_does_not_have(tmp_path: Path, change: Callable[[dict]
     tensors, values = vocos(change)
     with pytest.raises(CheckpointError, match=message):
         convert(stored(tmp_path, tensors, "pytorch_model.bin"), config=values)
+
+
+def lightning(values: dict[str, Any]) -> dict[str, Any]:
+    """The training's configuration, which Lightning writes beside its checkpoints."""
+    arguments = values | {"sample_rate": 24000, "initial_learning_rate": 2e-4, "mel_loss_coeff": 45}
+    return {
+        "seed_everything": 4444,
+        "data": {"class_path": "vocos.dataset.VocosDataModule", "init_args": {"train_params": {"batch_size": 16}}},
+        "model": {"class_path": "vocos.experiment.VocosExp", "init_args": arguments},
+        "trainer": {"logger": None, "max_steps": 2_000_000},
+    }
+
+
+@pytest.mark.parametrize("nested", [lambda values: values, lightning])
+def test_vocos_as_lightning_saves_it(nested: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path) -> None:
+    tensors, values = vocos()
+    beside = {
+        "feature_extractor.mel_spec.spectrogram.window": torch.ones(1024),
+        "head.istft.window": torch.hann_window(1024),
+        "multiperioddisc.discriminators.0.convs.0.weight_g": torch.ones(1),
+        "multiresddisc.discriminators.0.conv_post.bias": torch.ones(1),
+        "melspec_loss.mel_spec.mel_scale.fb": torch.ones(513, 100),
+    }
+    content = {
+        "epoch": 3,
+        "state_dict": tensors | beside,
+        "optimizer_states": [{"state": {0: {"step": torch.tensor(3), "exp_avg": torch.ones(2)}}}],
+        "hyper_parameters": {"sample_rate": 24000},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(nested(values)))
+    path = stored(tmp_path, content, "vocos_checkpoint_epoch=209_step=3924480_val_loss=3.7036_44100_11.ckpt")
+    for place in (path, tmp_path):
+        got = convert(place)
+        assert (got.architecture, got.spec) == ("vocos", MelSpec.preset(SPECS["vocos_tiny"]))
+        assert got.tensors.keys() == {key for key in tensors if key != "head.istft.window"}
+        assert got.provenance["found below"] == "state_dict."
+
+
+def test_a_configuration_of_two_networks(tmp_path: Path) -> None:
+    _, config = published()
+    with pytest.raises(CheckpointError, match=r"describes several networks \(a\., b\.\); give one of these sections"):
+        convert(stored(tmp_path, {}), config={"a": config, "b": {"c": 1} | config})
+
+
+@pytest.mark.parametrize("path", [["generator"], ["model", "init_args", "generator"]])
+def test_a_configuration_inside_another(path: list[str], tmp_path: Path) -> None:
+    tensors, config = published()
+    nested: dict[str, Any] = config
+    for key in reversed(path):
+        nested = {key: nested, "trainer": {"devices": 1}}
+    got = convert(stored(tmp_path, tensors), config=nested)
+    assert got.spec == MelSpec.from_config(config)
 
 
 # Files that are refused
@@ -456,7 +516,7 @@ def test_the_forks_features_make_the_forks_mel(tmp_path: Path) -> None:
     ("config", "message"),
     [
         (vocos_config({"hop": 256}), "feature_extractor has 'hop', which .* does not take; it takes sample_rate"),
-        (vocos_config({"padding": "same"}), "feature padding='same', but melvoc only reads Vocos with 'center'"),
+        (vocos_config({"padding": "same"}), "feature padding='same', but the head's is 'center', and sound would"),
         (vocos_config({"n_mels": 80}), "a network for 100 bands and a mel of 80"),
         (vocos_config(), "no feature_extractor section, .*--spec PRESET or FILE"),
         (vocos_config({}, head={"dim": 32, "n_fft": 1024, "hop_length": 256, "window": "hann"}), "head has 'window'"),

@@ -131,7 +131,7 @@ class Pin:
         repo: on the Hugging Face Hub.
         filename: of the weights there.
         revision: the pinned commit; None if no full hash is known.
-        bytes: size of the file.
+        bytes: size of the file; None if unknown.
         sha256: of the file; None if unknown.
         sources: independent places that show the sha256.
         config: of the network.
@@ -144,7 +144,7 @@ class Pin:
     repo: str
     filename: str
     revision: str | None
-    bytes: int
+    bytes: int | None
     sha256: str | None
     sources: str = ""
     config: NetworkConfig = field(repr=False)

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
-from melvoc.architecture import Architecture, Layout, NetworkConfig
+from melvoc.architecture import Architecture, Layout, NetworkConfig, Pin
 from melvoc.errors import OptionError, quoted
 from melvoc.nn.alias_free import Snake
 from melvoc.nn.graph import Chain, Map, Mean, Node, Residual
@@ -264,6 +264,20 @@ ARCHITECTURE = Architecture(
             config=HiFiGANConfig.from_published,
             spec=MelSpec.from_config,
             files=((r"(generator|g_)[^/]*", "config.json"),),
+        ),
+    ),
+    pins=(
+        Pin(  # jik876's UNIVERSAL_V1/g_02500000, in a repository that holds the same file under another name
+            name="hifigan_universal_v1",
+            repo="Voicemod/fastspeech2-en-200_speaker-cv4",
+            filename="hifigan.bin",
+            revision="8229178c8e9d34c6449eaed7f0e7428d0241506a",
+            bytes=55788858,
+            sha256="771eaf4876485a35e25577563d390c262e23c2421e4a8c929eacfde34a5b7a60",
+            sources="two or more sources",
+            config=HiFiGANConfig(),
+            spec=MelSpec.preset("hifigan_universal_v1"),
+            parameters=13_926_017,
         ),
     ),
     float32=ends_and_snakes,
