@@ -92,6 +92,7 @@ def pack(vocoder: Vocoder, prefix: str = "") -> dict[str, Tensor]:
         CheckpointError: a vocoder that cannot be saved.
 
     Example:
+        >>> import melvoc
         >>> voc = melvoc.load("griffinlim")
         >>> sorted({"scale": torch.ones(1)} | melvoc.pack(voc, prefix="vocoder."))
         ['scale', 'vocoder.melvoc.header']
