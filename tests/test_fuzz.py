@@ -377,6 +377,32 @@ def test_a_small_file_of_a_large_tensor(tmp_path: Path) -> None:
         convert(tmp_path / "g.pt", config=config)
 
 
+@pytest.mark.parametrize("key", ["." * 10**6, "a." * 256, "x" * 10**6])
+def test_names_that_are_long(key: str, tmp_path: Path) -> None:
+    inner = {f"{number}": torch.ones(1) for number in range(2000)}
+    config = json.loads((GOLDEN / "bigvgan_v1_tiny.json").read_text())
+    for content in ({key: torch.ones(1)}, {key: inner}, {"a": {"b": {key: inner}}}):
+        torch.save(content, tmp_path / "g.pt")
+        with pytest.raises(CheckpointError, match=r"g\.pt: .* stands for \d+ characters, but no tensor's name|lacks"):
+            convert(tmp_path / "g.pt", config=config)
+
+
+def test_containers_that_hold_each_other(tmp_path: Path) -> None:
+    boxes: list[dict[str, Any]] = [{} for _ in range(40)]
+    for box in boxes:
+        box |= {str(number): other for number, other in enumerate(boxes)}
+    torch.save(boxes[0], tmp_path / "g.pt")
+    with pytest.raises(CheckpointError, match=r"g\.pt: '0' is a dict, but a generator is a dict of tensors by name"):
+        convert(tmp_path / "g.pt", config=json.loads((GOLDEN / "bigvgan_v1_tiny.json").read_text()))
+
+
+def test_a_configuration_of_long_keys_and_many_sections(tmp_path: Path) -> None:
+    tree: dict[str, Any] = {"k" * 10**5: {f"a{number}": {"b": {}} for number in range(5000)}}
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(CheckpointError, match="is none of .*; give the configuration that was published"):
+        convert(tmp_path / "g.pt", config=tmp_path / "config.json")
+
+
 # Weights that are finite and make no sound
 
 

@@ -102,6 +102,21 @@ def test_of_several_checkpoints_the_published_name_counts(folder: Path) -> None:
     assert convert(folder / "mine.pt").provenance["converted from"] == "mine.pt"
 
 
+def test_the_hubs_folders_have_safetensors_and_a_pickle(folder: Path) -> None:
+    tensors = torch.load(folder / GENERATOR, weights_only=True)["generator"]
+    (folder / GENERATOR).rename(folder / "pytorch_model.bin")
+    save_file(tensors, folder / "model.safetensors")
+    assert convert(folder).provenance["converted from"] == "model.safetensors"
+
+
+def test_a_melvoc_file_is_converted_already(folder: Path) -> None:
+    melvoc.save(VOC, folder / "mine.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"mine\.safetensors: a melvoc file already, not a published one; load it"
+    ):
+        convert(folder / "mine.safetensors")
+
+
 def test_several_configurations(folder: Path) -> None:
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.yaml").write_text(yaml.safe_dump(values))
@@ -216,7 +231,7 @@ def test_a_packed_vocoder_in_an_applications_file(tmp_path: Path) -> None:
         melvoc.unpack(state)
     with pytest.raises(CheckpointError, match=r"app\.safetensors: no 'x\.melvoc\.header' in it"):
         melvoc.load(tmp_path / "app.safetensors", prefix="x.")
-    with pytest.raises(OptionError, match="prefix='x', but it is of a local file"):
+    with pytest.raises(OptionError, match="griffinlim takes no option 'prefix', which is for a local file"):
         melvoc.load("griffinlim", prefix="x")
 
 

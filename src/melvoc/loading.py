@@ -117,17 +117,19 @@ def load(
         return _refined(
             _load_local(name, LoadOptions.of(name, general | given, fetched=False), allow_unverified, prefix), refine
         )
+    claim = None if name.startswith("hf://") else _claim(name)
+    if claim and claim.distribution != OWN:
+        own = {"allow_unverified": allow_unverified, "prefix": prefix}
+        own = {key: value for key, value in own.items() if value}
+        return _load_plugin(claim, LoadOptions(**general), given, own, refine)
     if prefix:
-        raise OptionError(f"prefix={prefix!r}, but it is of a local file that holds more than a vocoder; omit it")
-    if name.startswith("hf://"):
-        from melvoc.storage.hub import load_repository
-
-        given["allow_unverified"] = allow_unverified
-        return _refined(load_repository(name, LoadOptions.of(name, general | given, fetched=True)), refine)
-    claim = _claim(name)
-    if claim.distribution == OWN:
+        raise _no_prefix(name)
+    if claim:
         return _refined(_load_own(claim.name, general | given, allow_unverified), refine)
-    return _load_plugin(claim, LoadOptions(**general), given, allow_unverified, refine)
+    from melvoc.storage.hub import load_repository
+
+    given["allow_unverified"] = allow_unverified
+    return _refined(load_repository(name, LoadOptions.of(name, general | given, fetched=True)), refine)
 
 
 def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
@@ -194,7 +196,7 @@ def _load_local(path: str, options: LoadOptions, allow_unverified: bool, prefix:
         from melvoc.storage.weights import paths, read_tensors
 
         file = _expanded(path)
-        return revive(container.unpack(dict(paths(read_tensors(file))), prefix=prefix, source=file), options)
+        return revive(container.unpack(dict(paths(read_tensors(file), file)), prefix=prefix, source=file), options)
     if allow_unverified and _is_published(_expanded(path)):
         from melvoc.storage.conversion import convert
 
@@ -302,22 +304,30 @@ def _refined(vocoder: Vocoder, refine: int | None) -> Vocoder:
 
 
 def _load_plugin(
-    claim: Claim, general: LoadOptions, given: dict[str, Any], allow_unverified: bool, refine: int | None
+    claim: Claim, general: LoadOptions, given: dict[str, Any], own: dict[str, Any], refine: int | None
 ) -> Vocoder:
     """Load by another package's factory, or by the pins of its architecture's record.
 
+    Args:
+        claim: of the name.
+        general: device and dtype.
+        given: what the caller set.
+        own: what the caller set of `load`'s own options, which reach only a factory that names them.
+        refine: rounds of refinement, which reach such a factory too, and are the vocoder's default otherwise.
+
     Raises:
         PluginError: the factory fails or breaks the contract.
+        OptionError: a prefix for a factory that does not name it.
     """
     factory, name = VOCODERS.load(claim), claim.name
     if isinstance(factory, Architecture):
-        pinned = _load_plugins_pin(factory, claim, general, given | {"allow_unverified": allow_unverified})
-        return _refined(pinned, refine)
+        return _refined(_load_plugins_pin(factory, claim, general, given | own), refine)
     if not callable(factory):
         raise VOCODERS.wrong(claim, f"is a {type(factory).__name__}")
-    named = _taken(factory)[0] or ()
-    if allow_unverified and "allow_unverified" in named:
-        given = given | {"allow_unverified": True}
+    named = _taken(factory)[0] or []
+    if "prefix" in own and "prefix" not in named:
+        raise _no_prefix(name)
+    given = given | {key: value for key, value in own.items() if key in named}
     if refine is not None and "refine" in named:
         given, refine = given | {"refine": refine}, None
     try:
@@ -332,6 +342,10 @@ def _load_plugin(
     if not isinstance(vocoder, Vocoder):
         raise VOCODERS.wrong(claim, f"returned a {type(vocoder).__name__}", "a melvoc.Vocoder")
     return _refined(vocoder, refine)
+
+
+def _no_prefix(name: str) -> OptionError:
+    return OptionError(f"{name} takes no option 'prefix', which is for a local file that holds more than a vocoder")
 
 
 def _load_plugins_pin(record: Architecture, claim: Claim, general: LoadOptions, given: dict[str, Any]) -> Vocoder:

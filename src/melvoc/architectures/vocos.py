@@ -268,7 +268,7 @@ ARCHITECTURE = Architecture(
             config=VocosConfig.from_published,
             spec=mel_of_features,
             not_weights=re.compile(r"^head\.istft\.window$|^feature_extractor\."),
-            files=((r"pytorch_model\.bin", "config.yaml"),),
+            files=((r"pytorch_model\.bin|model\.safetensors", "config.yaml"),),
         ),
     ),
     pins=(

@@ -16,6 +16,7 @@ from melvoc.storage.reading import read_text
 
 LARGEST_CONFIG = 1 << 14  # values in a configuration; the published ones have a few dozen
 DEEPEST = 4  # sections inside sections that are looked at
+LONGEST = 80  # characters of a section's name in a message
 
 
 def read_config(path: str | os.PathLike[str], *, advice: str = "give the model's configuration") -> dict[str, Any]:
@@ -57,7 +58,7 @@ def sections(values: Mapping[str, Any]) -> Iterator[list[tuple[str, Mapping[str,
     for _ in range(DEEPEST):
         yield level
         level = [
-            (f"{path}{key}.", value)
+            (f"{path}{str(key)[:LONGEST]}.", value)
             for path, section in level
             for key, value in section.items()
             if isinstance(value, Mapping)

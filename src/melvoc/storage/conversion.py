@@ -171,7 +171,7 @@ def assemble(
     """
     source = os.fsdecode(path)
     content = read_tensors(path)
-    inside = list(paths(content))
+    inside = list(paths(content, source))
     network = network_of(record, config, len(inside), source)
     names = network.state_dict().keys()
     layouts = (layout,) if layout else record.layouts or (None,)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 HEAD = 512  # bytes of a file that tell what it is
+_KEY = 80  # characters of a key or a value that are looked at
 _SECTIONS = 100  # of a configuration that are looked at
 _ELSEWHERE = "another network than melvoc's; use the project it comes from"
 _F0 = "it needs the pitch (f0) beside the mel, which melvoc does not support; use the project it comes from"
@@ -141,6 +142,7 @@ def signs_of_config(values: Mapping[str, Any]) -> Iterator[str]:
     waiting: list[tuple[str, Mapping[str, Any]]] = [("", values)]
     for prefix, section in waiting:
         for key, value in section.items():
-            yield f"config: {prefix}{key}={value if isinstance(value, str) else ''}"
+            path = f"{prefix}{str(key)[:_KEY]}"
+            yield f"config: {path}={value[:_KEY] if isinstance(value, str) else ''}"
             if isinstance(value, Mapping) and len(waiting) < _SECTIONS:
-                waiting.append((f"{prefix}{key}.", value))
+                waiting.append((f"{path}.", value))

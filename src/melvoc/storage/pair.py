@@ -22,6 +22,8 @@ def find_pair(path: str) -> tuple[str, str]:
         CheckpointError: there is no such pair, or several.
     """
     place = Path(path).expanduser()
+    if not exists(place):
+        raise MissingCheckpointError(f"{path}: no such file; give the path of the published generator", path=path)
     weights = find_weights(path)
     return weights, _config_in(place if place.is_dir() else place.parent, weights)
 
@@ -33,14 +35,14 @@ def find_weights(path: str) -> str:
         CheckpointError: there is none, or there are several.
     """
     folder = Path(path).expanduser()
-    if not exists(folder):
-        raise MissingCheckpointError(f"{path}: no such file; give the path of the published generator", path=path)
     if not folder.is_dir():
         return str(folder) if path.startswith("~") else path
     found = [file for file in _files(folder) if _is_checkpoint(file)]
     if len(found) > 1:
         patterns = [pattern for record in all_architectures() for one in record.layouts for pattern, _ in one.files]
         published = [file for file in found if any(re.fullmatch(pattern, file.name) for pattern in patterns)]
+        safe = [file for file in published if file.suffix == ".safetensors"]
+        published = safe if len(safe) == 1 else published  # the Hub's folders often have both
         if len(published) != 1:
             raise CheckpointError(
                 f"{path}: has {len(found)} checkpoints ({_listed(found)}); give one of them by its own path"
@@ -61,6 +63,8 @@ def melvoc_file_in(path: str) -> str | None:
 
 
 def _config_in(folder: Path, weights: str) -> str:
+    if is_file(weights) and _is_melvocs(Path(weights)):
+        raise CheckpointError(f"{weights}: a melvoc file already, not a published one; load it as it is")
     found = [folder / name for name in CONFIGS if (folder / name).is_file()]
     if not found:
         head = first_bytes(weights, foreign.HEAD) if is_file(weights) else b""  # a pipe can be read only once

@@ -31,6 +31,7 @@ from melvoc.storage.reading import (
 )
 
 DEEPEST = 16  # containers inside containers
+LONGEST = 512  # characters of a tensor's name, everything that it stands in included; the published ones have 80
 # What is trained or counted beside a generator, in the same module; any other stranger is an error.
 _BESIDE = re.compile(
     r"(?i)(mpd|msd|mrd|mbd|cqtd|\w*disc|\w*discriminators?\w*|\w*loss\w*|optim\w*|(global_)?steps?|epoch)$"
@@ -126,8 +127,9 @@ def find(content: Mapping[str, Any], names: Collection[str], layout: Layout | No
     """
     tensors = dict(_tensors(content, source))
     known, found = frozenset(names), dict[str, set[str]]()
+    dots = max((name.count(".") for name in known), default=0)
     for path in tensors:
-        for prefix, name in _splits(_canonical(path, layout)):
+        for prefix, name in _splits(_canonical(path, layout), dots):
             if name in known:
                 found.setdefault(prefix, set()).add(name)
     best = max(map(len, found.values()), default=0)
@@ -160,8 +162,12 @@ def find(content: Mapping[str, Any], names: Collection[str], layout: Layout | No
     )
 
 
-def paths(content: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    """Everything in containers of containers that is none itself, under its keys joined by dots."""
+def paths(content: Mapping[Any, Any], source: str) -> Iterator[tuple[str, Any]]:
+    """Everything in containers of containers that is none itself, under its keys joined by dots.
+
+    Raises:
+        CheckpointError: keys so long that they are no names.
+    """
     seen: set[int] = set()
     waiting: list[tuple[str, Mapping[Any, Any], int]] = [("", content, 0)]
     for prefix, inner, depth in waiting:
@@ -169,6 +175,11 @@ def paths(content: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
             continue
         seen.add(id(inner))
         for key, value in inner.items():
+            if isinstance(key, str) and len(prefix) + len(key) > LONGEST:
+                raise CheckpointError(
+                    f"{source}: {quoted(key)} stands for {len(prefix) + len(key)} characters, but no tensor's name has "
+                    f"more than {LONGEST}; the file is damaged, or no checkpoint"
+                )
             if isinstance(value, Mapping) and depth < DEEPEST:
                 waiting.append((f"{prefix}{key if isinstance(key, str) else quoted(key)}.", value, depth + 1))
             elif isinstance(key, str):
@@ -182,24 +193,27 @@ def _tensors(content: Mapping[str, Any], source: str) -> Iterator[tuple[str, Ten
         CheckpointError: none has, but something is there.
     """
     empty = True
-    for path, value in paths(content):
+    for path, value in paths(content, source):
         if isinstance(value, Tensor):
             empty = False
             yield path, value
     if empty and content:
         key, value = next(iter(content.items()))
-        known = foreign.looks_like(foreign.signs_of_keys(path for path, _ in paths(content)))
+        known = foreign.looks_like(foreign.signs_of_keys(path for path, _ in paths(content, source)))
         raise CheckpointError(
             f"{source}: {quoted(key)} is a {type(value).__name__}, but a generator is a dict of tensors by name"
             + (f"; it looks like {known}" if known else "")
         )
 
 
-def _splits(path: str) -> Iterator[tuple[str, str]]:
-    """Every way to read a path as a prefix and a name."""
-    yield "", path
-    for place in re.finditer(r"\.", path):
-        yield path[: place.end()], path[place.end() :]
+def _splits(path: str, dots: int) -> Iterator[tuple[str, str]]:
+    """Every way to read a path as a prefix and a name with at most so many dots."""
+    end = len(path)
+    for _ in range(dots + 1):
+        end = path.rfind(".", 0, end)
+        yield path[: end + 1], path[end + 1 :]
+        if end < 0:
+            break
 
 
 def _canonical(path: str, layout: Layout | None, *, weight_norm: bool = True) -> str:
