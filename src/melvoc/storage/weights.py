@@ -125,23 +125,8 @@ def find(content: Mapping[str, Any], names: Collection[str], layout: Layout | No
     Raises:
         CheckpointError: no tensor in it has a name, or it has several copies of the network and none is a mean.
     """
-    tensors = dict(_tensors(content, source))
-    known, found = frozenset(names), dict[str, set[str]]()
-    dots = max((name.count(".") for name in known), default=0)
-    for path in tensors:
-        for prefix, name in _splits(_canonical(path, layout), dots):
-            if name in known:
-                found.setdefault(prefix, set()).add(name)
-    best = max(map(len, found.values()), default=0)
-    copies = [prefix for prefix, own in found.items() if len(own) == best]
-    if len(copies) > 1 and len(means := [prefix for prefix in copies if _MEAN.search(prefix)]) == 1:
-        copies = means
-    if len(copies) > 1 and best == len(known):
-        raise CheckpointError(
-            f"{source}: holds this network {len(copies)} times ({', '.join(copy[:80] for copy in copies[:4])}); save "
-            "the one that is meant in a file of its own"
-        )
-    prefix = copies[0] if copies else ""
+    tensors, known = dict(_tensors(content, source)), frozenset(names)
+    prefix, count = _prefix(tensors, known, layout, source)
     part = {path[len(prefix) :]: tensor for path, tensor in tensors.items() if path.startswith(prefix)}
     roots = {name.partition(".")[0] for name in known}
     pattern = layout.not_weights if layout else None
@@ -156,10 +141,34 @@ def find(content: Mapping[str, Any], names: Collection[str], layout: Layout | No
     return Part(
         prefix=prefix,
         tensors=own,
-        missing=len(known) - best,
+        missing=len(known) - count,
         unknown=sum(_canonical(name, layout) not in known for name in kept),
         others=len(tensors) - len(kept),
     )
+
+
+def _prefix(tensors: Collection[str], known: Collection[str], layout: Layout | None, source: str) -> tuple[str, int]:
+    """The prefix below which most of the names are, and how many.
+
+    Raises:
+        CheckpointError: all of them are below several prefixes.
+    """
+    found: dict[str, set[str]] = {}
+    dots = max((name.count(".") for name in known), default=0)
+    for path in tensors:
+        for prefix, name in _splits(_canonical(path, layout), dots):
+            if name in known:
+                found.setdefault(prefix, set()).add(name)
+    best = max(map(len, found.values()), default=0)
+    copies = [prefix for prefix, own in found.items() if len(own) == best] or [""]
+    if len(copies) > 1 and len(means := [prefix for prefix in copies if _MEAN.search(prefix)]) == 1:
+        copies = means
+    if len(copies) > 1 and best == len(known):
+        raise CheckpointError(
+            f"{source}: holds this network {len(copies)} times ({', '.join(copy[:80] for copy in copies[:4])}); save "
+            "the one that is meant in a file of its own"
+        )
+    return copies[0], best
 
 
 def paths(content: Mapping[Any, Any], source: str) -> Iterator[tuple[str, Any]]:
