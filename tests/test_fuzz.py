@@ -354,6 +354,8 @@ def test_halves_of_weight_norm_of_odd_shape(shape: tuple[int, ...]) -> None:
         fold(halves, "x")
     with pytest.raises(CheckpointError, match=r"x: 'a\.weight_g' has shape \[\], but its direction \[\]"):
         fold({"a.weight_g": torch.tensor(1.0), "a.weight_v": torch.tensor(1.0)}, "x")
+    with pytest.raises(CheckpointError, match=r"x: 'a\.weight_g' has shape \[4\], but its direction \[4\]"):
+        fold({"a.weight_g": torch.ones(4), "a.weight_v": torch.ones(4)}, "x")
 
 
 @pytest.mark.parametrize("key", [3, (1, ("a",) * 999), b"a"])

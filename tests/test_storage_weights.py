@@ -160,6 +160,45 @@ def test_configurations_of_other_networks(values: dict[str, object], message: st
         recognise(values, "x")
 
 
+HIFIGAN = {
+    **{"resblock": "1", "upsample_rates": [8, 8, 2, 2, 2], "upsample_kernel_sizes": [16, 16, 4, 4, 4]},
+    **{"upsample_initial_channel": 512, "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1, 3, 5]]},
+    **{"sampling_rate": 44100, "num_mels": 128, "hop_size": 512, "n_fft": 2048, "win_size": 2048},
+    **{"fmin": 40, "fmax": 16000},
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (HIFIGAN | {"mini_nsf": True, "pc_aug": True}, "NSF-HiFiGAN, .*needs the pitch"),
+        ({"target": "nemo.x", "generator": {"_target_": "nemo.y", **HIFIGAN, "resblock": 1}}, "NeMo's archive or conf"),
+        (HIFIGAN | {"code_hop_size": 320, "resblock": 1}, "a unit HiFi-GAN"),
+    ],
+)
+def test_configurations_that_are_nearly_ours(values: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=rf"is not HiFi-GAN's: it looks like {message}"):
+        convert(tmp_path / "model.ckpt", config=values)
+
+
+def test_openvpis_classic_generator(tmp_path: Path) -> None:
+    """Its configuration is HiFi-GAN's to the key; only its weights tell."""
+    names = ["m_source.l_linear.weight", "noise_convs.0.weight", "conv_pre.weight_g", "conv_pre.weight_v"]
+    torch.save({"generator": {name: torch.ones(1, 1, 1) for name in names}}, tmp_path / "model")
+    (tmp_path / "config.json").write_text(json.dumps(HIFIGAN))
+    with pytest.raises(CheckpointError, match=r"model is not HiFi-GAN's generator; it looks like NSF-HiFiGAN"):
+        convert(tmp_path)
+
+
+def test_speechbrains_folder(tmp_path: Path) -> None:
+    torch.save({"conv_pre.conv.weight_g": torch.ones(1), "conv_pre.conv.weight_v": torch.ones(1)}, tmp_path / "g.ckpt")
+    (tmp_path / "hyperparams.yaml").write_text("in_channels: 80\ngenerator: !new:speechbrain.lobes.models.HifiGAN.X\n")
+    with pytest.raises(CheckpointError, match=r"hyperparams\.yaml: .*it looks like SpeechBrain's HiFi-GAN"):
+        convert(tmp_path)
+    with pytest.raises(CheckpointError, match=r"g\.ckpt is not .*it looks like SpeechBrain's HiFi-GAN: .*use speechb"):
+        convert(tmp_path / "g.ckpt", config=HIFIGAN)
+
+
 def test_a_configuration_that_asks_for_code_names_its_layout(tmp_path: Path) -> None:
     path = tmp_path / "hyperparams.yaml"
     path.write_text("# HiFiGAN\nin_channels: 80\ngenerator: !new:speechbrain.lobes.models.HifiGAN.HifiganGenerator\n")

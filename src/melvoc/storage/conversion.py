@@ -62,17 +62,19 @@ def convert(
             "licence": licence,
             "provenance": provenance,
         }
-        if isinstance(values, str) and not exists(values) and (known := known_pin(values)):
-            record, pin = known
+        if isinstance(values, str) and not exists(values) and (entry := known_pin(values)):
+            record, pin = entry
             _check_given(spec, pin.spec, f"{values} has")
             return assemble(source, record=record, config=pin.config.to_dict(), spec=pin.spec, **names)
         values = values if isinstance(values, Mapping) else read_config(values)
-        record, layout, values = recognise(values, source)
+        record, layout, section = recognise(values, source)
         try:
-            settings = layout.config(values)
+            settings = layout.config(section)
         except OptionError as error:
-            raise CheckpointError(f"the configuration of {source} is not {record.title}'s: {error}") from error
-        spec = _spec(layout, values, spec, source)
+            known = foreign.looks_like(foreign.signs_of_config(values))
+            why = f"it looks like {known}" if known else error
+            raise CheckpointError(f"the configuration of {source} is not {record.title}'s: {why}") from error
+        spec = _spec(layout, section, spec, source)
         if not settings.keeps_time(spec):
             raise CheckpointError(
                 f"the configuration of {source} upsamples by {settings.hop_length}, but its hop size is "

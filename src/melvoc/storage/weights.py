@@ -251,7 +251,7 @@ def fold(tensors: Mapping[str, Tensor], source: str = "this checkpoint") -> dict
             direction = next((tensors[other] for other in _directions(base) if other in tensors), None)
             if direction is None:
                 raise CheckpointError(f"{source}: {key!r} has no direction beside it; the file is incomplete")
-            if tensor.shape != direction.shape[:1] + (1,) * (direction.dim() - 1) or not direction.dim():
+            if tensor.shape != direction.shape[:1] + (1,) * (direction.dim() - 1) or direction.dim() < 2:
                 raise CheckpointError(
                     f"{source}: {quoted(key)} has shape {list(tensor.shape)}, but its direction {list(direction.shape)}"
                     ": no halves of one weight norm. The file is damaged"
