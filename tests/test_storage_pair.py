@@ -168,7 +168,7 @@ def test_a_folder_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_known_name_gives_configuration_and_mel(folder: Path) -> None:
     path = folder / GENERATOR
-    for name in ("bigvgan_base_22khz_80band", "nvidia/bigvgan_base_22khz_80band"):
+    for name in ("bigvgan_base_22khz_80band", "nvidia/bigvgan_base_22khz_80band", Path("bigvgan_base_22khz_80band")):
         with pytest.raises(
             CheckpointError, match=r"bigvgan_generator\.pt: .* has shape .*, but the configuration makes"
         ):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from melvoc.architecture import Architecture, Layout
+from melvoc.architecture import Architecture, Layout, NetworkConfig
 from melvoc.errors import CheckpointError, OptionError, SpecError, about
 from melvoc.registry import all_architectures, known_pin
 from melvoc.spectrogram.spec import MelSpec
@@ -56,36 +56,53 @@ def convert(
     """
     given = os.fsdecode(path)
     with about(given):
-        source, values = find_pair(given) if config is None else (find_weights(given), config)
-        names: dict[str, Any] = {
-            "name": name or Path(source).resolve().parent.name or Path(source).stem,
-            "licence": licence,
-            "provenance": provenance,
-        }
-        if isinstance(values, str) and not exists(values) and (entry := known_pin(values)):
-            record, pin = entry
-            _check_given(spec, pin.spec, f"{values} has")
-            return assemble(source, record=record, config=pin.config.to_dict(), spec=pin.spec, **names)
-        values = values if isinstance(values, Mapping) else read_config(values)
-        record, layout, section = recognise(values, source)
-        try:
-            settings = layout.config(section)
-        except OptionError as error:
-            known = foreign.looks_like(foreign.signs_of_config(values))
-            why = f"it looks like {known}" if known else error
-            raise CheckpointError(f"the configuration of {source} is not {record.title}'s: {why}") from error
-        spec = _spec(layout, section, spec, source)
-        if not settings.keeps_time(spec):
-            raise CheckpointError(
-                f"the configuration of {source} upsamples by {settings.hop_length}, but its hop size is "
-                f"{spec.hop_length}; it is not the one the model was trained with"
-            )
-        if settings.n_mels != spec.n_mels:
-            raise CheckpointError(
-                f"the configuration of {source} has a network for {settings.n_mels} bands and a mel of {spec.n_mels}; "
-                "they belong to different models"
-            )
-        return assemble(source, record=record, config=settings.to_dict(), spec=spec, layout=layout, **names)
+        said = config if config is None or isinstance(config, Mapping) else os.fsdecode(config)
+        source, values = find_pair(given) if said is None else (find_weights(given), said)
+        record, settings, spec, layout = _described(values, spec, source)
+        return assemble(
+            source,
+            record=record,
+            config=settings.to_dict(),
+            spec=spec,
+            name=name or Path(source).resolve().parent.name or Path(source).stem,
+            licence=licence,
+            provenance=provenance,
+            layout=layout,
+        )
+
+
+def _described(
+    given: str | Mapping[str, Any], spec: MelSpec | None, source: str
+) -> tuple[Architecture, NetworkConfig, MelSpec, Layout | None]:
+    """What a configuration, or a known vocoder's name, says: architecture, network, mel, and the weights' layout.
+
+    Raises:
+        CheckpointError: it is not one, or it does not fit itself or the mel that was given.
+    """
+    if isinstance(given, str) and not exists(given) and (entry := known_pin(given)):
+        record, pin = entry
+        _check_given(spec, pin.spec, f"{given} has")
+        return record, pin.config, pin.spec, None
+    values = given if isinstance(given, Mapping) else read_config(given)
+    record, layout, section = recognise(values, source)
+    try:
+        settings = layout.config(section)
+    except OptionError as error:
+        known = foreign.looks_like(foreign.signs_of_config(values))
+        why = f"it looks like {known}" if known else error
+        raise CheckpointError(f"the configuration of {source} is not {record.title}'s: {why}") from error
+    spec = _spec(layout, section, spec, source)
+    if not settings.keeps_time(spec):
+        raise CheckpointError(
+            f"the configuration of {source} upsamples by {settings.hop_length}, but its hop size is "
+            f"{spec.hop_length}; it is not the one the model was trained with"
+        )
+    if settings.n_mels != spec.n_mels:
+        raise CheckpointError(
+            f"the configuration of {source} has a network for {settings.n_mels} bands and a mel of {spec.n_mels}; "
+            "they belong to different models"
+        )
+    return record, settings, spec, layout
 
 
 def _spec(layout: Layout, values: Mapping[str, Any], given: MelSpec | None, source: str) -> MelSpec:
