@@ -120,7 +120,11 @@ def test_a_normalisation_that_is_not_used(tmp_path: Path) -> None:
         ({"sampling_rate": None}, None, "only SpeechT5's vocoder is known"),
         ({"leaky_relu_slope": 0.2}, None, "leaky_relu_slope=0.2, but melvoc only reads 0.1"),
         ({"upsample_rates": None}, None, "has no 'upsample_rates', which SpeechT5HiFiGANConfig needs"),
-        ({}, lambda tensors: {key: tensors[key] for key in tensors if key != "scale"}, "its scale has shape None"),
+        (
+            {},
+            lambda tensors: {key: tensors[key] for key in tensors if key != "scale"},
+            "pytorch_model.bin: its scale has shape None",
+        ),
         ({}, lambda tensors: tensors | {"scale": torch.ones(3)}, r"its scale has shape \[3\], but it is a number for"),
         ({}, lambda tensors: tensors | {"scale": torch.zeros(80)}, "contains NaN or Inf"),
         ({}, lambda tensors: {key: tensors[key] for key in tensors if key != "mean"}, r"lacks center\.mean"),

@@ -105,7 +105,7 @@ class Layout:
         spec: reads the mel's specification from it; raises `SpecError`.
         not_weights: pattern of tensor names in such a file that are not the network's weights, and are dropped.
         renames: patterns in such a file's tensor names, and what the network has in their place.
-        adapt: what remains to be done to the renamed and folded tensors; raises `CheckpointError`.
+        adapt: what remains to be done to the renamed and folded tensors; raises `OptionError`.
         files: in a repository on the Hub: a pattern for the weights' name, and the configuration's name.
     """
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from melvoc.architecture import Architecture, Layout, NetworkConfig
 from melvoc.architectures.hifigan import LEAKY_SLOPE, HiFiGAN, HiFiGANConfig, ends_and_snakes
-from melvoc.errors import CheckpointError, OptionError, SpecError, quoted
+from melvoc.errors import OptionError, SpecError, quoted
 from melvoc.nn.graph import Chain, Map, Node
 from melvoc.spectrogram.spec import MelSpec
 
@@ -92,11 +92,11 @@ def fold_scale(tensors: dict[str, Tensor], config: NetworkConfig) -> dict[str, T
     """The tensors of a checkpoint with its scale in the first convolution's weight.
 
     Raises:
-        CheckpointError: a scale of another shape, or none.
+        OptionError: a scale of another shape, or none.
     """
     scale, weight = tensors.get("scale"), tensors.get("conv_pre.weight")
     if scale is None or weight is None or weight.dim() != 3 or scale.shape != weight.shape[1:2]:
-        raise CheckpointError(
+        raise OptionError(
             f"its scale has shape {scale if scale is None else list(scale.shape)}, but it is a number for each of the "
             f"{config.n_mels} bands; the file is another model's, or damaged"
         )

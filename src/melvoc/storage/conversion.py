@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from melvoc.architecture import Architecture, Layout, NetworkConfig
 from melvoc.errors import CheckpointError, OptionError, SpecError, about
@@ -199,7 +201,7 @@ def assemble(
     try:
         tensors = fold(part.tensors, source)
         if layout and layout.adapt:
-            tensors = layout.adapt(tensors, network.config)  # type: ignore[arg-type]
+            tensors = _adapted(layout.adapt, tensors, record.config.from_dict(config), source)
         checkpoint = Checkpoint(
             architecture=record.name,
             config=config,
@@ -220,6 +222,18 @@ def assemble(
     if part.prefix:
         LOG.info("%s: the generator stands below %r; %d other tensors are left out", source, part.prefix, part.others)
     return checkpoint
+
+
+def _adapted(
+    adapt: Callable[[dict[str, Tensor], NetworkConfig], dict[str, Tensor]],
+    tensors: dict[str, Tensor],
+    config: NetworkConfig,
+    source: str,
+) -> dict[str, Tensor]:
+    try:
+        return adapt(tensors, config)
+    except OptionError as error:
+        raise CheckpointError(f"{source}: {error}") from error
 
 
 def _origin(source: str, prefix: str) -> dict[str, str]:
