@@ -75,6 +75,10 @@ def test_a_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     sounds_right(melvoc.load("~/voice", device="cpu", allow_unverified=True))
     assert convert(Path("~/voice")).tensors.keys() == convert(folder).tensors.keys()
+    assert convert("~/voice", config="~/voice/config.json").tensors.keys() == convert(folder).tensors.keys()
+    for call in (convert, lambda path: convert(folder, config=path), lambda path: melvoc.load(path)):
+        with pytest.raises(MissingCheckpointError, match="~nobody-of-this-name/voice: "):
+            call("~nobody-of-this-name/voice")
 
 
 @pytest.mark.parametrize("name", ["generator", "g_02500000", "model.pth.tar", "weights.ckpt", "a b.bin"])

@@ -17,13 +17,13 @@ import torch
 
 from melvoc import registry
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import CheckpointError, MelvocError, OptionError, PluginError, UnknownVocoderError
+from melvoc.errors import MelvocError, OptionError, PluginError, UnknownVocoderError
 from melvoc.host import public
 from melvoc.options import LoadOptions
 from melvoc.registry import GRIFFINLIM, OWN, VOCODERS, Claim
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage import container
-from melvoc.storage.pair import SUFFIXES, is_folder, melvoc_file_in
+from melvoc.storage.pair import SUFFIXES, expanded, is_folder, is_published, melvoc_file
 from melvoc.storage.reading import exists
 from melvoc.vocoder import Vocoder
 
@@ -141,7 +141,7 @@ def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
     """
     name = os.fsdecode(name_or_path)
     if is_path(name_or_path):
-        return _info_of_file(_melvoc_file(name))
+        return _info_of_file(melvoc_file(name))
     if name.startswith("hf://"):
         raise UnknownVocoderError(
             f"{name} is a repository, about which nothing is known until it is loaded; info takes registered names "
@@ -195,44 +195,13 @@ def _load_local(path: str, options: LoadOptions, allow_unverified: bool, prefix:
     if prefix:
         from melvoc.storage.weights import paths, read_tensors
 
-        file = _expanded(path)
+        file = expanded(path)
         return revive(container.unpack(dict(paths(read_tensors(file), file)), prefix=prefix, source=file), options)
-    if allow_unverified and _is_published(_expanded(path)):
+    if allow_unverified and is_published(path):
         from melvoc.storage.conversion import convert
 
-        return revive(convert(_expanded(path), provenance={"converted from": path, "verified": "no"}), options)
-    return load_file(_melvoc_file(path), options)
-
-
-def _is_published(path: str) -> bool:
-    """Whether a path is that of a checkpoint or a folder that is not melvoc's."""
-    if is_folder(path):
-        return melvoc_file_in(path) is None
-    if path.endswith(".safetensors"):
-        return exists(path) and not container.is_melvoc_file(path)
-    return path.endswith(SUFFIXES) or exists(path)
-
-
-def _melvoc_file(path: str) -> str:
-    """The path of a melvoc file, or of the only one in a folder, expanded.
-
-    Raises:
-        CheckpointError: another kind of file.
-    """
-    expanded = _expanded(path)
-    if is_folder(expanded) and (inside := melvoc_file_in(expanded)):
-        return inside
-    if not expanded.endswith(".safetensors") and (expanded.endswith(SUFFIXES) or exists(expanded)):
-        raise CheckpointError(
-            f"{path}: load reads melvoc's .safetensors files; convert a published checkpoint with `melvoc convert`, or "
-            "pass allow_unverified=True if you trust it",
-            path=expanded,
-        )
-    return expanded
-
-
-def _expanded(path: str) -> str:
-    return os.path.expanduser(path) if path.startswith("~") else path  # noqa: PTH111 - a Path would drop "./"
+        return revive(convert(path, provenance={"converted from": path, "verified": "no"}), options)
+    return load_file(melvoc_file(path), options)
 
 
 def _claim(name: str) -> Claim:

@@ -29,7 +29,7 @@ def read_config(path: str | os.PathLike[str], *, advice: str = "give the model's
     Raises:
         CheckpointError: no such file, or not a JSON or YAML object.
     """
-    source = Path(os.fsdecode(path)).expanduser()
+    source = Path(os.path.expanduser(os.fsdecode(path)))  # noqa: PTH111 - of a user who is not there, it is as it is
     text = ""
     try:
         text = read_text(source)

@@ -1,4 +1,4 @@
-"""Published checkpoints as they lie in a folder: the weights, whatever their name, and their configuration."""
+"""Checkpoints as they lie on a disk: melvoc's own, and published weights, whatever their name, with a configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def find_pair(path: str) -> tuple[str, str]:
     Raises:
         CheckpointError: there is no such pair, or several.
     """
-    place = Path(path).expanduser()
+    place = Path(expanded(path))
     if not exists(place):
         raise MissingCheckpointError(f"{path}: no such file; give the path of the published generator", path=path)
     weights = find_weights(path)
@@ -34,9 +34,9 @@ def find_weights(path: str) -> str:
     Raises:
         CheckpointError: there is none, or there are several.
     """
-    folder = Path(path).expanduser()
+    folder = Path(expanded(path))
     if not folder.is_dir():
-        return str(folder) if path.startswith("~") else path
+        return expanded(path)
     found = [file for file in _files(folder) if _is_checkpoint(file)]
     if len(found) > 1:
         patterns = [pattern for record in all_architectures() for one in record.layouts for pattern, _ in one.files]
@@ -56,9 +56,51 @@ def find_weights(path: str) -> str:
     return str(found[0])
 
 
-def melvoc_file_in(path: str) -> str | None:
+def is_published(path: str) -> bool:
+    """Whether a path is that of a checkpoint, or of a folder, that is not melvoc's.
+
+    Raises:
+        CheckpointError: a damaged safetensors file.
+    """
+    place = expanded(path)
+    if is_folder(place):
+        return _melvoc_file_in(place) is None
+    if place.endswith(".safetensors"):
+        return exists(place) and not container.is_melvoc_file(place)
+    return place.endswith(SUFFIXES) or exists(place)
+
+
+def melvoc_file(path: str) -> str:
+    """The path of a melvoc file, or of the only one in a folder, expanded.
+
+    Raises:
+        CheckpointError: another kind of file.
+    """
+    place = expanded(path)
+    if is_folder(place) and (inside := _melvoc_file_in(place)):
+        return inside
+    if not place.endswith(".safetensors") and (place.endswith(SUFFIXES) or exists(place)):
+        raise CheckpointError(
+            f"{path}: load reads melvoc's .safetensors files; convert a published checkpoint with `melvoc convert`, or "
+            "pass allow_unverified=True if you trust it",
+            path=place,
+        )
+    return place
+
+
+def expanded(path: str) -> str:
+    """A path whose `~` is the home folder."""
+    return os.path.expanduser(path) if path.startswith("~") else path  # noqa: PTH111 - a Path would drop "./"
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is such a folder."""
+    return os.path.isdir(expanded(path))  # noqa: PTH112 - a name that no file can have is no folder
+
+
+def _melvoc_file_in(path: str) -> str | None:
     """The only melvoc file in a folder, if there is one."""
-    found = [file for file in _files(Path(path).expanduser()) if _is_melvocs(file)]
+    found = [file for file in _files(Path(path)) if _is_melvocs(file)]
     return str(found[0]) if len(found) == 1 else None
 
 
@@ -105,8 +147,3 @@ def _is_melvocs(file: Path) -> bool:
 
 def _listed(files: list[Path]) -> str:
     return ", ".join(file.name for file in files[:6]) + (f" and {len(files) - 6} more" if len(files) > 6 else "")
-
-
-def is_folder(path: str) -> bool:
-    """Whether there is such a folder."""
-    return os.path.isdir(os.path.expanduser(path))  # noqa: PTH111, PTH112 - a name that no file can have is no folder
