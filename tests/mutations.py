@@ -100,8 +100,8 @@ def vocoders() -> dict[str, Vocoder]:
 @functools.cache
 def published(name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     tensors = load_file(GOLDEN / f"{name}.safetensors")
-    for extra in ("mel", "wav"):
-        del tensors[extra]
+    for extra in ("mel", "wav", "input", "audio", "audio_mel"):
+        tensors.pop(extra, None)
     return tensors, json.loads((GOLDEN / f"{name}.json").read_text())
 
 
@@ -303,21 +303,29 @@ def melvoc_file(rng: random.Random, folder: Path, seed: int) -> tuple[bool, str,
 
 
 def packed(rng: random.Random, folder: Path, seed: int) -> tuple[bool, str, Callable[[], object]]:
+    prefix = rng.choice(["", "", "vocoder."])
     state: dict[Any, Any] = melvoc.pack(rng.choice(list(vocoders().values())))
     if rng.random() < 0.5 or len(state) < 2:
         inner, what = header_changed(json.loads(bytes(state[PACKED_HEADER].tolist())), rng)
         state[PACKED_HEADER] = torch.tensor(list(json.dumps(inner).encode()), dtype=torch.uint8)
     else:
         state, what = tensors_changed(state, rng, plain=False)
-    return True, what, lambda: used(melvoc.unpack(state, device="cpu", engine=engine(seed)), seed)
+    if prefix:
+        state = {f"{prefix}{key}" if isinstance(key, str) else key: value for key, value in state.items()}
+        state["app.weight"] = rng.choice([torch.ones(2), "text", None])
+    return True, what, lambda: used(melvoc.unpack(state, prefix, device="cpu", engine=engine(seed)), seed)
 
 
 def foreign(rng: random.Random, folder: Path, seed: int) -> tuple[bool, str, Callable[[], object]]:
-    """A published checkpoint with its configuration; one of the two is changed."""
+    """A published checkpoint with its configuration, as two files or as their folder; one of the two is changed."""
     tensors: dict[Any, Any]
-    tensors, config = published(rng.choice(["bigvgan_v1_tiny", "vocos_tiny", "bigvgan_resblock2_snake_tiny"]))
-    path = folder / rng.choice(["generator.pt", "generator.pt", "generator.safetensors"])
-    plain, formed, what = path.suffix == ".safetensors", True, ""
+    tensors, config = published(
+        rng.choice(["bigvgan_v1_tiny", "vocos_tiny", "bigvgan_resblock2_snake_tiny", "speecht5_tiny"])
+    )
+    path = folder / rng.choice(["generator.pt", "generator.pt", "generator.safetensors", "generator"])
+    plain, formed, what = path.suffix == ".safetensors" or (path.suffix == "" and rng.random() < 0.5), True, ""
+    if rng.random() < 0.3:
+        config = {"model": {"class_path": "a.b", "init_args": config}, "trainer": {"epochs": 3}}
     content = json.dumps(config)
     kind = rng.choice(["tensors", "config", "text", "bytes"])
     if kind == "tensors":
@@ -333,7 +341,11 @@ def foreign(rng: random.Random, folder: Path, seed: int) -> tuple[bool, str, Cal
 
         stream.write(save({name: tensor.contiguous().clone() for name, tensor in tensors.items()}))
     else:
-        whole = rng.choice([tensors, {"generator": tensors}, {"state_dict": tensors}, [tensors]])
+        prefix = rng.choice(["", "module.", "a.b.c.", CONTROL, "ema."])
+        tensors = {f"{prefix}{key}" if prefix else key: tensor for key, tensor in tensors.items()}
+        twice: dict[Any, Any] = {"a": tensors, "ema": dict(tensors), "n": 3, 4: [tensors]}
+        twice["again"] = twice
+        whole = rng.choice([tensors, {"generator": tensors}, {"model": {"net": tensors}}, [tensors], twice])
         torch.save(whole, stream, _use_new_zipfile_serialization=rng.random() < 0.7)
     data = stream.getvalue()
     if kind == "bytes":
@@ -344,7 +356,10 @@ def foreign(rng: random.Random, folder: Path, seed: int) -> tuple[bool, str, Cal
     if described.suffix == ".yaml" and kind == "config":
         content = yaml.safe_dump(config)
     described.write_text(content, encoding="utf-8", errors="replace")
-    return formed, what, lambda: convert(path, config=described)
+    if rng.random() < 0.2:
+        (folder / rng.choice(["other.pt", "g_0", "README.md", "config.yml", ".hidden"])).write_bytes(rng.randbytes(20))
+    given = rng.choice([{"path": path, "config": described}, {"path": path}, {"path": folder}])
+    return formed, what, lambda: convert(**given)
 
 
 def mel_file(rng: random.Random, folder: Path, seed: int) -> tuple[bool, str, Callable[[], object]]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from networks import GOLDEN
 import melvoc
 from melvoc.architecture import Architecture, Pin
 from melvoc.architectures.bigvgan import BigVGANConfig
+from melvoc.architectures.hifigan import HiFiGANConfig
 from melvoc.architectures.vocos import VocosConfig
 from melvoc.loading import list_vocoders
 from melvoc.registry import own_architectures, pins
@@ -22,7 +26,7 @@ from melvoc.spectrogram.spec import MelSpec
 PUBLISHED = {name: pin for name, (_, pin) in pins().items()}
 ROWS = list(PUBLISHED.values())
 HUB = GOLDEN / "hub_configs"
-SURE = {  # FIELD.md, A2 and A4: revision, bytes, sha256, and how many sources show it
+SURE = {  # FIELD.md, A2 and A4, FIELD_PINS.md, A6.3 and A6.7: revision, bytes, sha256, and how many sources show it
     "bigvgan_v2_44khz_128band_512x": (
         "95a9d1dcb12906c03edd938d77b9333d6ded7dfb", 489041291,
         "d9fe7ec6bd0b44ed9d66973d5012d8181c1570b01e5c72df51973e241dccd357", 2,
@@ -51,6 +55,22 @@ SURE = {  # FIELD.md, A2 and A4: revision, bytes, sha256, and how many sources s
         "0feb3fdd929bcd6649e0e7c5a688cf7dd012ef21", 54365991,
         "97ec976ad1fd67a33ab2682d29c0ac7df85234fae875aefcc5fb215681a91b2a", 2,
     ),
+    "hifigan_universal_v1": (
+        "8229178c8e9d34c6449eaed7f0e7428d0241506a", 55788858,
+        "771eaf4876485a35e25577563d390c262e23c2421e4a8c929eacfde34a5b7a60", 2,
+    ),
+    "lucasnewman_vocos_mel_24khz": (
+        "ee89d00fac94b61e1235e0869f3e8d49711b7484", 54348264,
+        "7fd11dcafe62b373156b3a12c0199bbc09b0ce1636692f97eef99ffec02fadb2", 1,
+    ),
+    "vocos_mel_22khz": (
+        "b4b331d85370cdd94c644b5d1922a27a0b219c15", 54051047,
+        "0af7b6f4b153819ada44a917135acf33944cdbb70cde0701eda3d100153799c7", 1,
+    ),
+    "vocos_mel_hifigan_compat_44100khz": (
+        "e7d50512f731887429abfa9ba1e82d1a76f2360d", None,
+        "310df58f31cd77e56c494df8389f7ebd57bf7b594c585d9221eb9fe888785572", 1,
+    ),
 }  # fmt: skip
 UNSURE = {  # no sha256 of the present file is known; without a revision, no full one is either
     "bigvgan_v2_44khz_128band_256x": None,
@@ -69,9 +89,9 @@ def named(row: Pin) -> str:
     return row.name
 
 
-def test_the_nine_bigvgans_and_vocos_are_there_and_registered() -> None:
+def test_the_published_checkpoints_are_there_and_registered() -> None:
     assert SURE.keys() | UNSURE.keys() == PUBLISHED.keys()
-    assert len(PUBLISHED) == 10
+    assert len(PUBLISHED) == 14
     assert set(PUBLISHED) | {"griffinlim"} <= set(list_vocoders())
 
 
@@ -97,21 +117,20 @@ def test_identities_are_well_formed(row: Pin) -> None:
     assert row.revision is None or re.fullmatch("[0-9a-f]{40}", row.revision)
     assert row.sha256 is None or re.fullmatch("[0-9a-f]{64}", row.sha256)
     assert row.sha256 not in OTHER_FILES
-    assert row.licence == "MIT"
+    assert row.licence == ("Apache-2.0" if row.repo.startswith("BSC-LT/") else "MIT")
     if row.name.startswith("bigvgan"):
         assert (row.repo, row.filename) == (f"nvidia/{row.name}", "bigvgan_generator.pt")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=named)
 def test_parameters_are_what_the_configuration_builds(row: Pin) -> None:
-    with torch.device("meta"):
-        network = pins()[row.name][0].network(row.config)
+    network = pins()[row.name][0].empty(row.config)
     count = sum(parameter.numel() for parameter in network.parameters())
     assert row.parameters == count
     assert row.spec == MelSpec.preset(row.name)
     assert (row.config.hop_length, row.config.n_mels) == (row.spec.hop_length, row.spec.n_mels)
     # Weight norm adds a length a row, a torch file some names: the download is a little larger than its weights.
-    assert 4 * count < row.bytes < 4 * count * 1.02
+    assert row.bytes is None or 4 * count < row.bytes < 4 * count * 1.02
 
 
 def test_field_notes_count_the_same() -> None:
@@ -161,7 +180,7 @@ def test_mels_of_the_field_notes(name: str, sample_rate: int, n_mels: int, n_fft
 @pytest.mark.parametrize("row", ROWS, ids=named)
 def test_info_shows_all_of_it(row: Pin) -> None:
     found = melvoc.info(row.name)
-    assert (found.parameters, found.bytes, found.licence) == (row.parameters, row.bytes, "MIT")
+    assert (found.parameters, found.bytes, found.licence) == (row.parameters, row.bytes, row.licence)
     assert (found.spec, found.revision, found.confidence) == (row.spec, row.revision, row.confidence)
     assert found.origin == f"https://huggingface.co/{row.repo}"
 
@@ -179,3 +198,47 @@ def test_a_record_is_named_as_its_module_and_makes_what_it_says(record: Architec
 def test_a_record_cannot_be_changed(field: str) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError, match=field):
         setattr(own_architectures()[0], field, None)
+
+
+def test_the_universal_file_is_the_pinned_one(data_dir: Path) -> None:
+    path = data_dir / "weights" / "hifigan_universal_v1" / "generator_universal.pth.tar"
+    row = PUBLISHED["hifigan_universal_v1"]
+    assert (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()) == (row.bytes, row.sha256)
+    assert HiFiGANConfig.from_published(json.loads((path.parent / "config.json").read_text())) == row.config
+
+
+FEATURES = {"n_mels": 80, "padding": "same", "f_min": 0, "f_max": 8000, "norm": "slaney", "mel_scale": "slaney"}
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "sha256"),
+    [
+        ("vocos_mel_22khz", {"sample_rate": 22050, "n_fft": 1024, "hop_length": 256}, None),
+        (
+            "vocos_mel_hifigan_compat_44100khz",
+            {"sample_rate": 44100, "n_fft": 2048, "hop_length": 512},
+            "0d970f5cdc1913730c417b49e476bb09bb8b874583d113f71a7f10c8bb3a4b7d",
+        ),
+    ],
+)
+def test_the_forks_of_vocos_are_what_their_configs_say(name: str, features: dict[str, Any], sha256: str | None) -> None:
+    """The texts of FIELD_PINS.md; the second has the published config's sha256."""
+    every, row = features | FEATURES, PUBLISHED[name]
+    quoted = {"norm", "mel_scale"}
+    lines = [f"    {key}: {json.dumps(every[key]) if key in quoted else every[key]}" for key in ORDER]
+    head = [f"    {key}: {features[key]}" for key in ("n_fft", "hop_length")]
+    text = "\n".join(
+        [
+            *("feature_extractor:", "  class_path: vocos.feature_extractors.MelSpectrogramFeatures", "  init_args:"),
+            *(*lines, "", "backbone:", "  class_path: vocos.models.VocosBackbone", "  init_args:"),
+            *("    input_channels: 80", "    dim: 512", "    intermediate_dim: 1536", "    num_layers: 8", "", "head:"),
+            *("  class_path: vocos.heads.ISTFTHead", "  init_args:", "    dim: 512", *head, "    padding: same"),
+        ]
+    )
+    assert sha256 in (None, hashlib.sha256(text.encode()).hexdigest())
+    layout = pins()[name][0].layouts[0]
+    assert layout.config(yaml.safe_load(text)) == row.config
+    assert layout.spec(yaml.safe_load(text)) == row.spec
+
+
+ORDER = ("sample_rate", "n_fft", "hop_length", "n_mels", "padding", "f_min", "f_max", "norm", "mel_scale")

@@ -31,12 +31,15 @@ from melvoc.architectures.vocos import Vocos, VocosConfig
 from melvoc.cli.common import read_spec
 from melvoc.errors import CheckpointError, DownloadError, MelvocError, OptionError, SpecError
 from melvoc.griffinlim import GriffinLim
+from melvoc.registry import architecture
 from melvoc.spectrogram.file import HEADER_KEY as MEL_HEADER
 from melvoc.spectrogram.file import KEY, read_mel, write_mel
 from melvoc.storage import client
+from melvoc.storage.configuration import read_config
 from melvoc.storage.container import HEADER_KEY
-from melvoc.storage.conversion import convert, fold, read_config, read_tensors
+from melvoc.storage.conversion import convert
 from melvoc.storage.vocoder_file import describe, empty_network
+from melvoc.storage.weights import fold, read_tensors
 
 SEEDS = 50  # per reader
 HIFIGAN, VOCOS = VOCODERS["bigvgan_v1_tiny"], VOCODERS["vocos_tiny"]
@@ -351,6 +354,8 @@ def test_halves_of_weight_norm_of_odd_shape(shape: tuple[int, ...]) -> None:
         fold(halves, "x")
     with pytest.raises(CheckpointError, match=r"x: 'a\.weight_g' has shape \[\], but its direction \[\]"):
         fold({"a.weight_g": torch.tensor(1.0), "a.weight_v": torch.tensor(1.0)}, "x")
+    with pytest.raises(CheckpointError, match=r"x: 'a\.weight_g' has shape \[4\], but its direction \[4\]"):
+        fold({"a.weight_g": torch.ones(4), "a.weight_v": torch.ones(4)}, "x")
 
 
 @pytest.mark.parametrize("key", [3, (1, ("a",) * 999), b"a"])
@@ -374,6 +379,32 @@ def test_a_small_file_of_a_large_tensor(tmp_path: Path) -> None:
         convert(tmp_path / "g.pt", config=config)
 
 
+@pytest.mark.parametrize("key", ["." * 10**6, "a." * 256, "x" * 10**6])
+def test_names_that_are_long(key: str, tmp_path: Path) -> None:
+    inner = {f"{number}": torch.ones(1) for number in range(2000)}
+    config = json.loads((GOLDEN / "bigvgan_v1_tiny.json").read_text())
+    for content in ({key: torch.ones(1)}, {key: inner}, {"a": {"b": {key: inner}}}):
+        torch.save(content, tmp_path / "g.pt")
+        with pytest.raises(CheckpointError, match=r"g\.pt: .* stands for \d+ characters, but no tensor's name|lacks"):
+            convert(tmp_path / "g.pt", config=config)
+
+
+def test_containers_that_hold_each_other(tmp_path: Path) -> None:
+    boxes: list[dict[str, Any]] = [{} for _ in range(40)]
+    for box in boxes:
+        box |= {str(number): other for number, other in enumerate(boxes)}
+    torch.save(boxes[0], tmp_path / "g.pt")
+    with pytest.raises(CheckpointError, match=r"g\.pt: '0' is a dict, but a generator is a dict of tensors by name"):
+        convert(tmp_path / "g.pt", config=json.loads((GOLDEN / "bigvgan_v1_tiny.json").read_text()))
+
+
+def test_a_configuration_of_long_keys_and_many_sections(tmp_path: Path) -> None:
+    tree: dict[str, Any] = {"k" * 10**5: {f"a{number}": {"b": {}} for number in range(5000)}}
+    (tmp_path / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(CheckpointError, match="is none of .*; give the configuration that was published"):
+        convert(tmp_path / "g.pt", config=tmp_path / "config.json")
+
+
 # Weights that are finite and make no sound
 
 
@@ -383,7 +414,7 @@ def test_weights_of_3e38_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"contains values up to 3e\+38, but weights are finite and at most 1048576"
     ):
-        empty_network(dataclasses.replace(one, tensors=large))
+        empty_network(dataclasses.replace(one, tensors=large), architecture(one.architecture))
 
 
 def test_a_vocoder_that_makes_nan_says_so(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "melvoc"
 LAYERS: list[list[str]] = [
     ["errors", "host"],
     ["spectrogram.bands", "spectrogram.keys", "spectrogram.presets"],
-    ["storage.atomic", "storage.cache", "storage.pipes"],
+    ["storage.atomic", "storage.cache", "storage.pipes", "storage.foreign"],
     ["spectrogram.spec", "storage.reading", "audio.source", "audio.writer"],
     ["nn", "spectrogram.file", "audio.files", "options"],
     ["audio.resampling"],
@@ -32,8 +32,8 @@ LAYERS: list[list[str]] = [
     ["streaming"],
     ["vocoder"],
     ["griffinlim", "neural", "registry"],
-    ["storage.container"],
-    ["storage.vocoder_file"],
+    ["storage.configuration", "storage.container", "storage.weights"],
+    ["storage.pair", "storage.vocoder_file"],
     ["storage.conversion", "storage.client"],
     ["storage.hub"],
     ["loading"],
@@ -117,6 +117,7 @@ def test_import_melvoc_loads_nothing_heavy_nor_optional() -> None:
         "melvoc.cli",
         "melvoc.storage.hub",
         "melvoc.storage.conversion",
+        "melvoc.storage.weights",
         "melvoc.nn.engines.cpu",
         "melvoc.nn.engines.cuda",
     )

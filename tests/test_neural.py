@@ -104,7 +104,13 @@ def test_a_published_config_without_the_generators_keys_is_named() -> None:
     ("config", "message"),
     [
         ({"backbone": {}}, "no 'head' section"),
-        ({"head": {"padding": "same"}, "backbone": {}}, "padding='same'.*only reads Vocos with 'center'"),
+        (
+            {
+                "head": {"dim": 8, "n_fft": 16, "hop_length": 4, "padding": "valid"},
+                "backbone": {"input_channels": 8, "dim": 8, "intermediate_dim": 8, "num_layers": 1},
+            },
+            "padding='valid', but the published ones are center and same",
+        ),
         (
             {"head": {}, "backbone": {"class_path": "os.system", "init_args": {}}},
             "a os.system.*reads Vocos with a VocosBackbone",

@@ -100,7 +100,8 @@ def test_melvocs_wheel(wheels: dict[str, Path]) -> None:
     with zipfile.ZipFile(wheels["melvoc"]) as wheel:
         names = wheel.namelist()
         entry_points = next(name for name in names if name.endswith("entry_points.txt"))
-        assert wheel.read(entry_points).decode().count("melvoc.loading:load") == 11
+        declared = (ROOT / "pyproject.toml").read_text(encoding="utf-8").count("melvoc.loading:load")
+        assert wheel.read(entry_points).decode().count("melvoc.loading:load") == declared > 10
     assert "melvoc/py.typed" in names
     for licence in ("LICENSE", "NOTICE"):
         assert any(name.endswith(f".dist-info/licenses/{licence}") for name in names), licence

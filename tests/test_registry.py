@@ -201,6 +201,24 @@ def test_a_plugin_gets_mmap_only_if_it_names_it(installed: Any, plugin: types.Mo
     assert seen == [not named]
 
 
+def test_a_prefix_reaches_only_a_factory_that_names_it(installed: Any, plugin: types.ModuleType) -> None:
+    seen: dict[str, Any] = {}
+
+    def load(name: str, *, prefix: str = "", **options: Any) -> Vocoder:
+        seen.update(prefix=prefix)
+        return Silence(name=name, spec=SPEC)
+
+    def other(name: str, **options: Any) -> Vocoder:
+        return Silence(name=name, spec=SPEC)
+
+    plugin.load, plugin.other = load, other  # type: ignore[attr-defined]
+    installed(entry("quiet", f"{MODULE}:load"), entry("mute", f"{MODULE}:other"))
+    melvoc.load("quiet", prefix="a.")
+    assert seen == {"prefix": "a."}
+    with pytest.raises(MelvocError, match="mute takes no option 'prefix', which is for a local file"):
+        melvoc.load("mute", prefix="a.")
+
+
 @pytest.mark.parametrize("option", ["strength", "revision", "cache_dir", "engine", "self_destruct"])
 def test_an_option_that_a_factory_does_not_take(installed: Any, plugin: types.ModuleType, option: str) -> None:
     def load(name: str, *, device: torch.device, dtype: torch.dtype | None, depth: int = 1) -> Vocoder:

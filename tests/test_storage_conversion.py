@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks import GOLDEN, SPECS, folded
 from safetensors.torch import load_file, save_file
@@ -22,8 +22,10 @@ from melvoc.errors import CheckpointError, OptionError, SpecError
 from melvoc.options import LoadOptions
 from melvoc.registry import architecture
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.storage.conversion import convert, fold, read_config, read_tensors
+from melvoc.storage.configuration import read_config
+from melvoc.storage.conversion import convert
 from melvoc.storage.vocoder_file import build
+from melvoc.storage.weights import fold, read_tensors
 
 BIGVGAN = "bigvgan_v2_tiny"
 HUB = GOLDEN / "hub_configs"
@@ -58,8 +60,33 @@ LAYOUTS: dict[str, Callable[[dict[str, Tensor]], object]] = {
     "newer torch": lambda tensors: {"generator": newer(tensors)},
     "folded": lambda tensors: {"generator": folded(tensors)},
     "state_dict": lambda tensors: {"state_dict": tensors, "epoch": 3, "steps": 1000},
-    "prefixed": lambda tensors: {f"generator.{key}": tensor for key, tensor in tensors.items()},
+    "prefixed": lambda tensors: under("generator", tensors),
+    "from DDP": lambda tensors: {"generator": under("module", tensors)},
+    "model": lambda tensors: {"model": tensors, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}, "step": 3},
+    "model_g": lambda tensors: {"model": under("model_g", tensors) | under("model_d", DISCRIMINATOR)},
+    "nested": lambda tensors: {"model": {"generator": tensors, "discriminator": DISCRIMINATOR}},
+    "below another model": lambda tensors: {"vae.encoder.weight": torch.ones(3)} | under("tts.vocoder.net", tensors),
+    "one state dict": lambda tensors: tensors | under("mpd", DISCRIMINATOR) | {"step": torch.tensor(3)},
+    "an EMA beside it": lambda tensors: {"model": as_zeros(tensors), "model_ema": tensors},
+    "torch's AveragedModel": lambda tensors: (
+        under("generator", as_zeros(tensors))
+        | {"swa_model": under("module", tensors) | {"n_averaged": torch.tensor(5)}}
+    ),
+    "the same twice": lambda tensors: {"generator": tensors, "alias": tensors},
 }
+DISCRIMINATOR = {
+    "discriminators.0.conv_post.weight_g": torch.ones(1, 1, 1),
+    "discriminators.0.conv_post.weight_v": torch.ones(1, 1, 1),
+    "discriminators.0.convs.0.bias": torch.ones(1),
+}
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{key}": tensor for key, tensor in tensors.items()}
+
+
+def as_zeros(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: torch.zeros_like(tensor) for key, tensor in tensors.items()}
 
 
 @pytest.mark.parametrize("name", ["bigvgan_v2_tiny", "bigvgan_v1_tiny", "bigvgan_resblock2_snake_tiny"])
@@ -72,6 +99,38 @@ def test_every_layout_gives_the_published_weights(layout: str, name: str, tmp_pa
     for key, tensor in expected.items():
         torch.testing.assert_close(got.tensors[key], tensor, rtol=0, atol=2e-7)
     assert (got.architecture, got.spec) == ("bigvgan", MelSpec.from_config(config))
+
+
+WORDS = st.lists(
+    st.sampled_from(["module", "model_g", "net", "generator", "mpd", "vocoder_ema", "x-1", "é"]), max_size=4
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(containers=WORDS, prefix=WORDS)
+def test_any_nesting_and_any_prefix(containers: list[str], prefix: list[str], tmp_path: Path) -> None:
+    tensors, config = published()
+    content: dict[str, Any] = {".".join([*prefix, key]): tensor for key, tensor in tensors.items()}
+    for name in containers:
+        content = {name: content, "epoch": 3}
+    got = convert(stored(tmp_path, content), config=config)
+    assert got.tensors.keys() == folded(tensors).keys()
+    below = ".".join([*reversed(containers), *prefix])
+    assert got.provenance.get("found below", "") == (f"{below}." if below else "")
+
+
+def test_two_generators_of_which_neither_is_a_mean(tmp_path: Path) -> None:
+    tensors, config = published()
+    path = stored(tmp_path, {"model": under("a", tensors) | under("b", as_zeros(tensors))})
+    with pytest.raises(CheckpointError, match=r"holds this network 2 times \(model\.a\., model\.b\.\); save the one"):
+        convert(path, config=config)
+
+
+def test_a_container_that_holds_itself(tmp_path: Path) -> None:
+    tensors, config = published()
+    content: dict[str, Any] = {"generator": tensors}
+    content["again"] = content
+    assert convert(stored(tmp_path, content), config=config).provenance["found below"] == "generator."
 
 
 def test_the_converted_network_gives_the_published_wave(tmp_path: Path) -> None:
@@ -246,13 +305,21 @@ def test_vocos_from_yaml_with_its_features_dropped(tmp_path: Path) -> None:
             lambda v: v["feature_extractor"].update(class_path="vocos.EncodecFeatures"),
             "feature_extractor is a vocos.EncodecFeat",
         ),
-        (lambda v: v["feature_extractor"]["init_args"].update(padding="same"), "feature padding='same', but melvoc"),
+        (
+            lambda v: v["feature_extractor"]["init_args"].update(padding="same"),
+            "padding='same', but the head's is 'cent",
+        ),
+        (lambda v: v["feature_extractor"]["init_args"].update(padding=["x"]), r"padding=\['x'\], but the head's is"),
         (
             lambda v: v["feature_extractor"]["init_args"].update(hop_length=300),
             "upsamples by 256, but its hop size is 300",
         ),
         (lambda v: v["head"].update(class_path="vocos.heads.IMDCTSymExpHead"), "head is a vocos.heads.IMDCTSymExpHead"),
-        (lambda v: v["head"]["init_args"].update(padding="same"), "head padding='same', but melvoc"),
+        (lambda v: v["head"]["init_args"].update(padding="same"), "padding='center', but the head's is 'same'"),
+        (
+            lambda v: v["head"]["init_args"].update(padding="valid"),
+            "padding='valid', but the published ones are center",
+        ),
         (lambda v: v["backbone"]["init_args"].pop("dim"), "has no 'dim', which Vocos needs"),
         (lambda v: v["backbone"].update(class_path="os.system"), "backbone is a os.system, but melvoc only reads"),
     ],
@@ -261,6 +328,58 @@ def test_vocos_that_melvoc_does_not_have(tmp_path: Path, change: Callable[[dict]
     tensors, values = vocos(change)
     with pytest.raises(CheckpointError, match=message):
         convert(stored(tmp_path, tensors, "pytorch_model.bin"), config=values)
+
+
+def lightning(values: dict[str, Any]) -> dict[str, Any]:
+    """The training's configuration, which Lightning writes beside its checkpoints."""
+    arguments = values | {"sample_rate": 24000, "initial_learning_rate": 2e-4, "mel_loss_coeff": 45}
+    return {
+        "seed_everything": 4444,
+        "data": {"class_path": "vocos.dataset.VocosDataModule", "init_args": {"train_params": {"batch_size": 16}}},
+        "model": {"class_path": "vocos.experiment.VocosExp", "init_args": arguments},
+        "trainer": {"logger": None, "max_steps": 2_000_000},
+    }
+
+
+@pytest.mark.parametrize("nested", [lambda values: values, lightning])
+def test_vocos_as_lightning_saves_it(nested: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path) -> None:
+    tensors, values = vocos()
+    beside = {
+        "feature_extractor.mel_spec.spectrogram.window": torch.ones(1024),
+        "head.istft.window": torch.hann_window(1024),
+        "multiperioddisc.discriminators.0.convs.0.weight_g": torch.ones(1),
+        "multiresddisc.discriminators.0.conv_post.bias": torch.ones(1),
+        "melspec_loss.mel_spec.mel_scale.fb": torch.ones(513, 100),
+    }
+    content = {
+        "epoch": 3,
+        "state_dict": tensors | beside,
+        "optimizer_states": [{"state": {0: {"step": torch.tensor(3), "exp_avg": torch.ones(2)}}}],
+        "hyper_parameters": {"sample_rate": 24000},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(nested(values)))
+    path = stored(tmp_path, content, "vocos_checkpoint_epoch=209_step=3924480_val_loss=3.7036_44100_11.ckpt")
+    for place in (path, tmp_path):
+        got = convert(place)
+        assert (got.architecture, got.spec) == ("vocos", MelSpec.preset(SPECS["vocos_tiny"]))
+        assert got.tensors.keys() == {key for key in tensors if key != "head.istft.window"}
+        assert got.provenance["found below"] == "state_dict."
+
+
+def test_a_configuration_of_two_networks(tmp_path: Path) -> None:
+    _, config = published()
+    with pytest.raises(CheckpointError, match=r"describes several networks \(a\., b\.\); give one of these sections"):
+        convert(stored(tmp_path, {}), config={"a": config, "b": {"c": 1} | config})
+
+
+@pytest.mark.parametrize("path", [["generator"], ["model", "init_args", "generator"]])
+def test_a_configuration_inside_another(path: list[str], tmp_path: Path) -> None:
+    tensors, config = published()
+    nested: dict[str, Any] = config
+    for key in reversed(path):
+        nested = {key: nested, "trainer": {"devices": 1}}
+    got = convert(stored(tmp_path, tensors), config=nested)
+    assert got.spec == MelSpec.from_config(config)
 
 
 # Files that are refused
@@ -326,12 +445,14 @@ def test_a_checkpoint_that_is_cut(tmp_path: Path, share: float) -> None:
     ("content", "message"),
     [
         ([torch.ones(1)], "holds a list, but a generator is a dict of tensors"),
-        ({"generator": torch.ones(1)}, "its 'generator' is a Tensor, but it is a dict of tensors"),
-        ({"mpd": {"a": torch.ones(1)}, "steps": 3}, "'mpd' is a dict, but .* discriminator or optimizer"),
+        ({"generator": torch.ones(1)}, "lacks activation_post.act.alpha, .*; bigvgan with its configuration has"),
+        ({"mpd": {"a": torch.ones(1)}, "steps": 3}, "is not BigVGAN's generator; it looks like a discriminator: there"),
+        ({"steps": 3}, "'steps' is a int, but a generator is a dict of tensors by name"),
+        ({"optim_g": {"state": {0: {"exp_avg": torch.ones(1)}}}}, "it looks like an optimizer's state"),
     ],
 )
 def test_another_kind_of_checkpoint(tmp_path: Path, content: object, message: str) -> None:
-    with pytest.raises(CheckpointError, match=rf"bigvgan_generator\.pt: {message}"):
+    with pytest.raises(CheckpointError, match=rf"bigvgan_generator\.pt:? .*{message}"):
         convert(stored(tmp_path, content), config=published()[1])
 
 
@@ -395,7 +516,7 @@ def test_the_forks_features_make_the_forks_mel(tmp_path: Path) -> None:
     ("config", "message"),
     [
         (vocos_config({"hop": 256}), "feature_extractor has 'hop', which .* does not take; it takes sample_rate"),
-        (vocos_config({"padding": "same"}), "feature padding='same', but melvoc only reads Vocos with 'center'"),
+        (vocos_config({"padding": "same"}), "feature padding='same', but the head's is 'center', and sound would"),
         (vocos_config({"n_mels": 80}), "a network for 100 bands and a mel of 80"),
         (vocos_config(), "no feature_extractor section, .*--spec PRESET or FILE"),
         (vocos_config({}, head={"dim": 32, "n_fft": 1024, "hop_length": 256, "window": "hann"}), "head has 'window'"),

@@ -24,8 +24,10 @@ import melvoc
 from melvoc.errors import CheckpointError, FileAccessError, MelvocError
 from melvoc.spectrogram.file import read_mel, write_mel
 from melvoc.storage import reading
+from melvoc.storage.configuration import read_config
 from melvoc.storage.container import PACKED_WEIGHTS
-from melvoc.storage.conversion import convert, read_config, read_tensors
+from melvoc.storage.conversion import convert
+from melvoc.storage.weights import read_tensors
 from melvoc.train.folder import load_checkpoint
 
 VOC = VOCODERS["vocos_tiny"]

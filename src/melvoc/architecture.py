@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from melvoc.errors import OptionError, quoted
 from melvoc.spectrogram.spec import MelSpec
@@ -70,6 +71,10 @@ class NetworkConfig:
         """The fields as JSON values; `from_dict` restores the configuration."""
         return {name: _listed(value) for name, value in dataclasses.asdict(self).items()}
 
+    def keeps_time(self, spec: MelSpec) -> bool:
+        """Whether a frame of that mel lasts as long as the sound that is made of it."""
+        return self.hop_length * spec.sample_rate == spec.hop_length * (self.sample_rate or spec.sample_rate)
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """From `to_dict`'s values.
@@ -95,10 +100,12 @@ class Layout:
 
     Attributes:
         title: its name in messages ("HiFi-GAN's config.json").
-        recognises: whether a configuration, read into a dict, is of this layout.
+        recognises: whether a configuration, or a section of one, read into a dict, is of this layout.
         config: reads the network's configuration from such a dict; raises `OptionError` if it is invalid.
         spec: reads the mel's specification from it; raises `SpecError`.
         not_weights: pattern of tensor names in such a file that are not the network's weights, and are dropped.
+        renames: patterns in such a file's tensor names, and what the network has in their place.
+        adapt: what remains to be done to the renamed and folded tensors; raises `OptionError`.
         files: in a repository on the Hub: a pattern for the weights' name, and the configuration's name.
     """
 
@@ -107,6 +114,8 @@ class Layout:
     config: Callable[[Mapping[str, Any]], NetworkConfig]
     spec: Callable[[Mapping[str, Any]], MelSpec]
     not_weights: re.Pattern[str] | None = None
+    renames: tuple[tuple[str, str], ...] = ()
+    adapt: Callable[[dict[str, Tensor], NetworkConfig], dict[str, Tensor]] | None = None
     files: tuple[tuple[str, str], ...] = ()
 
 
@@ -122,7 +131,7 @@ class Pin:
         repo: on the Hugging Face Hub.
         filename: of the weights there.
         revision: the pinned commit; None if no full hash is known.
-        bytes: size of the file.
+        bytes: size of the file; None if unknown.
         sha256: of the file; None if unknown.
         sources: independent places that show the sha256.
         config: of the network.
@@ -135,7 +144,7 @@ class Pin:
     repo: str
     filename: str
     revision: str | None
-    bytes: int
+    bytes: int | None
     sha256: str | None
     sources: str = ""
     config: NetworkConfig = field(repr=False)
@@ -174,7 +183,7 @@ class Architecture:
         pins: published checkpoints that are loaded by name.
         float32: the layers that stay float32 when the rest is in half precision. None: it has no half form.
         cuda_dtype: what `dtype=None` means on CUDA; half precision only if measured to do no harm.
-        recipe: how it is trained, by name (`melvoc.train.recipes`). None: melvoc does not train it.
+        recipe: how it is trained, by name ("adversarial"). None: melvoc does not train it.
         small: the configuration trained for a spec if none is given.
     """
 
@@ -188,6 +197,26 @@ class Architecture:
     cuda_dtype: torch.dtype = torch.float32
     recipe: str | None = None
     small: Callable[[MelSpec], NetworkConfig] | None = None
+
+    def empty(self, config: NetworkConfig) -> nn.Module:
+        """A network without memory, on torch's meta device; `load_state_dict(..., assign=True)` gives it weights."""
+        with torch.device("meta"), _Uninitialised():
+            return self.network(config)
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Leaves out torch.nn.init's functions: they draw numbers, and a meta tensor takes none, but not for free."""
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: tuple[type, ...],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        drawn = getattr(function, "__module__", None) == "torch.nn.init"
+        return named["tensor"] if drawn else function(*args, **named)
 
 
 def _typed(name: str, value: Any, kind: str) -> Any:

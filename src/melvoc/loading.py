@@ -17,17 +17,17 @@ import torch
 
 from melvoc import registry
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import CheckpointError, MelvocError, OptionError, PluginError, UnknownVocoderError
+from melvoc.errors import MelvocError, OptionError, PluginError, UnknownVocoderError
 from melvoc.host import public
 from melvoc.options import LoadOptions
 from melvoc.registry import GRIFFINLIM, OWN, VOCODERS, Claim
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage import container
+from melvoc.storage.pair import SUFFIXES, expanded, is_folder, is_published, melvoc_file
 from melvoc.storage.reading import exists
 from melvoc.vocoder import Vocoder
 
 Factory = Callable[..., Vocoder]
-
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar", ".ckpt")  # of checkpoints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class VocoderInfo:
         licence: of the weights.
         origin: where the weights come from.
         revision: the pinned revision of the origin.
-        confidence: how sure the pin is: "sure (two sources)", "sure (one source)", or what is missing.
+        confidence: how sure the pin is: "sure (two or more sources)", "sure (one source)", or what is missing.
     """
 
     name: str
@@ -77,13 +77,15 @@ def load(
     allow_unverified: bool = False,
     refine: int | None = None,
     mmap: bool = True,
+    prefix: str = "",
     **options: Any,
 ) -> Vocoder:
     """Load a vocoder.
 
     Args:
-        name_or_path: a registered name (`list_vocoders`), the path of a melvoc `.safetensors` file, or
-            `hf://owner/repo[@revision][/file]`.
+        name_or_path: a registered name (`list_vocoders`), the path of a melvoc `.safetensors` file,
+            `hf://owner/repo[@revision][/file]`, or, with `allow_unverified=True`, the path of a published checkpoint
+            with its configuration beside it, or of their folder.
         device: "auto" (cuda, mps, cpu), or a torch device.
         dtype: the type to compute in. None: the automatic choice.
         revision: of the repository, instead of the pinned one.
@@ -93,6 +95,7 @@ def load(
         refine: rounds of refinement of whatever it makes (docs/refinement.md). None: what its file says, else none.
         mmap: whether a file's weights are mapped into memory, where they are on the CPU. False: they are read, and the
             file may change afterwards. Passed to a plugin's factory only if it names it.
+        prefix: of a packed vocoder in a local file that holds more: what `melvoc.pack(voc, prefix=...)` was given.
         **options: passed to the vocoder's factory: `engine` and `memory` for every built-in vocoder; also `spec`,
             `n_iter`, `momentum` and `seed` for Griffin-Lim.
 
@@ -112,23 +115,24 @@ def load(
     name = os.fsdecode(name_or_path)
     general: dict[str, Any] = {"device": device, "dtype": dtype, "mmap": mmap}
     if is_path(name_or_path):
-        from melvoc.storage.vocoder_file import load_file
-
         for unneeded in ("cache_dir", "local_files_only"):  # a local file: nothing is fetched or cached
             given.pop(unneeded, None)
-        return _refined(load_file(file_of(name), LoadOptions.of(name, general | given, fetched=False)), refine)
-    if name.startswith("hf://"):
-        from melvoc.storage.hub import load_repository
+        return _refined(
+            _load_local(name, LoadOptions.of(name, general | given, fetched=False), allow_unverified, prefix), refine
+        )
+    claim = None if name.startswith("hf://") else _claim(name)
+    if claim and claim.distribution != OWN:
+        own = {"allow_unverified": allow_unverified, "prefix": prefix}
+        own = {key: value for key, value in own.items() if value}
+        return _load_plugin(claim, LoadOptions(**general), given, own, refine)
+    if prefix:
+        raise _no_prefix(name)
+    if claim:
+        return _refined(_load_own(claim.name, general | given, allow_unverified), refine)
+    from melvoc.storage.hub import load_repository
 
-        given["allow_unverified"] = allow_unverified
-        return _refined(load_repository(name, LoadOptions.of(name, general | given, fetched=True)), refine)
-    table = VOCODERS.table()
-    if name not in table:
-        name = known_repository(name, table)
-    claim = VOCODERS.single(name, table[name])
-    if claim.distribution == OWN:
-        return _refined(_load_own(name, general | given, allow_unverified), refine)
-    return _load_plugin(claim, LoadOptions(**general), given, allow_unverified, refine)
+    given["allow_unverified"] = allow_unverified
+    return _refined(load_repository(name, LoadOptions.of(name, general | given, fetched=True)), refine)
 
 
 def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
@@ -140,16 +144,14 @@ def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
     """
     name = os.fsdecode(name_or_path)
     if is_path(name_or_path):
-        return _info_of_file(file_of(name))
+        return _info_of_file(melvoc_file(name))
     if name.startswith("hf://"):
         raise UnknownVocoderError(
             f"{name} is a repository, about which nothing is known until it is loaded; info takes registered names "
             "and melvoc files, and downloads nothing"
         )
-    table = VOCODERS.table()
-    if name not in table:
-        name = known_repository(name, table)
-    claim = VOCODERS.single(name, table[name])
+    claim = _claim(name)
+    name = claim.name
     if claim.distribution != OWN:
         distribution = f"{claim.distribution} {claim.version}".strip()
         return VocoderInfo(name=name, distribution=distribution, origin=claim.value)
@@ -169,7 +171,7 @@ def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
 
 def is_path(name_or_path: str | os.PathLike[str]) -> bool:
     """Whether `load` takes it as a path: a `Path`, or a string that ends in a checkpoint's suffix, begins with ".",
-    "/" or "~", or contains a separator and exists."""
+    "/" or "~", or contains a separator and exists; or the name of a folder here that is no vocoder's."""
     if not isinstance(name_or_path, str):
         return True
     name = name_or_path
@@ -177,39 +179,51 @@ def is_path(name_or_path: str | os.PathLike[str]) -> bool:
         return False
     separators = [separator for separator in (os.sep, os.altsep) if separator]
     apart = any(separator in name for separator in separators)
-    return name.endswith(SUFFIXES) or name.startswith((".", "/", "~")) or (apart and exists(name))
+    return (
+        name.endswith(SUFFIXES)
+        or name.startswith((".", "/", "~"))
+        or (apart and exists(name))
+        or (is_folder(name) and name not in VOCODERS.table())
+    )
 
 
-def file_of(path: str) -> str:
-    """The path of a melvoc file, expanded, after checking its name.
-
-    Raises:
-        CheckpointError: another kind of file.
-    """
-    expanded = os.path.expanduser(path) if path.startswith("~") else path  # noqa: PTH111 - a Path would drop "./"
-    foreign = not expanded.endswith(".safetensors")
-    if foreign and (expanded.endswith(SUFFIXES) or exists(expanded)):
-        raise CheckpointError(
-            f"{path}: load reads melvoc's .safetensors files; convert a published checkpoint with `melvoc convert`",
-            path=expanded,
-        )
-    return expanded
-
-
-def known_repository(name: str, table: Mapping[str, object]) -> str:
-    """The registered name of a published checkpoint, given its repository.
+def _load_local(path: str, options: LoadOptions, allow_unverified: bool, prefix: str) -> Vocoder:
+    """Load a melvoc file, a packed vocoder in another file, or a published checkpoint.
 
     Raises:
-        UnknownVocoderError: there is none.
+        CheckpointError: no such file, a damaged one, or a published checkpoint without `allow_unverified`.
     """
-    for known, (_, pin) in registry.pins().items():
-        if pin.repo == name:
-            return known
-    raise registry.unknown(name, table)
+    from melvoc.storage.vocoder_file import load_file, revive
+
+    if prefix:
+        from melvoc.storage.weights import paths, read_tensors
+
+        file = expanded(path)
+        return revive(container.unpack(dict(paths(read_tensors(file), file)), prefix=prefix, source=file), options)
+    if allow_unverified and is_published(path):
+        from melvoc.storage.conversion import convert
+
+        return revive(convert(path, provenance={"converted from": path, "verified": "no"}), options)
+    return load_file(melvoc_file(path), options)
+
+
+def _claim(name: str) -> Claim:
+    """Who declares a registered name, or the repository of a published checkpoint, whose name it then is.
+
+    Raises:
+        UnknownVocoderError: nobody.
+        PluginError: two packages, and neither is melvoc.
+    """
+    table = VOCODERS.table()
+    if name not in table:
+        if not (known := registry.known_pin(name)):
+            raise registry.unknown(name, table)
+        name = known[1].name
+    return VOCODERS.single(name, table[name])
 
 
 def call(
-    factory: Factory, name: str, device: torch.device, dtype: torch.dtype | None, options: Mapping[str, Any]
+    factory: Factory, name: str, device: str | torch.device, dtype: torch.dtype | None, options: Mapping[str, Any]
 ) -> Vocoder:
     """Call a factory, after checking its signature.
 
@@ -244,9 +258,8 @@ def _load_own(name: str, given: dict[str, Any], allow_unverified: bool) -> Vocod
     if name == GRIFFINLIM:
         from melvoc.griffinlim import load_griffinlim
 
-        device, dtype, _ = given.pop("device"), given.pop("dtype"), given.pop("mmap")  # it has no file
-        options = LoadOptions(device=device, dtype=dtype)
-        return call(load_griffinlim, name, options.place, dtype, given)
+        given.pop("mmap")  # it has no file
+        return call(load_griffinlim, name, given.pop("device"), given.pop("dtype"), given)
     from melvoc.storage.hub import load_pinned
 
     record, pin = registry.pins()[name]
@@ -264,22 +277,30 @@ def _refined(vocoder: Vocoder, refine: int | None) -> Vocoder:
 
 
 def _load_plugin(
-    claim: Claim, general: LoadOptions, given: dict[str, Any], allow_unverified: bool, refine: int | None
+    claim: Claim, general: LoadOptions, given: dict[str, Any], own: dict[str, Any], refine: int | None
 ) -> Vocoder:
     """Load by another package's factory, or by the pins of its architecture's record.
 
+    Args:
+        claim: of the name.
+        general: device and dtype.
+        given: what the caller set.
+        own: what the caller set of `load`'s own options, which reach only a factory that names them.
+        refine: rounds of refinement, which reach such a factory too, and are the vocoder's default otherwise.
+
     Raises:
         PluginError: the factory fails or breaks the contract.
+        OptionError: a prefix for a factory that does not name it.
     """
     factory, name = VOCODERS.load(claim), claim.name
     if isinstance(factory, Architecture):
-        pinned = _load_plugins_pin(factory, claim, general, given | {"allow_unverified": allow_unverified})
-        return _refined(pinned, refine)
+        return _refined(_load_plugins_pin(factory, claim, general, given | own), refine)
     if not callable(factory):
         raise VOCODERS.wrong(claim, f"is a {type(factory).__name__}")
-    named = _taken(factory)[0] or ()
-    if allow_unverified and "allow_unverified" in named:
-        given = given | {"allow_unverified": True}
+    named = _taken(factory)[0] or []
+    if "prefix" in own and "prefix" not in named:
+        raise _no_prefix(name)
+    given = given | {key: value for key, value in own.items() if key in named}
     if refine is not None and "refine" in named:
         given, refine = given | {"refine": refine}, None
     if not general.mmap and "mmap" in named:
@@ -296,6 +317,10 @@ def _load_plugin(
     if not isinstance(vocoder, Vocoder):
         raise VOCODERS.wrong(claim, f"returned a {type(vocoder).__name__}", "a melvoc.Vocoder")
     return _refined(vocoder, refine)
+
+
+def _no_prefix(name: str) -> OptionError:
+    return OptionError(f"{name} takes no option 'prefix', which is for a local file that holds more than a vocoder")
 
 
 def _load_plugins_pin(record: Architecture, claim: Claim, general: LoadOptions, given: dict[str, Any]) -> Vocoder:

@@ -179,9 +179,8 @@ def _check_fit(config: NetworkConfig, spec: MelSpec, name: str) -> None:
     Raises:
         SpecError: it does not, or the bands differ.
     """
-    rate = config.sample_rate or spec.sample_rate
-    same_time = config.hop_length * spec.sample_rate == spec.hop_length * rate
-    if not same_time or config.n_mels != spec.n_mels:
+    if not config.keeps_time(spec) or config.n_mels != spec.n_mels:
+        rate = config.sample_rate or spec.sample_rate
         raise SpecError(
             f"{name}: the network makes {config.hop_length} samples at {rate} Hz from {config.n_mels} bands per frame, "
             f"but its MelSpec says hop_length={spec.hop_length}, n_mels={spec.n_mels} at {spec.sample_rate} Hz; they "

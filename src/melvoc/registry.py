@@ -47,9 +47,9 @@ def build_table(entries: Iterable[EntryPoint], own: Iterable[str]) -> dict[str, 
     table = {name: [Claim(name=name)] for name in own}
     for entry in entries:
         distribution = entry.dist.name if entry.dist else "an unknown distribution"
-        version = entry.dist.version if entry.dist else ""
         if distribution == OWN:  # melvoc's own names come from its code, whatever its metadata says
             continue
+        version = entry.dist.version if entry.dist else ""
         known = table.setdefault(entry.name, [])
         claim = Claim(name=entry.name, value=entry.value, distribution=distribution, version=version, entry=entry)
         if (distribution, entry.value) not in [(other.distribution, other.value) for other in known]:
@@ -130,6 +130,12 @@ def own_architectures() -> list[Architecture]:
 def pins() -> dict[str, tuple[Architecture, Pin]]:
     """melvoc's own published checkpoints by name, each with its architecture."""
     return {pin.name: (record, pin) for record in own_architectures() for pin in record.pins}
+
+
+def known_pin(name: str) -> tuple[Architecture, Pin] | None:
+    """One of melvoc's own published checkpoints, by its name or by its repository's `owner/name`."""
+    known = pins()
+    return known.get(name) or next((entry for entry in known.values() if entry[1].repo == name), None)
 
 
 VOCODERS = Registry(

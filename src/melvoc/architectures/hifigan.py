@@ -15,7 +15,7 @@ from typing import Any, Literal, Self, cast
 import torch
 from torch import Tensor, nn
 
-from melvoc.architecture import Architecture, Layout, NetworkConfig
+from melvoc.architecture import Architecture, Layout, NetworkConfig, Pin
 from melvoc.errors import OptionError, quoted
 from melvoc.nn.alias_free import Snake
 from melvoc.nn.graph import Chain, Map, Mean, Node, Residual
@@ -177,8 +177,8 @@ def fusion(ups: Sequence[ConvTranspose1d], blocks: Sequence[nn.Module]) -> list[
 def initialise(*parts: nn.Module) -> None:
     """Random weights as published: normally distributed with standard deviation 0.01 in each convolution."""
     for module in (module for part in parts for module in part.modules()):
-        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d) and not module.weight.is_meta:
-            nn.init.normal_(module.weight, 0.0, 0.01)  # on meta it would import torch._dynamo, which takes 1 s
+        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+            nn.init.normal_(module.weight, 0.0, 0.01)
 
 
 def ends_and_snakes(network: nn.Module) -> list[nn.Module]:
@@ -258,10 +258,26 @@ ARCHITECTURE = Architecture(
     layouts=(
         Layout(
             title="HiFi-GAN's config.json (upsample_rates)",
-            recognises=lambda values: "upsample_rates" in values and not {"activation", "snake_logscale"} & set(values),
+            recognises=lambda values: (
+                "upsample_rates" in values and not {"activation", "snake_logscale", "model_in_dim"} & set(values)
+            ),
             config=HiFiGANConfig.from_published,
             spec=MelSpec.from_config,
             files=((r"(generator|g_)[^/]*", "config.json"),),
+        ),
+    ),
+    pins=(
+        Pin(  # jik876's UNIVERSAL_V1/g_02500000, in a repository that holds the same file under another name
+            name="hifigan_universal_v1",
+            repo="Voicemod/fastspeech2-en-200_speaker-cv4",
+            filename="hifigan.bin",
+            revision="8229178c8e9d34c6449eaed7f0e7428d0241506a",
+            bytes=55788858,
+            sha256="771eaf4876485a35e25577563d390c262e23c2421e4a8c929eacfde34a5b7a60",
+            sources="two or more sources",
+            config=HiFiGANConfig(),
+            spec=MelSpec.preset("hifigan_universal_v1"),
+            parameters=13_926_017,
         ),
     ),
     float32=ends_and_snakes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from melvoc.nn.layers import Conv1d, FrameLinear, FrameNorm, FrameScale
 from melvoc.nn.stft import InverseSTFT
 from melvoc.spectrogram.spec import MelSpec
 
+PADDINGS = ("center", "same")  # what the published classes call them
 LARGEST_MAGNITUDE = 1e2  # as published: keeps the exponential from running away
 
 
@@ -36,6 +37,7 @@ class VocosConfig(NetworkConfig):
         num_layers: ConvNeXt blocks.
         n_fft: of the inverse STFT, even.
         hop_length: of the inverse STFT, at most `n_fft // 2`.
+        padding: "center" (frame t is centred on sample `t * hop_length`) or "same" (on the middle of its hop).
 
     Raises:
         OptionError: the values do not describe a network.
@@ -47,9 +49,12 @@ class VocosConfig(NetworkConfig):
     num_layers: int = 8
     n_fft: int = 1024
     hop_length: int = 256
+    padding: Literal["center", "same"] = "center"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.padding not in PADDINGS:
+            raise OptionError(f"padding={quoted(self.padding)}, but the published ones are {' and '.join(PADDINGS)}")
         if self.n_fft % 2 or self.hop_length > self.n_fft // 2:
             raise OptionError(
                 f"n_fft={self.n_fft} and hop_length={self.hop_length}, but n_fft is even and the hop at most half of it"
@@ -71,13 +76,12 @@ class VocosConfig(NetworkConfig):
         head = _arguments(values, "head", "vocos.heads.ISTFTHead", HEAD)
         if backbone.get(CONDITIONED) is not None:
             raise OptionError(f"the backbone is conditioned ({CONDITIONED}), but melvoc only reads Vocos on mels")
-        if head.get("padding", "center") != "center":
-            raise OptionError(f"head padding={quoted(head['padding'])}, but melvoc only reads Vocos with 'center'")
         try:
             config = cls(
                 n_mels=backbone["input_channels"],
                 n_fft=head["n_fft"],
                 hop_length=head["hop_length"],
+                padding=head.get("padding", "center"),
                 **{name: backbone[name] for name in ("dim", "intermediate_dim", "num_layers")},
             )
         except KeyError as error:
@@ -204,7 +208,7 @@ class Head(nn.Module):
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
         self.out = FrameLinear(config.dim, config.n_fft + 2)
-        self.istft = InverseSTFT(config.n_fft, config.hop_length)
+        self.istft = InverseSTFT(config.n_fft, config.hop_length, center=config.padding == "center")
         self.nodes: tuple[Node, ...] = (Map(self.out), Map(spectrum), self.istft)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -234,15 +238,22 @@ def mel_of_features(values: Mapping[str, Any]) -> MelSpec:
     takes = FEATURES + MATCHA_FEATURES
     try:
         given = _arguments(values, "feature_extractor", "vocos.feature_extractors.MelSpectrogramFeatures", takes)
+        expected = _arguments(values, "head", "vocos.heads.ISTFTHead", HEAD).get("padding", "center")
     except OptionError as error:
         raise SpecError(str(error)) from error
-    if given.get("padding", "center") != "center":
-        raise SpecError(f"feature padding={quoted(given['padding'])}, but melvoc only reads Vocos with 'center'")
+    padding = given.get("padding", "center")
+    if padding != expected:
+        raise SpecError(
+            f"feature padding={quoted(padding)}, but the head's is {quoted(expected)}, and sound would come half a hop "
+            "apart from its frames"
+        )
     fork = any(name in given for name in MATCHA_FEATURES)
     sizes = {"sample_rate": 24000, "n_fft": 1024, "hop_length": 256, "n_mels": 100} | {"mel_scale": "htk", "norm": None}
     said = {name: value for name, value in given.items() if value is not None or name == "norm"}
     said.pop("padding", None)
-    return MelSpec.from_dict(sizes | said | {"log_floor": 1e-5 if fork else 1e-7, "magnitude_eps": 0.0, "center": True})
+    return MelSpec.from_dict(
+        sizes | said | {"log_floor": 1e-5 if fork else 1e-7, "magnitude_eps": 0.0, "center": padding == "center"}
+    )
 
 
 ARCHITECTURE = Architecture(
@@ -257,7 +268,7 @@ ARCHITECTURE = Architecture(
             config=VocosConfig.from_published,
             spec=mel_of_features,
             not_weights=re.compile(r"^head\.istft\.window$|^feature_extractor\."),
-            files=((r"pytorch_model\.bin", "config.yaml"),),
+            files=((r"pytorch_model\.bin|model\.safetensors", "config.yaml"),),
         ),
     ),
     pins=(
@@ -272,6 +283,43 @@ ARCHITECTURE = Architecture(
             config=VocosConfig(),
             spec=MelSpec.preset("vocos_mel_24khz"),
             parameters=13_531_650,
+        ),
+        Pin(
+            name="lucasnewman_vocos_mel_24khz",
+            repo="lucasnewman/vocos-mel-24khz",
+            filename="model.safetensors",
+            revision="ee89d00fac94b61e1235e0869f3e8d49711b7484",
+            bytes=54348264,
+            sha256="7fd11dcafe62b373156b3a12c0199bbc09b0ce1636692f97eef99ffec02fadb2",
+            sources="one source",
+            config=VocosConfig(),
+            spec=MelSpec.preset("lucasnewman_vocos_mel_24khz"),
+            parameters=13_531_650,
+        ),
+        Pin(
+            name="vocos_mel_22khz",
+            repo="BSC-LT/vocos-mel-22khz",
+            filename="pytorch_model.bin",
+            revision="b4b331d85370cdd94c644b5d1922a27a0b219c15",
+            bytes=54051047,
+            sha256="0af7b6f4b153819ada44a917135acf33944cdbb70cde0701eda3d100153799c7",
+            sources="one source",
+            config=VocosConfig(n_mels=80, padding="same"),
+            spec=MelSpec.preset("vocos_mel_22khz"),
+            parameters=13_459_970,
+            licence="Apache-2.0",
+        ),
+        Pin(
+            name="vocos_mel_hifigan_compat_44100khz",
+            repo="patriotyk/vocos-mel-hifigan-compat-44100khz",
+            filename="pytorch_model.bin",
+            revision="e7d50512f731887429abfa9ba1e82d1a76f2360d",
+            bytes=None,
+            sha256="310df58f31cd77e56c494df8389f7ebd57bf7b594c585d9221eb9fe888785572",
+            sources="one source",
+            config=VocosConfig(n_mels=80, n_fft=2048, hop_length=512, padding="same"),
+            spec=MelSpec.preset("vocos_mel_hifigan_compat_44100khz"),
+            parameters=13_985_282,
         ),
     ),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,11 +14,13 @@ from torch import Tensor
 import melvoc
 from melvoc.audio import AudioReader
 from melvoc.cli.options import add_fields, attributes, given
-from melvoc.errors import MelvocError, MissingFileError, SpecError, unreadable
+from melvoc.errors import MelvocError, SpecError
 from melvoc.options import FETCHING, LoadOptions
+from melvoc.spectrogram.presets import PRESETS
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.storage.pipes import STDIN, is_pipe
-from melvoc.storage.reading import read_text
+from melvoc.storage.configuration import read_config
+from melvoc.storage.pipes import STDIN
+from melvoc.storage.reading import exists
 from melvoc.vocoder import Vocoder
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -63,26 +64,15 @@ def finite_blocks(reader: AudioReader) -> Iterator[Tensor]:
 
 
 def read_spec(text: str) -> MelSpec:
-    """A preset's name, or a JSON file (or a pipe) with `MelSpec` fields or a published configuration.
+    """A preset's name, or a JSON or YAML file (or pipe) with `MelSpec` fields or a published configuration.
 
     Raises:
         MelvocError: neither.
     """
     path = Path(text)
-    if path.suffix != ".json" and not is_pipe(path):
+    if text in PRESETS or (path.suffix not in (".json", ".yaml", ".yml") and not exists(path)):
         return MelSpec.preset(text)
-    try:
-        values = json.loads(read_text(path))
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path}: no such file; give a preset's name or a file of MelSpec fields") from error
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except (ValueError, RecursionError) as error:
-        raise MelvocError(
-            f"{path}: not readable JSON ({error}); give a preset's name or a file of MelSpec fields"
-        ) from error
-    if not isinstance(values, dict):
-        raise MelvocError(f"{path}: holds a {type(values).__name__}, but a spec is an object of MelSpec fields")
+    values = read_config(path, advice="give a preset's name or a file of MelSpec fields")
     return MelSpec.from_config(values) if "sampling_rate" in values else MelSpec.from_dict(values)
 
 

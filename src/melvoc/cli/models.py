@@ -7,9 +7,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import melvoc
 from melvoc.cli.common import add_fetching, load, read_spec
 from melvoc.errors import MelvocError, clipped
+from melvoc.storage.container import Checkpoint
 
 
 def add_parser(commands: Any) -> None:
@@ -27,11 +30,15 @@ def add_parser(commands: Any) -> None:
     download.set_defaults(run=run_download)
 
     convert = commands.add_parser("convert", help="turn a published checkpoint into a melvoc file")
-    convert.add_argument("checkpoint", metavar="CHECKPOINT", help="the published weights")
-    convert.add_argument("--config", required=True, help="its config.json or config.yaml")
     convert.add_argument(
-        "--spec", help="its mel, if the config has none: a preset's name, or a .json of MelSpec fields"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="the published weights, the folder that has them, or hf://owner/repo[@revision]",
     )
+    convert.add_argument(
+        "--config", help="its config.json or config.yaml (default: the one beside it), or a known vocoder's name"
+    )
+    convert.add_argument("--spec", help="its mel, if the config has none: a preset's name, or a file of MelSpec fields")
     convert.add_argument("-o", "--output", required=True, help="the melvoc file, ending in .safetensors")
     convert.add_argument("--name", help="name of the vocoder (default: the checkpoint's folder)")
     convert.add_argument("--licence", help="licence of the weights, stored in the file")
@@ -76,10 +83,32 @@ def run_convert(arguments: argparse.Namespace) -> int:
     if Path(arguments.output).suffix != ".safetensors":
         raise MelvocError(f"--output {arguments.output}: a melvoc file ends in .safetensors")
     spec = read_spec(arguments.spec) if arguments.spec else None
-    checkpoint = convert(
-        arguments.checkpoint, config=arguments.config, spec=spec, name=arguments.name, licence=arguments.licence
-    )
+    if arguments.checkpoint.startswith("hf://"):
+        checkpoint = _from_hub(arguments)
+    else:
+        checkpoint = convert(
+            arguments.checkpoint, config=arguments.config, spec=spec, name=arguments.name, licence=arguments.licence
+        )
     write(checkpoint, arguments.output)
     size = Path(arguments.output).stat().st_size / 1e6
-    print(f"{arguments.output}: {checkpoint.architecture}, {len(checkpoint.tensors)} tensors, {size:.1f} MB")
+    below = checkpoint.provenance.get("found below")
+    print(
+        f"{arguments.output}: {checkpoint.architecture}, {len(checkpoint.tensors)} tensors"
+        + (f" (found below {clipped(below)!r})" if below else "")
+        + f", {size:.1f} MB"
+    )
     return 0
+
+
+def _from_hub(arguments: argparse.Namespace) -> Checkpoint:
+    """A repository's vocoder as `load` gets it; to convert it by name is to trust it."""
+    from melvoc.storage.vocoder_file import describe
+
+    if arguments.config or arguments.spec:
+        raise MelvocError(
+            f"{arguments.checkpoint}: --config and --spec are for files; download the repository's, and convert them"
+        )
+    checkpoint = describe(melvoc.load(arguments.checkpoint, device="cpu", dtype=torch.float32, allow_unverified=True))
+    return dataclasses.replace(
+        checkpoint, name=arguments.name or checkpoint.name, licence=arguments.licence or checkpoint.licence
+    )

@@ -90,7 +90,7 @@ def configuration(arguments: argparse.Namespace) -> Any:
 
 def _read_generator(path: str, architecture: str | None) -> Any:
     """A generator's configuration: from its own fields, or from a published file of its architecture."""
-    from melvoc.storage.conversion import read_config
+    from melvoc.storage.configuration import read_config
     from melvoc.train.config import trained_architecture
 
     record, values = trained_architecture(architecture, None), read_config(path)

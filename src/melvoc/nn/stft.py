@@ -14,20 +14,23 @@ from melvoc.nn.graph import Engine, Machine
 class InverseSTFT(nn.Module):
     """Overlap-add of windowed inverse transforms, divided by the sum of the squared windows.
 
-    Like `torch.istft` with `center=True` and a periodic Hann window as long as n_fft, but the end is not cut at the
-    middle of the last frame: T frames give `T * hop_length` samples.
+    Centred, it is like `torch.istft` with `center=True` and a periodic Hann window as long as n_fft, but the end is not
+    cut at the middle of the last frame: T frames give `T * hop_length` samples. Else frame t is centred on the middle
+    of its own hop, not on its beginning.
 
     Args:
         n_fft: samples per frame, an even number.
         hop_length: samples from one frame to the next, at most `n_fft // 2`.
+        center: whether a frame is centred on the first of its samples.
 
     Shape:
         `[B, 2 * (n_fft // 2 + 1), T]`, the real parts before the imaginary parts, to `[B, 1, T * hop_length]`.
     """
 
-    def __init__(self, n_fft: int, hop_length: int) -> None:
+    def __init__(self, n_fft: int, hop_length: int, *, center: bool = True) -> None:
         super().__init__()
         self.n_fft, self.hop_length = n_fft, hop_length
+        self.start = n_fft // 2 if center else (n_fft - hop_length) // 2  # samples of the first frame that are dropped
         window = torch.hann_window(n_fft, dtype=torch.float64, device="cpu").float()
         self.register_buffer("window", window, persistent=False)
         self.window: Tensor
@@ -48,16 +51,16 @@ class InverseSTFT(nn.Module):
 
     def forward(self, spectrum: Tensor) -> Tensor:
         """Run on all frames `[B, 2 * (n_fft // 2 + 1), T]`."""
-        sums, start = self.overlap_add(self.frames(spectrum)), self.n_fft // 2
-        return normalize(sums[..., start : start + spectrum.shape[-1] * self.hop_length])
+        sums = self.overlap_add(self.frames(spectrum))
+        return normalize(sums[..., self.start : self.start + spectrum.shape[-1] * self.hop_length])
 
     def open(self, engine: Engine) -> Machine:
         """A queue of the sums that later frames still add to."""
         return InverseSTFTMachine(self)
 
     def delay(self, samples: int) -> int:
-        """A frame ends half a window after its hop begins."""
-        return samples * self.hop_length + self.n_fft // 2
+        """What is dropped of the first frame."""
+        return samples * self.hop_length + self.start
 
 
 def normalize(sums: Tensor) -> Tensor:
@@ -74,7 +77,7 @@ class InverseSTFTMachine(Machine):
         self.layer = layer
         self.frames: Callable[[Tensor], Tensor] = layer.frames
         self.open_sums: Tensor | None = None
-        self.drop = layer.n_fft // 2
+        self.drop = layer.start
         self.owed = 0
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:

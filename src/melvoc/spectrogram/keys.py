@@ -22,7 +22,7 @@ MEL = _words("""
 """)
 NETWORK = _words("""
     resblock resblocks upsample upsampling ups downsample kernel kernels dilation dilations channel channels conv convs
-    pre post activation snake logscale slope leaky relu tanh clamp final bias generator layers layer num_layers
+    pre post activation snake logscale slope leaky relu tanh clamp final bias generator layers layer
     hidden block blocks rates factors groups dropout f0 pitch harmonic source nsf speaker gin condition
     conditional cond embedding istft
 """)
@@ -33,7 +33,7 @@ _TRAINING = _words("""
     fp ema version comment name
 """)
 # Published keys of that sort that have none of those words.
-_OF_TRAINING = _words("num_freq fmax_for_loss fmax_loss resblock_initial_channel c_mel log_every")
+_OF_TRAINING = _words("num_freq resblock_initial_channel c_mel log_every")
 
 
 def unaccounted(values: Mapping[str, Any], known: Collection[str], words: Collection[str]) -> str | None:
@@ -48,6 +48,6 @@ def unaccounted(values: Mapping[str, Any], known: Collection[str], words: Collec
         parts = set(re.findall(r"[a-z]+[0-9]?", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(key)).lower()))
         if value is None or key in known or key in _OF_TRAINING or parts & _TRAINING:
             continue
-        if parts & set(words):
+        if not parts.isdisjoint(words):
             return str(key)
     return None

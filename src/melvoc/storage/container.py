@@ -10,7 +10,6 @@ silently dropped. It is written only if there are such steps; format 1 will alwa
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -213,29 +212,38 @@ def from_bytes(data: bytes | bytearray | memoryview, *, source: str = "these byt
     return parse_header(_header_of(held.metadata() or {}, source), held.tensors, source)
 
 
-def pack(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """A flat dict of plain tensors, including the header as UTF-8 bytes."""
+def pack(checkpoint: Checkpoint, *, prefix: str = "") -> dict[str, Tensor]:
+    """A flat dict of plain tensors, including the header as UTF-8 bytes, that share memory with nothing."""
     header = torch.frombuffer(bytearray(checkpoint.header().encode()), dtype=torch.uint8).clone()
-    return {PACKED_HEADER: header} | {
-        PACKED_WEIGHTS + key: tensor for key, tensor in _savable(checkpoint.tensors).items()
+    copies = {key: tensor.detach().to("cpu", copy=True) for key, tensor in checkpoint.tensors.items()}
+    return {prefix + PACKED_HEADER: header} | {
+        prefix + PACKED_WEIGHTS + key: tensor.contiguous() for key, tensor in copies.items()
     }
 
 
-def unpack(state: Mapping[str, Tensor], *, source: str = "this state") -> Checkpoint:
-    """A checkpoint from `pack`'s dict.
+def unpack(state: Mapping[str, Tensor], *, prefix: str = "", source: str = "this state") -> Checkpoint:
+    """A checkpoint from `pack`'s dict; with a prefix, from a dict that also has entries without it.
 
     Raises:
         CheckpointError: it has no header, a damaged one, or entries that `pack` does not make.
     """
-    if not isinstance(state, Mapping) or PACKED_HEADER not in state:
-        raise CheckpointError(f"{source}: no {PACKED_HEADER!r} in it; unpack takes the dict that melvoc.pack returned")
+    if not isinstance(state, Mapping) or prefix + PACKED_HEADER not in state:
+        keys = [key for key in state if isinstance(key, str)] if isinstance(state, Mapping) else []
+        found = [key.removesuffix(PACKED_HEADER) for key in keys if key.endswith(PACKED_HEADER)]
+        raise CheckpointError(
+            f"{source}: no {prefix + PACKED_HEADER!r} in it; unpack takes the dict that melvoc.pack returned"
+            + (f", here with prefix={' or '.join(quoted(one) for one in found[:3])}" if found else "")
+        )
+    if prefix:
+        state = {key[len(prefix) :]: state[key] for key in state if isinstance(key, str) and key.startswith(prefix)}
     tensors = {}
     for key, tensor in state.items():
         if key == PACKED_HEADER:
             continue
         if not isinstance(key, str) or not key.startswith(PACKED_WEIGHTS) or not isinstance(tensor, Tensor):
             raise CheckpointError(
-                f"{source}: {quoted(key)} is not an entry that melvoc.pack makes; pass its dict alone"
+                f"{source}: {quoted(key)} is not an entry that melvoc.pack makes; pass its dict alone, or the prefix "
+                "that it was packed with"
             )
         tensors[key.removeprefix(PACKED_WEIGHTS)] = tensor
     header = state[PACKED_HEADER]
@@ -265,11 +273,6 @@ def check_finite(checkpoint: Checkpoint) -> None:
             f"{checkpoint.source}: {quoted(key)} contains {what}, but weights are finite and at most "
             f"{LARGEST_WEIGHT:.0f}; training went wrong, or the file is damaged"
         )
-
-
-def renamed(checkpoint: Checkpoint, name: str) -> Checkpoint:
-    """The same checkpoint under another name."""
-    return dataclasses.replace(checkpoint, name=name)
 
 
 @contextmanager

@@ -54,6 +54,24 @@ def exists(path: str | os.PathLike[str]) -> bool:
         raise unreadable(path, error) from error
 
 
+def first_bytes(path: str | os.PathLike[str], count: int) -> bytes:
+    """How a file begins.
+
+    Raises:
+        FileAccessError: the system does not open it.
+    """
+    try:
+        with Path(os.fsdecode(path)).open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file that begins so is safetensors: the length of its header, then JSON."""
+    return head[8:9] == b"{" and 0 < int.from_bytes(head[:8], "little") <= LARGEST_HEADER
+
+
 class Held:
     """The content of a safetensors file in memory, read in the same way as safetensors' own `safe_open`.
 
@@ -192,6 +210,8 @@ def _problem(file: IO[bytes]) -> str | None:
             "a TorchScript program (torch.jit.save), which is code; melvoc reads weights only. Ask its author for the "
             "generator's state dict, best as safetensors"
         )
+    if entries and not any(entry.filename.endswith("data.pkl") for entry in entries):
+        return "a zip archive without a torch checkpoint; unpack it, and give the checkpoint in it"
     if sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
         return "a compressed archive, but torch writes none; save it again with torch.save"
     file.seek(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
-from torch.overrides import TorchFunctionMode
 
 from melvoc import post
+from melvoc.architecture import Architecture
 from melvoc.errors import CheckpointError, MelvocError, OptionError, SpecError, about, reason
 from melvoc.griffinlim import GriffinLim
 from melvoc.host import public
@@ -79,28 +79,53 @@ def from_bytes(
 
 
 @public
-def pack(vocoder: Vocoder) -> dict[str, Tensor]:
-    """A flat dict of plain tensors, for `torch.save`, `torch.load(weights_only=True)` and safetensors alike."""
-    return container.pack(describe(vocoder))
+def pack(vocoder: Vocoder, prefix: str = "") -> dict[str, Tensor]:
+    """A flat dict of plain tensors, for `torch.save`, `torch.load(weights_only=True)` and safetensors alike.
+
+    It is a snapshot: the tensors share no memory with the vocoder, so that they can stand in one file with it.
+
+    Args:
+        vocoder: to pack.
+        prefix: before every name, so that the dict can be merged with another one.
+
+    Raises:
+        CheckpointError: a vocoder that cannot be saved.
+
+    Example:
+        >>> import melvoc
+        >>> voc = melvoc.load("griffinlim")
+        >>> sorted({"scale": torch.ones(1)} | melvoc.pack(voc, prefix="vocoder."))
+        ['scale', 'vocoder.melvoc.header']
+    """
+    return container.pack(describe(vocoder), prefix=prefix)
 
 
 @public
 @torch.inference_mode(False)
 def unpack(
     state: Mapping[str, Tensor],
+    prefix: str = "",
     *,
     device: str | torch.device = "auto",
     dtype: torch.dtype | None = None,
     engine: Literal["auto", "torch"] = "auto",
     memory: Literal["auto", "low"] = "auto",
 ) -> Vocoder:
-    """A vocoder from `pack`'s dict.
+    """A vocoder from `pack`'s dict, with which it shares memory on the CPU.
+
+    Args:
+        state: the dict; with a prefix it may have other entries too.
+        prefix: that `pack` was given.
+        device: as in `load`.
+        dtype: as in `load`.
+        engine: as in `load`.
+        memory: as in `load`.
 
     Raises:
         CheckpointError: as `load`.
     """
     options = LoadOptions(device=device, dtype=dtype, engine=engine, memory=memory)
-    return revive(container.unpack(state), options)
+    return revive(container.unpack(state, prefix=prefix), options)
 
 
 def describe(vocoder: Vocoder) -> Checkpoint:
@@ -171,14 +196,14 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> NeuralVocoder:
         CheckpointError: as `revive`.
     """
     record = architecture(checkpoint.architecture, checkpoint.source)
-    network, place = empty_network(checkpoint), options.place
+    network, place = empty_network(checkpoint, record), options.place
     kind = automatic_dtype(record, place) if options.dtype is None else options.dtype
     loaded = torch.float32 if kind in HALF else kind  # cast to half precision below, only where it does no harm
     tensors = {key: _ordinary(tensor).to(place, loaded) for key, tensor in checkpoint.tensors.items()}
     network.load_state_dict(tensors, strict=True, assign=True)
     try:
         vocoder = NeuralVocoder(
-            network.eval().requires_grad_(False),
+            network.requires_grad_(False),
             name=checkpoint.name,
             spec=checkpoint.spec,
             architecture=record,
@@ -197,42 +222,33 @@ def _ordinary(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-def empty_network(checkpoint: Checkpoint) -> nn.Module:
+def empty_network(checkpoint: Checkpoint, record: Architecture) -> nn.Module:
     """The network of a checkpoint on the meta device, without weights, after checking that the checkpoint's fit.
 
     Raises:
         CheckpointError: as `revive`.
     """
-    record = architecture(checkpoint.architecture, checkpoint.source)
     check_plain(checkpoint.tensors, checkpoint.source)
-    try:
-        config = record.config.from_dict(checkpoint.config)
-        if config.frame_values > LARGEST_FRAME:
-            raise OptionError(f"it has {config.frame_values} values per mel frame, but at most {LARGEST_FRAME}")
-        with torch.device("meta"), _Uninitialised(), _at_most(SPARE + 4 * len(checkpoint.tensors)):
-            network = record.network(config)
-    except (OptionError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: too large for any memory
-        raise CheckpointError(
-            f"{checkpoint.source}: its configuration is not {checkpoint.architecture}'s: {reason(error)}"
-        ) from error
+    network = network_of(record, checkpoint.config, len(checkpoint.tensors), checkpoint.source)
     check_tensors(checkpoint, network)
     check_finite(checkpoint)
     return network
 
 
-class _Uninitialised(TorchFunctionMode):
-    """Leaves out torch.nn.init's functions: they draw numbers, and a meta tensor takes none, but not for free."""
+def network_of(record: Architecture, values: Mapping[str, Any], count: int, source: str) -> nn.Module:
+    """The network of a configuration on the meta device, unless it is far larger than a file of `count` tensors.
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: tuple[type, ...],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        named = kwargs or {}
-        drawn = getattr(function, "__module__", None) == "torch.nn.init"
-        return named["tensor"] if drawn else function(*args, **named)
+    Raises:
+        CheckpointError: the configuration is not the architecture's, or asks for too much.
+    """
+    try:
+        config = record.config.from_dict(values)
+        if config.frame_values > LARGEST_FRAME:
+            raise OptionError(f"it has {config.frame_values} values per mel frame, but at most {LARGEST_FRAME}")
+        with _at_most(SPARE + 4 * count):
+            return record.empty(config)
+    except (OptionError, TypeError, ValueError, RuntimeError) as error:  # RuntimeError: too large for any memory
+        raise CheckpointError(f"{source}: its configuration is not {record.name}'s: {reason(error)}") from error
 
 
 def check_tensors(checkpoint: Checkpoint, network: nn.Module) -> None:

@@ -103,8 +103,7 @@ class Average:
 
     def network(self, record: Architecture, config: NetworkConfig) -> nn.Module:
         """A generator with the mean's weights (copies), for validation and export."""
-        with torch.device("meta"):
-            network = record.network(config)
+        network = record.empty(config)
         network.load_state_dict(copy.deepcopy(self.tensors), strict=True, assign=True)
         return network.eval().requires_grad_(False)
 

@@ -13,7 +13,8 @@ from melvoc.architecture import NetworkConfig
 from melvoc.errors import CheckpointError, MissingCheckpointError, OptionError
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage import container as checkpoints
-from melvoc.storage.conversion import convert, read_tensors
+from melvoc.storage.conversion import convert
+from melvoc.storage.weights import read_tensors
 from melvoc.train.config import trained_architecture
 from melvoc.train.folder import FORMAT
 

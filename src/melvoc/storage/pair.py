@@ -1,0 +1,149 @@
+"""Checkpoints as they lie on a disk: melvoc's own, and published weights, whatever their name, with a configuration."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from melvoc.errors import CheckpointError, MelvocError, MissingCheckpointError, unreadable
+from melvoc.registry import all_architectures
+from melvoc.storage import container, foreign
+from melvoc.storage.reading import exists, first_bytes, is_file, is_safetensors
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar", ".ckpt")  # of checkpoints
+CONFIGS = ("config.json", "config.yaml", "config.yml", "hyperparams.yaml")
+
+
+def find_pair(path: str) -> tuple[str, str]:
+    """The weights and the configuration that a path means: those in a folder, or a file and what stands beside it.
+
+    Raises:
+        CheckpointError: there is no such pair, or several.
+    """
+    place = Path(expanded(path))
+    if not exists(place):
+        raise MissingCheckpointError(f"{path}: no such file; give the path of the published generator", path=path)
+    weights = find_weights(path)
+    return weights, _config_in(place if place.is_dir() else place.parent, weights)
+
+
+def find_weights(path: str) -> str:
+    """The weights that a path means: itself, or the only checkpoint in a folder, or the one with the published name.
+
+    Raises:
+        CheckpointError: there is none, or there are several.
+    """
+    folder = Path(expanded(path))
+    if not folder.is_dir():
+        return expanded(path)
+    found = [file for file in _files(folder) if _is_checkpoint(file)]
+    if len(found) > 1:
+        patterns = [pattern for record in all_architectures() for one in record.layouts for pattern, _ in one.files]
+        published = [file for file in found if any(re.fullmatch(pattern, file.name) for pattern in patterns)]
+        safe = [file for file in published if file.suffix == ".safetensors"]
+        published = safe if len(safe) == 1 else published  # the Hub's folders often have both
+        if len(published) != 1:
+            raise CheckpointError(
+                f"{path}: has {len(found)} checkpoints ({_listed(found)}); give one of them by its own path"
+            )
+        found = published
+    if not found:
+        raise MissingCheckpointError(
+            f"{path}: no checkpoint is in this folder, which has {_listed(_files(folder)) or 'no files'}; give the "
+            "folder of the published weights and their configuration"
+        )
+    return str(found[0])
+
+
+def is_published(path: str) -> bool:
+    """Whether a path is that of a checkpoint, or of a folder, that is not melvoc's.
+
+    Raises:
+        CheckpointError: a damaged safetensors file.
+    """
+    place = expanded(path)
+    if is_folder(place):
+        return _melvoc_file_in(place) is None
+    if place.endswith(".safetensors"):
+        return exists(place) and not container.is_melvoc_file(place)
+    return place.endswith(SUFFIXES) or exists(place)
+
+
+def melvoc_file(path: str) -> str:
+    """The path of a melvoc file, or of the only one in a folder, expanded.
+
+    Raises:
+        CheckpointError: another kind of file.
+    """
+    place = expanded(path)
+    if is_folder(place) and (inside := _melvoc_file_in(place)):
+        return inside
+    if not place.endswith(".safetensors") and (place.endswith(SUFFIXES) or exists(place)):
+        raise CheckpointError(
+            f"{path}: load reads melvoc's .safetensors files; convert a published checkpoint with `melvoc convert`, or "
+            "pass allow_unverified=True if you trust it",
+            path=place,
+        )
+    return place
+
+
+def expanded(path: str) -> str:
+    """A path whose `~` is the home folder."""
+    return os.path.expanduser(path) if path.startswith("~") else path  # noqa: PTH111 - a Path would drop "./"
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is such a folder."""
+    return os.path.isdir(expanded(path))  # noqa: PTH112 - a name that no file can have is no folder
+
+
+def _melvoc_file_in(path: str) -> str | None:
+    """The only melvoc file in a folder, if there is one."""
+    found = [file for file in _files(Path(path)) if _is_melvocs(file)]
+    return str(found[0]) if len(found) == 1 else None
+
+
+def _config_in(folder: Path, weights: str) -> str:
+    if is_file(weights) and _is_melvocs(Path(weights)):
+        raise CheckpointError(f"{weights}: a melvoc file already, not a published one; load it as it is")
+    found = [folder / name for name in CONFIGS if (folder / name).is_file()]
+    if not found:
+        head = first_bytes(weights, foreign.HEAD) if is_file(weights) else b""  # a pipe can be read only once
+        known = foreign.looks_like(foreign.signs_of_file(weights, head))
+        advice = f"it looks like {known}" if known else "give it with --config (config=...)"
+        raise MissingCheckpointError(f"{weights}: no {', '.join(CONFIGS[:2])} or {CONFIGS[3]} beside it; {advice}")
+    if len(found) > 1:
+        raise CheckpointError(f"{folder}: has {_listed(found)}; say with --config which is the generator's")
+    return str(found[0])
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of a folder that are not hidden.
+
+    Raises:
+        FileAccessError: the folder may not be read.
+    """
+    try:
+        return sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    except OSError as error:
+        raise unreadable(folder, error) from error
+
+
+def _is_checkpoint(file: Path) -> bool:
+    """Whether a file may be published weights, by its name or by how it begins."""
+    head = first_bytes(file, 16)
+    safe = is_safetensors(head)
+    begins = safe or head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
+    return (begins or file.name.endswith(SUFFIXES)) and not (safe and _is_melvocs(file))
+
+
+def _is_melvocs(file: Path) -> bool:
+    try:
+        return is_safetensors(first_bytes(file, 16)) and container.is_melvoc_file(file)
+    except MelvocError:
+        return False  # damaged: whoever reads it says so
+
+
+def _listed(files: list[Path]) -> str:
+    return ", ".join(file.name for file in files[:6]) + (f" and {len(files) - 6} more" if len(files) > 6 else "")
