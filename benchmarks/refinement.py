@@ -117,12 +117,12 @@ def spoilt(kind: str, vocoder: melvoc.Vocoder, wave: Tensor) -> Tensor:
 
 
 def clips(files: list[str], rate: int, seconds: float) -> list[Tensor]:
-    """The beginnings of sound files, mixed to mono, with a peak of 0.95."""
+    """The beginnings of sound files, mixed to mono, with a peak of 0.95; at least 1 s, which ViSQOL needs."""
     waves = []
     for path in files or sorted(map(str, SPEECH.glob("*.wav"))):
         wave, own = melvoc.audio.read(path)
         wave = melvoc.resample(wave.mean(0), own, rate)[: round(seconds * rate)]
-        waves.append(F.pad(wave, (0, max(0, 4096 - len(wave)))) / wave.abs().max() * 0.95)
+        waves.append(F.pad(wave, (0, max(0, rate - len(wave)))) / wave.abs().max() * 0.95)
     if not waves:
         raise SystemExit(f"no files: name some, or put the shared folder at {SPEECH}")
     return waves
