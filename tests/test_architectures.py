@@ -207,6 +207,22 @@ def test_the_universal_file_is_the_pinned_one(data_dir: Path) -> None:
     assert HiFiGANConfig.from_published(json.loads((path.parent / "config.json").read_text())) == row.config
 
 
+@pytest.mark.parametrize("name", ["vocos_mel_24khz", "bigvgan_v2_44khz_128band_512x", "hifigan_universal_v1"])
+def test_the_configuration_has_no_key_that_the_first_release_does_not_read(name: str) -> None:
+    first = {
+        "vocos_mel_24khz": {"n_mels", "dim", "intermediate_dim", "num_layers", "n_fft", "hop_length"},
+        "hifigan_universal_v1": HIFIGAN,
+        "bigvgan_v2_44khz_128band_512x": HIFIGAN
+        | {"activation", "snake_logscale", "use_bias_at_final", "use_tanh_at_final"},
+    }
+    assert PUBLISHED[name].config.to_dict().keys() == first[name]
+    assert VocosConfig(padding="same").to_dict()["padding"] == "same"
+
+
+HIFIGAN = {
+    "n_mels", "upsample_rates", "upsample_kernel_sizes", "upsample_initial_channel", "resblock",
+    "resblock_kernel_sizes", "resblock_dilation_sizes",
+}  # fmt: skip
 FEATURES = {"n_mels": 80, "padding": "same", "f_min": 0, "f_max": 8000, "norm": "slaney", "mel_scale": "slaney"}
 
 

@@ -23,6 +23,7 @@ from melvoc.spectrogram.spec import MelSpec
 
 LARGEST = 1 << 20  # of any number in a network's configuration
 LONGEST = 64  # entries of any list in it
+ADDED = {"added": True}  # the metadata of a configuration's field that the architecture's first release did not have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +69,16 @@ class NetworkConfig:
             object.__setattr__(self, entry.name, _typed(entry.name, getattr(self, entry.name), str(entry.type)))
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values; `from_dict` restores the configuration."""
-        return {name: _listed(value) for name, value in dataclasses.asdict(self).items()}
+        """The fields as JSON values; `from_dict` restores the configuration.
+
+        A field that a release added (`metadata=ADDED`) is left out at its default: older releases can read that.
+        """
+        values = {entry.name: (entry, getattr(self, entry.name)) for entry in dataclasses.fields(self)}
+        return {
+            name: _listed(value)
+            for name, (entry, value) in values.items()
+            if entry.metadata != ADDED or value != entry.default
+        }
 
     def keeps_time(self, spec: MelSpec) -> bool:
         """Whether a frame of that mel lasts as long as the sound that is made of it."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from melvoc.architecture import Architecture, Layout, NetworkConfig, Pin
+from melvoc.architecture import ADDED, Architecture, Layout, NetworkConfig, Pin
 from melvoc.errors import OptionError, SpecError, quoted
 from melvoc.nn.graph import Chain, Map, Node, Residual
 from melvoc.nn.layers import Conv1d, FrameLinear, FrameNorm, FrameScale
@@ -49,7 +49,7 @@ class VocosConfig(NetworkConfig):
     num_layers: int = 8
     n_fft: int = 1024
     hop_length: int = 256
-    padding: Literal["center", "same"] = "center"
+    padding: Literal["center", "same"] = field(default="center", metadata=ADDED)
 
     def __post_init__(self) -> None:
         super().__post_init__()
