@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from hypothesis import given, settings
@@ -322,6 +323,12 @@ def test_a_vocoders_own_rounds_are_stored_and_can_be_overruled(tmp_path: Path) -
     assert not torch.equal(back, again.resynthesize(torch.randn(1, 9000) * 0.1, sample_rate=voc.sample_rate, refine=0))
 
 
+def test_numbers_of_rounds_may_be_numpys() -> None:
+    assert refined((), numpy.int64(0)) == ()
+    assert refined((), numpy.int64(2)) == (Refine(2),)
+    assert type(Refine(numpy.int64(2)).rounds) is int
+
+
 def test_rounds_take_the_place_of_those_that_are_there() -> None:
     other = dataclasses.make_dataclass("Other", [])()
     assert refined((), 0) == ()
@@ -352,5 +359,8 @@ def test_frames_that_are_no_whole_samples_of_the_sound_are_refused() -> None:
     room = Sound(spec=SPEC, channels=1, samples_per_frame=176, sample_rate=22000)
     assert sound_spec(room).n_fft == 704
     room = Sound(spec=SPEC, channels=1, samples_per_frame=176, sample_rate=22050)
+    low = Sound(spec=SPEC, channels=1, samples_per_frame=64, sample_rate=8000)
+    with pytest.raises(SpecError, match="its mel reaches up to 8000 Hz, and its sound at 8000 Hz only to 4000 Hz"):
+        Refine(1).open(low)
     with pytest.raises(SpecError, match=r"cannot be refined: .* 512 samples at 16000 Hz, which are 705.6 samples"):
         Refine(1).open(room)

@@ -47,6 +47,7 @@ class Refine(PostStep):
     def __post_init__(self) -> None:
         if isinstance(self.rounds, bool) or not isinstance(self.rounds, Integral) or not 1 <= self.rounds <= MOST:
             raise OptionError(f"refine={quoted(self.rounds)}, but it is a whole number of rounds from 0 to {MOST}")
+        object.__setattr__(self, "rounds", int(self.rounds))
 
     def open(self, sound: Sound) -> Rounds:
         """A new machine.
@@ -70,7 +71,7 @@ class Refine(PostStep):
 
     def to_dict(self) -> dict[str, Any]:
         """The number of rounds."""
-        return {"rounds": int(self.rounds)}
+        return {"rounds": self.rounds}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -220,7 +221,7 @@ def sound_spec(sound: Sound) -> MelSpec:
     """The mel's spec at the rate of the sound: the same frames and bands, seen in its spectrum.
 
     Raises:
-        SpecError: these frames are not whole samples of the sound.
+        SpecError: these frames are not whole samples of the sound, or it has not all of these bands.
     """
     spec, rate = sound.spec, sound.sample_rate
     if rate == spec.sample_rate and sound.samples_per_frame == spec.hop_length:
@@ -231,6 +232,11 @@ def sound_spec(sound: Sound) -> MelSpec:
         raise SpecError(
             f"this vocoder cannot be refined: its mel has frames of {spec.n_fft} samples at {spec.sample_rate} Hz, "
             f"which are {sizes[0]:g} samples of its sound at {rate} Hz; omit refine, or give 0"
+        )
+    if spec.f_max > rate / 2:
+        raise SpecError(
+            f"this vocoder cannot be refined: its mel reaches up to {spec.f_max:g} Hz, and its sound at {rate} Hz only to "
+            f"{rate / 2:g} Hz; omit refine, or give 0"
         )
     gain = (rate / spec.sample_rate) ** 2  # of the powers in a longer frame
     return replace(
@@ -249,7 +255,8 @@ def refined(steps: tuple[PostStep, ...], rounds: int) -> tuple[PostStep, ...]:
     Raises:
         OptionError: not a whole number of rounds from 0 up.
     """
-    wanted = () if type(rounds) is int and rounds == 0 else (Refine(rounds),)
+    none = isinstance(rounds, Integral) and not isinstance(rounds, bool) and rounds == 0
+    wanted = () if none else (Refine(rounds),)
     before = [isinstance(step, Refine) for step in steps]
     if not any(before):
         return (*steps, *wanted)
