@@ -360,7 +360,7 @@ def test_frames_that_are_no_whole_samples_of_the_sound_are_refused() -> None:
     assert sound_spec(room).n_fft == 704
     room = Sound(spec=SPEC, channels=1, samples_per_frame=176, sample_rate=22050)
     low = Sound(spec=SPEC, channels=1, samples_per_frame=64, sample_rate=8000)
-    with pytest.raises(SpecError, match="its mel reaches up to 8000 Hz, and its sound at 8000 Hz only to 4000 Hz"):
+    with pytest.raises(SpecError, match="its mel reaches up to 8000 Hz, its sound at 8000 Hz only to 4000 Hz"):
         Refine(1).open(low)
     with pytest.raises(SpecError, match=r"cannot be refined: .* 512 samples at 16000 Hz, which are 705.6 samples"):
         Refine(1).open(room)

@@ -235,7 +235,7 @@ def sound_spec(sound: Sound) -> MelSpec:
         )
     if spec.f_max > rate / 2:
         raise SpecError(
-            f"this vocoder cannot be refined: its mel reaches up to {spec.f_max:g} Hz, and its sound at {rate} Hz only to "
+            f"this vocoder cannot be refined: its mel reaches up to {spec.f_max:g} Hz, its sound at {rate} Hz only to "
             f"{rate / 2:g} Hz; omit refine, or give 0"
         )
     gain = (rate / spec.sample_rate) ** 2  # of the powers in a longer frame
