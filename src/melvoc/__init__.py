@@ -27,7 +27,6 @@ from melvoc.errors import (
     SpecError,
     UnknownVocoderError,
 )
-from melvoc.spectrogram.conversion import convert_mel
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram
 from melvoc.streaming import VocoderStream
@@ -36,6 +35,7 @@ from melvoc.vocoder import Vocoder
 
 if TYPE_CHECKING:
     from melvoc.loading import VocoderInfo, info, list_vocoders, load
+    from melvoc.spectrogram.conversion import convert_mel
     from melvoc.storage.vocoder_file import from_bytes, pack, save, to_bytes, unpack
 
 __version__ = "0.1.0"
@@ -74,6 +74,7 @@ __all__ = [
 # Imported on first use, because a program that makes mels loads no vocoder, and most programs never train.
 _LATER = {
     "train": "melvoc.train",
+    "convert_mel": "melvoc.spectrogram.conversion",
     **dict.fromkeys(("VocoderInfo", "info", "list_vocoders", "load"), "melvoc.loading"),
     **dict.fromkeys(("from_bytes", "pack", "save", "to_bytes", "unpack"), "melvoc.storage.vocoder_file"),
 }
