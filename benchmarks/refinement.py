@@ -139,9 +139,18 @@ def quality(arguments: argparse.Namespace) -> None:
     for kind in arguments.mels.split(","):
         mels = [spoilt(kind, vocoder, wave) for wave in waves]
         for rounds in map(int, (arguments.rounds or "0,1,2,4,16").split(",")):
-            copies = [vocoder.mel_to_waveform(mel, spec=vocoder.spec, refine=rounds)[0, 0] for mel in mels]
+            copies = [_refined(vocoder, mel, rounds, arguments.textbook) for mel in mels]
             figures = [_mean(METRICS[name], waves, copies, rate) for name in names]
             print(f"| {kind} | {rounds} | {' | '.join(figures)} |", flush=True)
+
+
+def _refined(vocoder: melvoc.Vocoder, mel: Tensor, rounds: int, textbook: bool) -> Tensor:
+    if not textbook or not rounds:
+        return vocoder.mel_to_waveform(mel, spec=vocoder.spec, refine=rounds)[0, 0]
+    from melvoc.post.refine import Rounds
+
+    wave = vocoder.mel_to_waveform(mel, spec=vocoder.spec, refine=0)
+    return Rounds(vocoder.spec, rounds, momentum=0.99)(mel, wave, True)[0, 0].clamp(-1, 1)
 
 
 def _mean(metric: Metric, waves: list[Tensor], copies: list[Tensor], rate: int) -> str:
@@ -248,6 +257,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*")
     parser.add_argument("--rounds")
     parser.add_argument("--mels", default="true,blurred,noisy,quantised,converted")
+    parser.add_argument("--textbook", action="store_true", help="full corrections, one step in each round")
     parser.add_argument("--metrics", help="some of the columns, with commas")
     parser.add_argument("--spec", help="a preset's name, for Griffin-Lim")
     parser.add_argument("--seconds")
