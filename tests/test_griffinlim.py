@@ -202,7 +202,7 @@ def test_the_work_is_the_same_whatever_the_mel(name: str, power: int, monkeypatc
     monkeypatch.setattr(torch.fft, "irfft", counted("irfft", irfft))
     monkeypatch.setattr("melvoc.spectrogram.conversion.FilterBank.correct", counted("mm", FilterBank.correct))
     wave = GriffinLim(spec=spec, n_iter=6).mel_to_waveform(extreme_mels()[name], spec=spec)
-    assert counts == {"rfft": 6, "irfft": 7, "mm": 5 + 6}
+    assert counts == {"rfft": 6, "irfft": 7, "mm": 5 + 3}
     assert torch.isfinite(wave).all()
     assert wave.abs().max() <= 1
 

@@ -25,6 +25,12 @@ def mel_of(powers: Tensor, spec: MelSpec) -> Tensor:
     return (seen if spec.power == 2 else seen.sqrt()) @ filters.T
 
 
+def synthesised(arithmetic: Projection, spectra: Tensor) -> Tensor:
+    frames = spectra.shape[-2]
+    wave = arithmetic.overlap_add(spectra) / arithmetic.weights(frames).maximum(arithmetic.weakest)
+    return wave[..., SPEC.pad :][..., : SPEC.samples(frames)]
+
+
 @pytest.fixture
 def arithmetic() -> Projection:
     return projection(SPEC, CPU, torch.float64)
@@ -44,7 +50,7 @@ def test_a_signals_own_spectra_give_it_back(arithmetic: Projection) -> None:
     after = SPEC.n_fft - SPEC.hop_length - SPEC.pad
     spectra = arithmetic.analyse(torch.nn.functional.pad(wave, (SPEC.pad, after)))
     assert spectra.shape == (1, 2, 20, 257)
-    torch.testing.assert_close(arithmetic.synthesize(spectra), wave, atol=1e-6, rtol=0)  # its window is a float32's
+    torch.testing.assert_close(synthesised(arithmetic, spectra), wave, atol=1e-6, rtol=0)  # its window is a float32's
 
 
 def test_what_is_synthesised_is_the_signal_with_the_nearest_spectra(arithmetic: Projection) -> None:
@@ -58,7 +64,7 @@ def test_what_is_synthesised_is_the_signal_with_the_nearest_spectra(arithmetic: 
         padded = torch.nn.functional.pad(wave, (SPEC.pad, after))
         return float(((arithmetic.analyse(padded) - spectra).abs().square() * weights).sum())
 
-    wave = arithmetic.synthesize(spectra)
+    wave = synthesised(arithmetic, spectra)
     inside = torch.zeros_like(wave)
     inside[..., 512:-512] = noise(1, 1, 512)
     assert all(distance(wave + step * inside) > distance(wave) for step in (-0.1, -0.001, 0.001, 0.1))

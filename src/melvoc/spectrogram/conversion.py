@@ -76,18 +76,18 @@ class FilterBank:
             spectra[:, bins].addmm_(bands[:, rows], shares)
         return spectra
 
-    def correct(self, spectra: Tensor, mel: Tensor, care: Care | None = None) -> Tensor:
-        """Factors for non-negative spectra that bring their mel closer to the given one; 1 outside all bands.
+    def correct(self, spectra: Tensor, mel: Tensor, care: Care | None = None, *, outside: float = 0.0) -> Tensor:
+        """Factors for non-negative spectra that bring their mel closer to the given one; `outside` beyond all bands.
 
         A Richardson-Lucy step (1972, 1974): the non-negative fit whose error counts relative to each band's own level,
         which is what a log-mel needs. Where no bin is in two bands, the mel is matched at once, unless care is taken.
         """
         found = self.apply(spectra).clamp(min=_TINY)
         if care is None:
-            return self.spread(mel / found, outside=1.0)
+            return self.spread(mel / found, outside=outside)
         gaps = mel.clamp(min=_TINY).log() - found.log()  # with finite gradients, however small both are
         ratios = (gaps.clamp(-_FURTHEST, math.log(care.most)) * (1.0 - care.softness)).exp()
-        return self.spread(ratios, outside=1.0)
+        return self.spread(ratios, outside=outside)
 
     def invert(self, mel: Tensor, *, steps: int) -> Tensor:
         """Non-negative spectra with a given mel, in a fixed number of steps.

@@ -53,12 +53,6 @@ class Projection:
             linear = torch.where(nepers > math.log(self.spec.log_floor) + 1e-3, linear, 0.0)
         return linear.transpose(1, 2)
 
-    def guess(self, target: Tensor, *, steps: int) -> Tensor:
-        """Magnitudes that have a mel, smooth across its bands: `[B, t, n_mels]` to `[B, t, n_bins]`."""
-        seen = self._bank.invert(target.flatten(0, 1), steps=steps)
-        powers = seen if self.spec.power == 2.0 else seen.square()
-        return (powers - self.spec.magnitude_eps).clamp(min=0.0).sqrt().view(*target.shape[:2], -1)
-
     def correct(self, powers: Tensor, target: Tensor, *, steps: int = 1, care: Care | None = None) -> Tensor:
         """Factors for the powers of spectra that bring their mel closer to a target: 1 where no band covers a bin.
 
@@ -75,9 +69,9 @@ class Projection:
         mean = powers.mean(1) if powers.shape[1] > 1 else powers[:, 0]
         seen, wanted = (mean + spec.magnitude_eps if spec.magnitude_eps else mean).flatten(0, 1), target.flatten(0, 1)
         seen = seen if spec.power == 2.0 else seen.sqrt()
-        factors = self._bank.correct(seen, wanted, care)
+        factors = self._bank.correct(seen, wanted, care, outside=1.0)
         for _ in range(steps - 1):
-            factors = factors * self._bank.correct(seen * factors, wanted, care)
+            factors = factors * self._bank.correct(seen * factors, wanted, care, outside=1.0)
         factors = (factors if spec.power == 2.0 else factors.square()).view_as(mean)
         if spec.magnitude_eps:  # the filters see powers + eps, and what they see is what the factors are for
             factors = torch.addcdiv(factors, factors - 1.0, mean, value=spec.magnitude_eps)
@@ -95,14 +89,6 @@ class Projection:
     def overlap_add(self, spectra: Tensor) -> Tensor:
         """The windowed frames of spectra, added up: `[B, C, t, n_bins]` to `[B, C, (t - 1) * hop_length + n_fft]`."""
         return overlap_add(torch.fft.irfft(spectra, self.spec.n_fft) * self.window, self.spec.hop_length)
-
-    def synthesize(self, spectra: Tensor) -> Tensor:
-        """The signal with the nearest spectra (Griffin and Lim 1984, eq. 6): `[B, C, T, n_bins]` to
-        `[B, C, T * hop_length]`."""
-        frames, samples = spectra.shape[-2], self.spec.samples(spectra.shape[-2])
-        wave = self.overlap_add(spectra) / self.weights(frames).maximum(self.weakest)
-        wave = wave[..., self.spec.pad :][..., :samples]
-        return F.pad(wave, (0, samples - wave.shape[-1]))
 
     def weights(self, frames: int) -> Tensor:
         """The squared windows of so many frames, added up: what `overlap_add` is to be divided by."""
