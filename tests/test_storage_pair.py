@@ -239,6 +239,24 @@ def test_a_packed_vocoder_in_an_applications_file(tmp_path: Path) -> None:
         melvoc.load("griffinlim", prefix="x")
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the mappings of a process are read from there")
+@pytest.mark.parametrize("mmap", [True, False])
+@pytest.mark.parametrize("way", ["melvoc", "packed", "published"])
+def test_weights_are_mapped_only_if_they_may_be(way: str, mmap: bool, folder: Path) -> None:
+    path = folder / f"{way}.safetensors"
+    tensors = torch.load(folder / GENERATOR, weights_only=True)["generator"]
+    if way == "melvoc":
+        melvoc.save(VOC, path)
+    else:
+        save_file(tensors if way == "published" else melvoc.pack(VOC, prefix="v."), path)
+    options: dict[str, Any] = {"packed": {"prefix": "v."}, "published": {"allow_unverified": True}}.get(way, {})
+    voc = melvoc.load(path, device="cpu", engine="torch", mmap=mmap, **options)
+    assert (str(path) in Path("/proc/self/maps").read_text()) is mmap
+    if not mmap:
+        path.write_bytes(b"")  # of a mapped file, the next use would end the process
+    sounds_right(voc)
+
+
 def test_pack_is_a_snapshot() -> None:
     voc = melvoc.unpack(melvoc.pack(VOC), device="cpu")
     state = melvoc.pack(voc)

@@ -199,11 +199,13 @@ def _load_local(path: str, options: LoadOptions, allow_unverified: bool, prefix:
         from melvoc.storage.weights import paths, read_tensors
 
         file = expanded(path)
-        return revive(container.unpack(dict(paths(read_tensors(file), file)), prefix=prefix, source=file), options)
+        content = dict(paths(read_tensors(file, mapped=options.mmap), file))
+        return revive(container.unpack(content, prefix=prefix, source=file), options)
     if allow_unverified and is_published(path):
         from melvoc.storage.conversion import convert
 
-        return revive(convert(path, provenance={"converted from": path, "verified": "no"}), options)
+        provenance = {"converted from": path, "verified": "no"}
+        return revive(convert(path, provenance=provenance, mapped=options.mmap), options)
     return load_file(melvoc_file(path), options)
 
 

@@ -36,6 +36,7 @@ def convert(
     name: str | None = None,
     licence: str | None = None,
     provenance: Mapping[str, str] | None = None,
+    mapped: bool = True,
 ) -> Checkpoint:
     """Read a published generator.
 
@@ -49,6 +50,7 @@ def convert(
         name: of the vocoder. None: the checkpoint's folder or file.
         licence: of the weights, if known.
         provenance: where they come from.
+        mapped: whether weights that are folded already may stay on disk, mapped into memory. False: they are read.
 
     Returns:
         Weights folded and checked against the architecture.
@@ -70,6 +72,7 @@ def convert(
             licence=licence,
             provenance=provenance,
             layout=layout,
+            mapped=mapped,
         )
 
 
@@ -174,6 +177,7 @@ def assemble(
     licence: str | None,
     provenance: Mapping[str, str] | None,
     layout: Layout | None = None,
+    mapped: bool = True,
 ) -> Checkpoint:
     """The weights of a published file with an already known configuration, checked against each other.
 
@@ -186,12 +190,13 @@ def assemble(
         licence: of the weights.
         provenance: where they come from. None: the file's name, and what the generator stands below there.
         layout: of the file. None: whichever of the architecture's finds the most of the network in it.
+        mapped: as `convert`.
 
     Raises:
         CheckpointError: as `convert`.
     """
     source = os.fsdecode(path)
-    content = read_tensors(path)
+    content = read_tensors(path, mapped=mapped)
     inside = list(paths(content, source))
     network = network_of(record, config, len(inside), source)
     names = network.state_dict().keys()

@@ -58,8 +58,10 @@ class Part:
     others: int
 
 
-def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_tensors(path: str | os.PathLike[str], *, mapped: bool = True) -> dict[str, Any]:
     """The content of a torch file or of a safetensors file, which may come from a pipe; its name does not matter.
+
+    If mapped, the tensors of safetensors stay on disk and are mapped into memory; those of a torch file never are.
 
     Raises:
         CheckpointError: no such file, a damaged one, or a pickle that asks for more than tensors.
@@ -69,13 +71,14 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise MissingCheckpointError(f"{source}: no such file; give the path of the published generator", path=source)
     with regular(source) as file:
         head = first_bytes(file, foreign.HEAD)
-        read = _read_safetensors if is_safetensors(head) or source.endswith(".safetensors") else _read_torch
-        return read(file, head)
+        if is_safetensors(head) or source.endswith(".safetensors"):
+            return _read_safetensors(file, head, mapped)
+        return _read_torch(file, head)
 
 
-def _read_safetensors(source: str, head: bytes) -> dict[str, Any]:
+def _read_safetensors(source: str, head: bytes, mapped: bool) -> dict[str, Any]:
     try:
-        with opened(source) as content:
+        with opened(source, mapped=mapped) as content:
             return {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118 - it is not a mapping
     except CheckpointError as error:
         raise _unlike(str(error), source, head) from error
