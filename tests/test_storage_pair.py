@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +151,39 @@ def test_a_folder_with_a_melvoc_file_needs_no_trust(folder: Path) -> None:
     assert convert(folder).provenance["converted from"] == GENERATOR
 
 
+def test_what_a_folder_has_is_said(tmp_path: Path) -> None:
+    with pytest.raises(MissingCheckpointError, match=r"has no files; give a melvoc \.safetensors file") as caught:
+        melvoc.load(tmp_path)
+    assert caught.value.path == str(tmp_path)
+    save_file(melvoc.pack(VOC, prefix="v."), tmp_path / "app.safetensors")
+    with pytest.raises(CheckpointError, match=r"\.safetensors files, but it has app\.safetensors; .*pass the prefix="):
+        melvoc.load(tmp_path)
+    for name in ("a", "b"):
+        melvoc.save(VOC, tmp_path / f"{name}.safetensors")
+        if name == "a":
+            assert melvoc.load(tmp_path).name == VOC.name
+    for call in (melvoc.load, melvoc.info, lambda path: melvoc.load(path, allow_unverified=True)):
+        with pytest.raises(
+            CheckpointError, match=r"has 2 melvoc files \(a\.safetensors, b\.safetensors\); give one by its path"
+        ):
+            call(tmp_path)
+
+
+@pytest.mark.parametrize("allow_unverified", [False, True])
+def test_a_vocoder_is_not_read_from_a_pipe(allow_unverified: bool, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "63")
+    for name in (tmp_path / "63", "/dev/stdin"):
+        with pytest.raises(
+            CheckpointError, match=f"{name}: a vocoder is not read from a pipe; write it to a file first"
+        ):
+            melvoc.load(name, allow_unverified=allow_unverified)
+
+
+def test_what_was_found_below_is_kept_with_whatever_else_is_known(folder: Path) -> None:
+    loaded = melvoc.load(folder, device="cpu", allow_unverified=True).provenance
+    assert loaded == {"converted from": str(folder), "verified": "no", "found below": "generator.generator."}
+
+
 def test_a_published_safetensors_file(folder: Path) -> None:
     tensors = torch.load(folder / GENERATOR, weights_only=True)["generator"]
     save_file(tensors, folder / "model.safetensors")
@@ -237,6 +271,59 @@ def test_a_packed_vocoder_in_an_applications_file(tmp_path: Path) -> None:
         melvoc.load(tmp_path / "app.safetensors", prefix="x.")
     with pytest.raises(OptionError, match="griffinlim takes no option 'prefix', which is for a local file"):
         melvoc.load("griffinlim", prefix="x")
+
+
+def test_a_packed_vocoder_in_a_folder(tmp_path: Path) -> None:
+    save_file(melvoc.pack(VOC, prefix="v."), tmp_path / "app.safetensors")
+    sounds_right(melvoc.load(tmp_path, device="cpu", prefix="v."))
+    torch.save(melvoc.pack(VOC, prefix="v."), tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"has 2 checkpoints \(app\.safetensors, other\.pt\); give one"):
+        melvoc.load(tmp_path, prefix="v.")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("app.safetensors", r"no 'x\.melvoc\.header' in it; .* with prefix='v\.'"),
+        ("none.pt", "none.pt: no such file; give the path of the file that the packed vocoder is in"),
+        ("empty", "empty: no checkpoint is in this folder, which has no files"),
+    ],
+)
+def test_an_error_about_a_packed_vocoder_has_its_path(name: str, message: str, tmp_path: Path) -> None:
+    save_file(melvoc.pack(VOC, prefix="v."), tmp_path / "app.safetensors")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=message) as caught:
+        melvoc.load(tmp_path / name, prefix="x.")
+    assert caught.value.path == str(tmp_path / name)
+
+
+@pytest.mark.parametrize("prefix", [3, b"v.", None, ["v."]])
+def test_a_prefix_is_a_text(prefix: Any, tmp_path: Path) -> None:
+    calls = (
+        melvoc.pack,
+        lambda voc, prefix: melvoc.load(tmp_path, prefix=prefix),
+        lambda voc, prefix: melvoc.unpack({}, prefix),
+    )
+    for call in calls:
+        with pytest.raises(OptionError, match=r"prefix=.*, but it is the text that melvoc\.pack was given"):
+            call(VOC, prefix=prefix)
+
+
+@pytest.mark.parametrize("name", ["app.safetensors", "app.pt"])
+def test_a_packed_vocoder_is_not_taken_apart(name: str, folder: Path) -> None:
+    for prefix, way in (("v.", r"melvoc\.load\(\.\.\., prefix='v\.'\)"), ("", r"melvoc\.unpack\(its tensors\)")):
+        state, path = melvoc.pack(VOC, prefix=prefix), folder / name
+        save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+        said = rf"{name}: holds a packed vocoder, configuration and all; {way} reads it, and melvoc\.save"
+        with pytest.raises(CheckpointError, match=said):
+            convert(path, config=folder / "config.json")
+        with pytest.raises(CheckpointError, match=said):
+            melvoc.load(path, allow_unverified=True)
+    (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="holds a packed" if name == "app.safetensors" else "no config.json"):
+        convert(path)
+    with pytest.raises(CheckpointError, match="holds a packed" if name == "app.safetensors" else "pass the prefix="):
+        melvoc.load(path)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the mappings of a process are read from there")

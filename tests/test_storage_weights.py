@@ -54,6 +54,7 @@ def test_weights_and_configuration_from_pipes(written: Callable[[], bytes], text
     config = piped(tmp_path, "63", text.replace("[\n", "[").encode() if text[0] == "{" else YAML.encode())
     got = convert(piped(tmp_path, "64", written()), config=config)
     assert got.tensors.keys() == folded(weights()).keys()
+    assert got.name == "bigvgan", "a pipe's folder (/dev/fd) is no name"
 
 
 YAML = "\n".join(f"{key}: {json.dumps(value)}" for key, value in CONFIG.items())

@@ -17,13 +17,13 @@ import torch
 
 from melvoc import registry
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import MelvocError, OptionError, PluginError, UnknownVocoderError
+from melvoc.errors import MelvocError, OptionError, PluginError, UnknownVocoderError, about
 from melvoc.host import public
 from melvoc.options import LoadOptions
 from melvoc.registry import GRIFFINLIM, OWN, VOCODERS, Claim
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage import container
-from melvoc.storage.pair import SUFFIXES, expanded, is_folder, is_published, melvoc_file
+from melvoc.storage.pair import SUFFIXES, is_folder, is_published, melvoc_file, packed_file
 from melvoc.storage.reading import exists
 from melvoc.vocoder import Vocoder
 
@@ -106,6 +106,7 @@ def load(
         DownloadError: a file that is not available, or not the pinned one.
         OptionError: an option that the vocoder does not take.
     """
+    container.check_prefix(prefix)
     if refine is not None:
         from melvoc.post.refine import refined
 
@@ -198,9 +199,10 @@ def _load_local(path: str, options: LoadOptions, allow_unverified: bool, prefix:
     if prefix:
         from melvoc.storage.weights import paths, read_tensors
 
-        file = expanded(path)
-        content = dict(paths(read_tensors(file, mapped=options.mmap), file))
-        return revive(container.unpack(content, prefix=prefix, source=file), options)
+        with about(path):
+            file = packed_file(path)
+            content = dict(paths(read_tensors(file, mapped=options.mmap), file))
+            return revive(container.unpack(content, prefix=prefix, source=file), options)
     if allow_unverified and is_published(path):
         from melvoc.storage.conversion import convert
 

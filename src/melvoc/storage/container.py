@@ -10,10 +10,11 @@ silently dropped. It is written only if there are such steps; format 1 will alwa
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melvoc.errors import CheckpointError, MissingCheckpointError, SpecError, about, quoted, reason
+from melvoc.errors import CheckpointError, MissingCheckpointError, OptionError, SpecError, about, quoted, reason
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.atomic import replacing
 from melvoc.storage.reading import LARGEST_TEXT, Held, is_file, opened
@@ -138,7 +139,7 @@ def read(path: str | os.PathLike[str], *, mapped: bool = True) -> Checkpoint:
     """
     source = os.fsdecode(path)
     with _opened(source, mapped=mapped) as file:
-        text = _header_of(file.metadata() or {}, source)
+        text = _header_of(file, source)
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - safe_open is not a mapping
     return parse_header(text, tensors, source)
 
@@ -151,7 +152,7 @@ def read_header(path: str | os.PathLike[str]) -> tuple[Checkpoint, int]:
     """
     source = os.fsdecode(path)
     with _opened(source) as file:
-        text = _header_of(file.metadata() or {}, source)
+        text = _header_of(file, source)
         count = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118
     return parse_header(text, {}, source), count
 
@@ -209,11 +210,16 @@ def from_bytes(data: bytes | bytearray | memoryview, *, source: str = "these byt
         raise CheckpointError(
             f"{source}: not safetensors, or damaged ({reason(error)}); make them with to_bytes"
         ) from error
-    return parse_header(_header_of(held.metadata() or {}, source), held.tensors, source)
+    return parse_header(_header_of(held, source), held.tensors, source)
 
 
 def pack(checkpoint: Checkpoint, *, prefix: str = "") -> dict[str, Tensor]:
-    """A flat dict of plain tensors, including the header as UTF-8 bytes, that share memory with nothing."""
+    """A flat dict of plain tensors, including the header as UTF-8 bytes, that share memory with nothing.
+
+    Raises:
+        OptionError: the prefix is no text.
+    """
+    check_prefix(prefix)
     header = torch.frombuffer(bytearray(checkpoint.header().encode()), dtype=torch.uint8).clone()
     copies = {key: tensor.detach().to("cpu", copy=True) for key, tensor in checkpoint.tensors.items()}
     return {prefix + PACKED_HEADER: header} | {
@@ -226,13 +232,14 @@ def unpack(state: Mapping[str, Tensor], *, prefix: str = "", source: str = "this
 
     Raises:
         CheckpointError: it has no header, a damaged one, or entries that `pack` does not make.
+        OptionError: the prefix is no text.
     """
+    check_prefix(prefix)
     if not isinstance(state, Mapping) or prefix + PACKED_HEADER not in state:
-        keys = [key for key in state if isinstance(key, str)] if isinstance(state, Mapping) else []
-        found = [key.removesuffix(PACKED_HEADER) for key in keys if key.endswith(PACKED_HEADER)]
+        found = prefixes(state if isinstance(state, Mapping) else ())
         raise CheckpointError(
             f"{source}: no {prefix + PACKED_HEADER!r} in it; unpack takes the dict that melvoc.pack returned"
-            + (f", here with prefix={' or '.join(quoted(one) for one in found[:3])}" if found else "")
+            + (f", here with prefix={found}" if found else "")
         )
     if prefix:
         state = {key[len(prefix) :]: state[key] for key in state if isinstance(key, str) and key.startswith(prefix)}
@@ -256,6 +263,22 @@ def unpack(state: Mapping[str, Tensor], *, prefix: str = "", source: str = "this
             f"{source}: {PACKED_HEADER!r} is damaged ({reason(error)}); pack the vocoder again"
         ) from error
     return parse_header(text, tensors, source)
+
+
+def check_prefix(prefix: str) -> None:
+    """Check that a packed vocoder's prefix is a text.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if not isinstance(prefix, str):
+        raise OptionError(f"prefix={quoted(prefix)}, but it is the text that melvoc.pack was given")
+
+
+def prefixes(keys: Iterable[object]) -> str:
+    """The prefixes of the packed vocoders among the names in a file, for a message; "" if there are none."""
+    headers = (key for key in keys if isinstance(key, str) and key.endswith(PACKED_HEADER))
+    return " or ".join(quoted(key.removesuffix(PACKED_HEADER)) for key in itertools.islice(headers, 3))
 
 
 def check_finite(checkpoint: Checkpoint) -> None:
@@ -290,13 +313,30 @@ def _opened(source: str, *, mapped: bool = True) -> Iterator[Any]:
             yield file
 
 
-def _header_of(metadata: Mapping[str, str], source: str) -> str:
+def _header_of(file: Any, source: str) -> str:
+    """The header of an open file, of the kind that `reading.opened` gives.
+
+    Raises:
+        CheckpointError: it is not melvoc's.
+    """
+    metadata: dict[str, str] = file.metadata() or {}
     if HEADER_KEY not in metadata:
+        if found := prefixes(file.keys()):
+            raise packed(source, found)
         raise CheckpointError(
             f"{source}: safetensors, but not melvoc's (no {HEADER_KEY!r} in its metadata); convert published weights "
             "to a melvoc file with `melvoc convert`"
         )
     return metadata[HEADER_KEY]
+
+
+def packed(source: str, found: str) -> CheckpointError:
+    """The error for a file with packed vocoders where another kind is wanted; `found` is what `prefixes` says."""
+    way = "melvoc.unpack(its tensors)" if found == "''" else f"melvoc.load(..., prefix={found})"
+    return CheckpointError(
+        f"{source}: holds a packed vocoder, configuration and all; {way} reads it, and melvoc.save writes it to a file "
+        "of its own"
+    )
 
 
 def _savable(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

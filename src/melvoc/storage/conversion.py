@@ -17,10 +17,11 @@ from melvoc.architecture import Architecture, Layout, NetworkConfig
 from melvoc.errors import CheckpointError, OptionError, SpecError, about
 from melvoc.registry import all_architectures, known_pin
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.storage import foreign
+from melvoc.storage import container, foreign
 from melvoc.storage.configuration import read_config, sections
 from melvoc.storage.container import Checkpoint, check_finite
 from melvoc.storage.pair import find_pair, find_weights
+from melvoc.storage.pipes import is_pipe
 from melvoc.storage.reading import exists
 from melvoc.storage.vocoder_file import check_tensors, network_of
 from melvoc.storage.weights import find, fold, paths, read_tensors
@@ -47,7 +48,7 @@ def convert(
         config: the configuration published with them (`config.json`, `config.yaml`): its path or content; or the name
             of a known vocoder with the same network and mel. None: the one beside the weights.
         spec: the mel that it was trained on, where the configuration does not say it.
-        name: of the vocoder. None: the checkpoint's folder or file.
+        name: of the vocoder. None: the checkpoint's folder or file, or of a pipe, which has none, the architecture's.
         licence: of the weights, if known.
         provenance: where they come from.
         mapped: whether weights that are folded already may stay on disk, mapped into memory. False: they are read.
@@ -68,7 +69,7 @@ def convert(
             record=record,
             config=settings.to_dict(),
             spec=spec,
-            name=name or Path(source).resolve().parent.name or Path(source).stem,
+            name=name or (record.name if is_pipe(source) else Path(source).resolve().parent.name or Path(source).stem),
             licence=licence,
             provenance=provenance,
             layout=layout,
@@ -188,7 +189,7 @@ def assemble(
         spec: its mel.
         name: of the vocoder.
         licence: of the weights.
-        provenance: where they come from. None: the file's name, and what the generator stands below there.
+        provenance: where they come from. None: the file's name. What the generator stands below there is added.
         layout: of the file. None: whichever of the architecture's finds the most of the network in it.
         mapped: as `convert`.
 
@@ -198,6 +199,8 @@ def assemble(
     source = os.fsdecode(path)
     content = read_tensors(path, mapped=mapped)
     inside = list(paths(content, source))
+    if found := container.prefixes(key for key, _ in inside):
+        raise container.packed(source, found)
     network = network_of(record, config, len(inside), source)
     names = network.state_dict().keys()
     layouts = (layout,) if layout else record.layouts or (None,)
@@ -214,7 +217,8 @@ def assemble(
             tensors=tensors,
             name=name,
             licence=licence,
-            provenance=dict(provenance or _origin(source, part.prefix)),
+            provenance=dict(provenance or {"converted from": Path(source).name})
+            | ({"found below": part.prefix} if part.prefix else {}),
             source=source,
         )
         check_tensors(checkpoint, network)
@@ -239,7 +243,3 @@ def _adapted(
         return adapt(tensors, config)
     except OptionError as error:
         raise CheckpointError(f"{source}: {error}") from error
-
-
-def _origin(source: str, prefix: str) -> dict[str, str]:
-    return {"converted from": Path(source).name} | ({"found below": prefix} if prefix else {})

@@ -9,7 +9,8 @@ from pathlib import Path
 from melvoc.errors import CheckpointError, MelvocError, MissingCheckpointError, unreadable
 from melvoc.registry import all_architectures
 from melvoc.storage import container, foreign
-from melvoc.storage.reading import exists, first_bytes, is_file, is_safetensors
+from melvoc.storage.pipes import STDIN, is_pipe
+from melvoc.storage.reading import exists, first_bytes, is_file, is_safetensors, opened
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar", ".ckpt")  # of checkpoints
 CONFIGS = ("config.json", "config.yaml", "config.yml", "hyperparams.yaml")
@@ -64,7 +65,9 @@ def is_published(path: str) -> bool:
     """
     place = expanded(path)
     if is_folder(place):
-        return _melvoc_file_in(place) is None
+        return not _melvoc_files(place)
+    if _is_piped(place):
+        return False
     if place.endswith(".safetensors"):
         return exists(place) and not container.is_melvoc_file(place)
     return place.endswith(SUFFIXES) or exists(place)
@@ -74,18 +77,30 @@ def melvoc_file(path: str) -> str:
     """The path of a melvoc file, or of the only one in a folder, expanded.
 
     Raises:
-        CheckpointError: another kind of file.
+        CheckpointError: another kind of file, a pipe, or a folder with none or several.
     """
     place = expanded(path)
-    if is_folder(place) and (inside := _melvoc_file_in(place)):
-        return inside
+    if is_folder(place):
+        return _melvoc_file_in(place)
+    if _is_piped(place):
+        raise CheckpointError(f"{path}: a vocoder is not read from a pipe; write it to a file first", path=place)
     if not place.endswith(".safetensors") and (place.endswith(SUFFIXES) or exists(place)):
-        raise CheckpointError(
-            f"{path}: load reads melvoc's .safetensors files; convert a published checkpoint with `melvoc convert`, or "
-            "pass allow_unverified=True if you trust it",
-            path=place,
-        )
+        raise CheckpointError(_no_melvoc_file(path, "load reads melvoc's .safetensors files"), path=place)
     return place
+
+
+def packed_file(path: str) -> str:
+    """The path of a file that holds a packed vocoder among other things, or of the only checkpoint in a folder.
+
+    Raises:
+        CheckpointError: there is none, or there are several in the folder.
+    """
+    place = expanded(path)
+    if not exists(place):
+        raise MissingCheckpointError(
+            f"{path}: no such file; give the path of the file that the packed vocoder is in", path=place
+        )
+    return find_weights(path)
 
 
 def expanded(path: str) -> str:
@@ -98,10 +113,40 @@ def is_folder(path: str) -> bool:
     return os.path.isdir(expanded(path))  # noqa: PTH112 - a name that no file can have is no folder
 
 
-def _melvoc_file_in(path: str) -> str | None:
-    """The only melvoc file in a folder, if there is one."""
-    found = [file for file in _files(Path(path)) if _is_melvocs(file)]
-    return str(found[0]) if len(found) == 1 else None
+def _is_piped(path: str) -> bool:
+    return path == STDIN or is_pipe(path)
+
+
+def _melvoc_files(folder: str) -> list[Path]:
+    return [file for file in _files(Path(folder)) if _is_melvocs(file)]
+
+
+def _melvoc_file_in(folder: str) -> str:
+    """The only melvoc file in a folder.
+
+    Raises:
+        CheckpointError: there is none, or there are several.
+    """
+    found = _melvoc_files(folder)
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{folder}: has {len(found)} melvoc files ({_listed(found)}); give one by its path", path=folder
+        )
+    if not found:
+        files = _files(Path(folder))
+        if not files:
+            raise MissingCheckpointError(f"{folder}: has no files; give a melvoc .safetensors file", path=folder)
+        raise CheckpointError(
+            _no_melvoc_file(folder, f"load reads melvoc's .safetensors files, but it has {_listed(files)}"), path=folder
+        )
+    return str(found[0])
+
+
+def _no_melvoc_file(path: str, what: str) -> str:
+    return (
+        f"{path}: {what}; convert a published checkpoint with `melvoc convert`, or pass allow_unverified=True if you "
+        "trust it; of a packed vocoder, pass the prefix="
+    )
 
 
 def _config_in(folder: Path, weights: str) -> str:
@@ -109,6 +154,7 @@ def _config_in(folder: Path, weights: str) -> str:
         raise CheckpointError(f"{weights}: a melvoc file already, not a published one; load it as it is")
     found = [folder / name for name in CONFIGS if (folder / name).is_file()]
     if not found:
+        _check_unpacked(weights)
         head = first_bytes(weights, foreign.HEAD) if is_file(weights) else b""  # a pipe can be read only once
         known = foreign.looks_like(foreign.signs_of_file(weights, head))
         advice = f"it looks like {known}" if known else "give it with --config (config=...)"
@@ -116,6 +162,18 @@ def _config_in(folder: Path, weights: str) -> str:
     if len(found) > 1:
         raise CheckpointError(f"{folder}: has {_listed(found)}; say with --config which is the generator's")
     return str(found[0])
+
+
+def _check_unpacked(weights: str) -> None:
+    """Check that safetensors, which are quickly looked into, hold no packed vocoder.
+
+    Raises:
+        CheckpointError: they do.
+    """
+    if is_file(weights) and is_safetensors(first_bytes(weights, 16)):
+        with opened(weights) as file:
+            if found := container.prefixes(file.keys()):
+                raise container.packed(weights, found)
 
 
 def _files(folder: Path) -> list[Path]:
