@@ -17,7 +17,7 @@ from torch import Tensor
 
 import melvoc
 from melvoc import registry
-from melvoc.errors import CheckpointError, MelvocError, PluginError, UnknownVocoderError
+from melvoc.errors import CheckpointError, MelvocError, OptionError, PluginError, UnknownVocoderError
 from melvoc.loading import is_path, list_vocoders
 from melvoc.registry import ARCHITECTURES, VOCODERS, build_table, pins
 from melvoc.spectrogram.spec import MelSpec
@@ -242,15 +242,23 @@ def test_an_option_that_a_factory_does_not_take(installed: Any, plugin: types.Mo
         ("griffinlim", {"revision": "x"}, "griffinlim takes no option 'revision'"),
         ("griffinlim", {"local_files_only": True}, "griffinlim takes no option 'local_files_only'"),
         ("griffinlim", {"name": "x"}, "griffinlim takes no option 'name'"),
-        ("vocos_mel_24khz", {"n_iter": 3}, "vocos_mel_24khz takes no option 'n_iter'; it takes revision, cache_dir"),
+        ("vocos_mel_24khz", {"n_iter": 3}, "vocos_mel_24khz takes no option 'n_iter'; it takes engine, memory$"),
         ("hf://a/b", {"n_iter": 3}, "hf://a/b takes no option 'n_iter'"),
-        ("a.safetensors", {"revision": "x"}, r"a\.safetensors takes no option 'revision'; it takes engine, memory"),
+        ("a.safetensors", {"revision": "x"}, r"a\.safetensors takes no option 'revision'; it takes engine, memory$"),
         ("a.safetensors", {"path": "x"}, r"a\.safetensors takes no option 'path'"),
     ],
 )
 def test_options_of_melvocs_own(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(MelvocError, match=message):
         melvoc.load(name, **options)
+
+
+@pytest.mark.parametrize("name", ["griffinlim", "vocos_mel_24khz", "hf://a/b", "a.safetensors", "a.pt"])
+@pytest.mark.parametrize("flag", ["mmap", "allow_unverified", "local_files_only"])
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_what_is_on_or_off_is_a_bool(name: str, flag: str, value: Any) -> None:
+    with pytest.raises(OptionError, match=f"^{flag}={value!r}, but it is True or False"):
+        melvoc.load(name, **{flag: value})
 
 
 def test_an_option_named_as_a_factorys_first_parameter(installed: Any, plugin: types.ModuleType) -> None:

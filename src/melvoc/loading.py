@@ -19,7 +19,7 @@ from melvoc import registry
 from melvoc.architecture import Architecture, Pin
 from melvoc.errors import MelvocError, OptionError, PluginError, UnknownVocoderError, about
 from melvoc.host import public
-from melvoc.options import LoadOptions
+from melvoc.options import LoadOptions, check_flag, takes_no
 from melvoc.registry import GRIFFINLIM, OWN, VOCODERS, Claim
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage import container
@@ -107,6 +107,10 @@ def load(
         OptionError: an option that the vocoder does not take.
     """
     container.check_prefix(prefix)
+    for flag, value in (
+        ("local_files_only", local_files_only), ("allow_unverified", allow_unverified), ("mmap", mmap)
+    ):  # fmt: skip
+        check_flag(flag, value)
     if refine is not None:
         from melvoc.post.refine import refined
 
@@ -240,8 +244,7 @@ def call(
     first, *others = names or [""]  # the first parameter takes the name, whatever it is called
     for key in options:
         if key == first or (key not in others and not open_ended):
-            listed = ", ".join(other for other in others if other not in ("device", "dtype"))
-            raise OptionError(f"{name} takes no option {key!r}; it takes {listed or 'none'}")
+            raise takes_no(name, key, others)
     return factory(name, device=device, dtype=dtype, **options)
 
 

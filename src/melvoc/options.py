@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 import torch
 
-from melvoc.errors import OptionError
+from melvoc.errors import OptionError, quoted
 
 FETCHING = ("revision", "cache_dir", "local_files_only", "allow_unverified")
+LOADS_OWN = frozenset({"device", "dtype", *FETCHING, "refine", "mmap", "prefix"})  # of `melvoc.load` for any vocoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class LoadOptions:
             raise OptionError(f"dtype={self.dtype!r}, but it is a floating-point torch.dtype, or None")
         if self.engine not in ("auto", "torch"):
             raise OptionError(f"engine={self.engine!r}, but it is 'auto' or 'torch'")
+        for name in ("local_files_only", "allow_unverified", "mmap"):
+            check_flag(name, getattr(self, name))
         if self.memory not in ("auto", "low"):
             raise OptionError(f"memory={self.memory!r}, but it is 'auto' or 'low'")
 
@@ -72,8 +75,24 @@ class LoadOptions:
         known = [entry.name for entry in fields(cls) if fetched or entry.name not in FETCHING]
         for key in given:
             if key not in known:
-                raise OptionError(f"{name} takes no option {key!r}; it takes {', '.join(known[2:])}")
+                raise takes_no(name, key, known)
         return cls(**given)
+
+
+def takes_no(name: str, key: str, known: Iterable[str]) -> OptionError:
+    """The error for an option that a vocoder does not take; it lists those that are the vocoder's, not `load`'s."""
+    listed = ", ".join(one for one in known if one not in LOADS_OWN)
+    return OptionError(f"{name} takes no option {key!r}; it takes {listed or 'none'}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Check that an option that is on or off is a bool: a text would be on whatever it says.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if not isinstance(value, bool):
+        raise OptionError(f"{name}={quoted(value)}, but it is True or False")
 
 
 def pick_device(device: str | torch.device) -> torch.device:
