@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -582,6 +583,20 @@ def test_what_the_clients_cache_has_needs_no_network(
         assert answer["reason"] == "offline"
     if way == "HF_HUB_OFFLINE":
         child.close()
+
+
+@pytest.mark.parametrize("file", ["", "/pytorch_model.bin"])
+def test_a_cache_without_the_file_is_not_a_repository_without_it(
+    hub: Hub, child: Child, tmp_path: Path, file: str
+) -> None:
+    hub.repositories["someone/pair"] = Repository({OLD: vocos_pair()})
+    options = {"cache_dir": tmp_path, "allow_unverified": True}
+    assert child.load(f"hf://someone/pair@{OLD}", **options).get("digest")
+    shutil.rmtree(tmp_path / "melvoc")
+    next(tmp_path.rglob("pytorch_model.bin")).unlink()
+    answer = child.load(f"hf://someone/pair@{OLD}{file}", **options, local_files_only=True)
+    failed(answer, "DownloadError", r" is (not )?in the cache, which has config\.yaml; load it once with the network")
+    assert answer["reason"] == "offline"
 
 
 def test_a_recorded_revision_is_said(hub: Hub, child: Child, tmp_path: Path) -> None:

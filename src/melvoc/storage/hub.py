@@ -156,10 +156,12 @@ def _resolve(repo: str, wanted: str | None, folder: Path, options: LoadOptions) 
 
 def _from_repository(repo: str, commit: str, file: str, options: LoadOptions) -> Checkpoint:
     """The named file, or, without a name, the one melvoc file, else a published pair."""
-    files = _files(repo, commit, options)
+    files, complete = _files(repo, commit, options)
     if any(".." in name.split("/") or name.startswith("/") for name in files):
         raise DownloadError(f"hf://{repo} names files outside itself; do not use it")
     if file and file not in files:
+        if not complete:
+            raise _offline(f"hf://{repo}@{commit[:12]}: {quoted(file)} is not in the cache, which has {_listed(files)}")
         raise DownloadError(f"hf://{repo}@{commit[:12]} has no file {quoted(file)}; it has {_listed(files)}")
     safe = [name for name in ([file] if file else files) if name.endswith(".safetensors")]
     if len(safe) > 1:
@@ -174,6 +176,11 @@ def _from_repository(repo: str, commit: str, file: str, options: LoadOptions) ->
                 return _fitting(container.read(path))
         foreign = f" ({safe[0]} is safetensors, but not melvoc's)"
     pair = _pair(files, file)
+    if pair is None and not complete:
+        raise _offline(
+            f"hf://{repo}@{commit[:12]}: neither a melvoc file nor a published generator with its configuration is in "
+            f"the cache, which has {_listed(files)}{foreign}"
+        )
     if pair is None:
         raise DownloadError(
             f"hf://{repo} has neither a melvoc .safetensors file nor a published generator of "
@@ -192,17 +199,17 @@ def _from_repository(repo: str, commit: str, file: str, options: LoadOptions) ->
         return convert(path, config=config, name=repo.split("/")[1], provenance=provenance)
 
 
-def _files(repo: str, commit: str, options: LoadOptions) -> list[str]:
-    """The names of a commit's files; without the network, of those that the client's cache has."""
+def _files(repo: str, commit: str, options: LoadOptions) -> tuple[list[str], bool]:
+    """The names of a commit's files, and whether these are all; without the network, those in the client's cache."""
     try:
         if options.local_files_only:
             raise _offline(f"hf://{repo}@{commit[:12]} is not in the cache")
-        return client.files_of(repo, commit)
+        return client.files_of(repo, commit), True
     except DownloadError as error:
         kept = client.cached(repo, commit, options) if error.reason == "offline" else None
         if kept is None:
             raise
-        return kept[1]
+        return kept[1], False
 
 
 def _pair(files: list[str], wanted: str) -> tuple[str, str] | None:
@@ -221,7 +228,7 @@ def _listed(files: list[str]) -> str:
 
 
 def _offline(what: str) -> DownloadError:
-    return DownloadError(f"{what}; load it once with local_files_only=False", reason="offline")
+    return DownloadError(f"{what}; load it once with the network (local_files_only=False)", reason="offline")
 
 
 def _once(target: Path, make: Callable[[], Checkpoint]) -> Path:
