@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -233,6 +235,25 @@ def test_convert_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture
     sounds_right(melvoc.load(out, device="cpu"))
     assert main(["convert", str(folder / GENERATOR), "-o", str(out), "--name", "mine"]) == 0
     assert melvoc.load(out).name == "mine"
+
+
+@pytest.mark.parametrize("piped", [GENERATOR, "config.json"])
+def test_convert_reads_standard_input(piped: str, folder: Path) -> None:
+    out = folder / "out.safetensors"
+    names = ["-" if name == piped else str(folder / name) for name in (GENERATOR, "config.json")]
+    command = [sys.executable, "-m", "melvoc", "convert", names[0], "--config", names[1], "-o", str(out)]
+    done = subprocess.run(command, input=(folder / piped).read_bytes(), capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert melvoc.info(out).name == ("bigvgan" if piped == GENERATOR else "voice")
+    sounds_right(melvoc.load(out, device="cpu"))
+
+
+def test_what_standard_input_is_not(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", "-", "--config", "-", "-o", str(folder / "out.safetensors")]) == 2
+    assert "CHECKPOINT and --config are both -, but standard input is one file" in capsys.readouterr().err
+    melvoc.audio.write(folder / "sample.wav", torch.zeros(999), VOC.sample_rate)
+    assert main(["vocode", str(folder / "sample.wav"), "-o", str(folder / "out.wav"), "--vocoder", "-"]) == 2
+    assert "/dev/stdin: a vocoder is not read from a pipe" in capsys.readouterr().err
 
 
 def test_a_repository_is_converted_as_it_is_loaded(

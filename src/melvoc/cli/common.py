@@ -43,7 +43,7 @@ def add_fetching(parser: Any) -> None:
 def load(arguments: argparse.Namespace, name: str, **options: Any) -> Vocoder:
     """The vocoder that the arguments ask for."""
     values = given(arguments, LoadOptions)
-    return melvoc.load(name, **values | {"dtype": DTYPES.get(values.get("dtype") or "")} | options)
+    return melvoc.load(named(name), **values | {"dtype": DTYPES.get(values.get("dtype") or "")} | options)
 
 
 def named(source: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import melvoc
-from melvoc.cli.common import add_fetching, load, read_spec
+from melvoc.cli.common import add_fetching, load, named, read_spec
 from melvoc.errors import MelvocError, clipped
 from melvoc.storage.container import Checkpoint
 
@@ -33,10 +33,12 @@ def add_parser(commands: Any) -> None:
     convert.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="the published weights, the folder that has them, or hf://owner/repo[@revision]",
+        help="the published weights, the folder that has them, or hf://owner/repo[@revision]; - is standard input",
     )
     convert.add_argument(
-        "--config", help="its config.json or config.yaml (default: the one beside it), or a known vocoder's name"
+        "--config",
+        help="its config.json or config.yaml (default: the one beside it; - is standard input), or a known vocoder's "
+        "name",
     )
     convert.add_argument("--spec", help="its mel, if the config has none: a preset's name, or a file of MelSpec fields")
     convert.add_argument("-o", "--output", required=True, help="the melvoc file, ending in .safetensors")
@@ -82,12 +84,20 @@ def run_convert(arguments: argparse.Namespace) -> int:
 
     if Path(arguments.output).suffix != ".safetensors":
         raise MelvocError(f"--output {arguments.output}: a melvoc file ends in .safetensors")
+    if arguments.checkpoint == arguments.config == "-":
+        raise MelvocError(
+            "CHECKPOINT and --config are both -, but standard input is one file; give the other by its path"
+        )
     spec = read_spec(arguments.spec) if arguments.spec else None
     if arguments.checkpoint.startswith("hf://"):
         checkpoint = _from_hub(arguments)
     else:
         checkpoint = convert(
-            arguments.checkpoint, config=arguments.config, spec=spec, name=arguments.name, licence=arguments.licence
+            named(arguments.checkpoint),
+            config=named(arguments.config) if arguments.config else None,
+            spec=spec,
+            name=arguments.name,
+            licence=arguments.licence,
         )
     write(checkpoint, arguments.output)
     size = Path(arguments.output).stat().st_size / 1e6
