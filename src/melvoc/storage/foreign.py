@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 HEAD = 512  # bytes of a file that tell what it is
@@ -115,13 +116,18 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("a discriminator", _TRAINING, (r"(?i:key: (.*\.)?(mpd|msd|mrd|mbd|cqtd|\w*discriminators?|\w*disc)\.)",)),
     ("an optimizer's state", _TRAINING, (r"(?i:key: (.*\.)?(optim\w*|param_groups|exp_avg\w*|lr_scheduler)\b)",)),
 )
-TABLE = tuple((title, advice, re.compile("|".join(signs), re.DOTALL)) for title, advice, signs in _ROWS)
+
+
+@cache
+def table() -> tuple[tuple[str, str, re.Pattern[str]], ...]:
+    """The rows, compiled when the first error needs them: titles, advice, and a pattern of the signs."""
+    return tuple((title, advice, re.compile("|".join(signs), re.DOTALL)) for title, advice, signs in _ROWS)
 
 
 def looks_like(signs: Iterable[str]) -> str:
     """`"TITLE: ADVICE"` of the first row that a sign fits, or nothing."""
     known = list(signs)
-    for title, advice, pattern in TABLE:
+    for title, advice, pattern in table():
         if any(pattern.match(sign, 0, HEAD) for sign in known):
             return f"{title}: {advice}"
     return ""

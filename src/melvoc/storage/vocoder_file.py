@@ -17,7 +17,6 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from melvoc import post
 from melvoc.architecture import Architecture
 from melvoc.errors import CheckpointError, MelvocError, OptionError, SpecError, about, reason
-from melvoc.griffinlim import GriffinLim
 from melvoc.host import public
 from melvoc.neural import HALF, NeuralVocoder, automatic_dtype
 from melvoc.options import LoadOptions
@@ -136,6 +135,8 @@ def describe(vocoder: Vocoder) -> Checkpoint:
     """
     if not isinstance(vocoder, Vocoder):
         raise CheckpointError(f"{vocoder!r} is a {type(vocoder).__name__}, but only a melvoc.Vocoder can be saved")
+    from melvoc.griffinlim import GriffinLim
+
     steps = post.describe(vocoder.post)
     # Exactly these classes: a subclass may compute something else, which a file would not say.
     if type(vocoder) is GriffinLim:
@@ -296,7 +297,9 @@ def _at_most(parameters: int) -> Iterator[None]:
         hook.remove()
 
 
-def _griffinlim(checkpoint: Checkpoint, options: LoadOptions) -> GriffinLim:
+def _griffinlim(checkpoint: Checkpoint, options: LoadOptions) -> Vocoder:
+    from melvoc.griffinlim import GriffinLim  # which a network's file does not need
+
     if checkpoint.tensors:
         extra = ", ".join(key[:80] for key in sorted(checkpoint.tensors)[:3])
         raise CheckpointError(f"{checkpoint.source} has unknown {extra}; Griffin-Lim has no tensors")
