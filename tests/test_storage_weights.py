@@ -18,7 +18,7 @@ from torch import Tensor
 
 from melvoc.errors import CheckpointError
 from melvoc.storage import foreign
-from melvoc.storage.configuration import read_config
+from melvoc.storage.configuration import SECTIONS_DEEP, read_config, sections
 from melvoc.storage.conversion import convert, recognise
 from melvoc.storage.weights import read_tensors
 
@@ -180,6 +180,18 @@ HIFIGAN = {
 def test_configurations_that_are_nearly_ours(values: dict[str, object], message: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=rf"is not HiFi-GAN's: it looks like {message}"):
         convert(tmp_path / "model.ckpt", config=values)
+
+
+@pytest.mark.parametrize("deep", range(5))
+def test_a_configuration_is_looked_at_as_deep_for_its_signs_as_for_its_network(deep: int) -> None:
+    values: dict[str, object] = {"gen_istft_n_fft": 16}
+    for _ in range(deep):
+        values = {"part": values}
+    said = "it looks like iSTFTNet" if deep < SECTIONS_DEEP else "give the configuration that was published"
+    with pytest.raises(CheckpointError, match=said):
+        recognise(values, "g")
+    found = [path for level in sections(values) for path, _ in level]
+    assert found == ["part." * level for level in range(min(deep + 1, SECTIONS_DEEP))]
 
 
 def test_openvpis_classic_generator(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -15,8 +16,9 @@ from melvoc.storage import foreign
 from melvoc.storage.reading import read_text
 
 LARGEST_CONFIG = 1 << 14  # values in a configuration; the published ones have a few dozen
-DEEPEST = 4  # sections inside sections that are looked at
-LONGEST = 80  # characters of a section's name in a message
+SECTIONS_DEEP = 4  # sections inside sections that are looked at
+MOST_SECTIONS = 100  # of them, for what a configuration looks like
+LONGEST_WORD = 80  # characters of a key or a value in a message or a sign
 
 
 def read_config(path: str | os.PathLike[str], *, advice: str = "give the model's configuration") -> dict[str, Any]:
@@ -55,14 +57,23 @@ def read_config(path: str | os.PathLike[str], *, advice: str = "give the model's
 def sections(values: Mapping[str, Any]) -> Iterator[list[tuple[str, Mapping[str, Any]]]]:
     """A configuration, then the sections in it, then the sections in those, each with the path of its keys."""
     level: list[tuple[str, Mapping[str, Any]]] = [("", values)]
-    for _ in range(DEEPEST):
+    for _ in range(SECTIONS_DEEP):
         yield level
         level = [
-            (f"{path}{str(key)[:LONGEST]}.", value)
+            (f"{path}{str(key)[:LONGEST_WORD]}.", value)
             for path, section in level
             for key, value in section.items()
             if isinstance(value, Mapping)
         ]
+
+
+def signs(values: Mapping[str, Any]) -> Iterator[str]:
+    """The signs of a configuration (`foreign`): its keys, those in its sections included, with values that are text."""
+    every = itertools.chain.from_iterable(sections(values))
+    for path, section in itertools.islice(every, MOST_SECTIONS):
+        for key, value in section.items():
+            word = value[:LONGEST_WORD] if isinstance(value, str) else ""
+            yield f"config: {path}{str(key)[:LONGEST_WORD]}={word}"
 
 
 def _parser(source: Path, text: str) -> Callable[[str], Any]:

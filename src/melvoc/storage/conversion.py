@@ -18,7 +18,7 @@ from melvoc.errors import CheckpointError, OptionError, SpecError, about
 from melvoc.registry import all_architectures, known_pin
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage import container, foreign
-from melvoc.storage.configuration import read_config, sections
+from melvoc.storage.configuration import read_config, sections, signs
 from melvoc.storage.container import Checkpoint, check_finite
 from melvoc.storage.pair import find_pair, find_weights
 from melvoc.storage.pipes import is_pipe
@@ -94,7 +94,7 @@ def _described(
     try:
         settings = layout.config(section)
     except OptionError as error:
-        known = foreign.looks_like(foreign.signs_of_config(values))
+        known = foreign.looks_like(signs(values))
         why = f"it looks like {known}" if known else error
         raise CheckpointError(f"the configuration of {source} is not {record.title}'s: {why}") from error
     spec = _spec(layout, section, spec, source)
@@ -162,7 +162,7 @@ def recognise(values: Mapping[str, Any], source: str) -> tuple[Architecture, Lay
             )
         if found:
             return found[0][1]
-    known = foreign.looks_like(foreign.signs_of_config(values))
+    known = foreign.looks_like(signs(values))
     titles = ", ".join(layout.title for record in records for layout in record.layouts)
     advice = f"it looks like {known}" if known else "give the configuration that was published with the model"
     raise CheckpointError(f"the configuration of {source} is none of {titles}; {advice}")

@@ -7,13 +7,10 @@ A row is found by signs, which are lines of text: `bytes: ` and the first bytes 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any
 
 HEAD = 512  # bytes of a file that tell what it is
-_KEY = 80  # characters of a key or a value that are looked at
-_SECTIONS = 100  # of a configuration that are looked at
 _ELSEWHERE = "another network than melvoc's; use the project it comes from"
 _F0 = "it needs the pitch (f0) beside the mel, which melvoc does not support; use the project it comes from"
 _UNITS = "its input is units of speech, not a mel; use the project it comes from"
@@ -141,14 +138,3 @@ def signs_of_file(name: str, head: bytes) -> list[str]:
 def signs_of_keys(names: Iterable[object]) -> Iterator[str]:
     """The signs of a checkpoint, from the paths of everything in it."""
     return (f"key: {name}." for name in names)
-
-
-def signs_of_config(values: Mapping[str, Any]) -> Iterator[str]:
-    """The signs of a configuration: its keys, those in its sections included, with the values that are text."""
-    waiting: list[tuple[str, Mapping[str, Any]]] = [("", values)]
-    for prefix, section in waiting:
-        for key, value in section.items():
-            path = f"{prefix}{str(key)[:_KEY]}"
-            yield f"config: {path}={value[:_KEY] if isinstance(value, str) else ''}"
-            if isinstance(value, Mapping) and len(waiting) < _SECTIONS:
-                waiting.append((f"{path}.", value))

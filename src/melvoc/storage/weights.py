@@ -30,8 +30,8 @@ from melvoc.storage.reading import (
     opened,
 )
 
-DEEPEST = 16  # containers inside containers
-LONGEST = 512  # characters of a tensor's name, everything that it stands in included; the published ones have 80
+CONTAINERS_DEEP = 16  # containers inside containers
+LONGEST_NAME = 512  # characters of a tensor's name, everything that it stands in included; the published ones have 80
 # What is trained or counted beside a generator, in the same module; any other stranger is an error.
 _BESIDE = re.compile(
     r"(?i)(mpd|msd|mrd|mbd|cqtd|\w*disc|\w*discriminators?\w*|\w*loss\w*|optim\w*|(global_)?steps?|epoch)$"
@@ -184,12 +184,12 @@ def paths(content: Mapping[Any, Any], source: str) -> Iterator[tuple[str, Any]]:
             continue
         seen.add(id(inner))
         for key, value in inner.items():
-            if isinstance(key, str) and len(prefix) + len(key) > LONGEST:
+            if isinstance(key, str) and len(prefix) + len(key) > LONGEST_NAME:
                 raise CheckpointError(
                     f"{source}: {quoted(key)} stands for {len(prefix) + len(key)} characters, but no tensor's name has "
-                    f"more than {LONGEST}; the file is damaged, or no checkpoint"
+                    f"more than {LONGEST_NAME}; the file is damaged, or no checkpoint"
                 )
-            if isinstance(value, Mapping) and depth < DEEPEST:
+            if isinstance(value, Mapping) and depth < CONTAINERS_DEEP:
                 waiting.append((f"{prefix}{key if isinstance(key, str) else quoted(key)}.", value, depth + 1))
             elif isinstance(key, str):
                 yield prefix + key, value
