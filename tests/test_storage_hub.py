@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save
 import melvoc
 from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
-from melvoc.errors import DownloadError, MelvocError
+from melvoc.errors import CheckpointError, DownloadError, MelvocError
 from melvoc.options import LoadOptions
 from melvoc.registry import pins
 from melvoc.storage import container as checkpoints
@@ -545,6 +545,37 @@ def test_published_pairs(hub: Hub, child: Child, tmp_path: Path, pair: Any, fore
     again = child.load("hf://someone/pair", cache_dir=tmp_path, allow_unverified=True, local_files_only=True)
     assert again["digest"] == answer["digest"]
     assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            {"generator_v3": b""},
+            r"hf://someone/pair: has 2 checkpoints \(generator_v2, generator_v3\); give one of them",
+        ),
+        ({"config.yaml": b""}, r"hf://someone/pair: has config\.json, config\.yaml; say with --config which"),
+    ],
+)
+def test_several_pairs_are_refused_as_in_a_folder(
+    hub: Hub, child: Child, tmp_path: Path, more: dict[str, bytes], message: str
+) -> None:
+    files = hifigan_pair() | more
+    hub.repositories["someone/pair"] = Repository({OLD: files})
+    failed(child.load("hf://someone/pair", cache_dir=tmp_path, allow_unverified=True), "CheckpointError", message)
+    folder = tmp_path / "pair"
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data or b"\x80\x02")
+    with pytest.raises(CheckpointError, match=message.removeprefix("hf://someone/")):
+        melvoc.load(folder, allow_unverified=True)
+
+
+def test_what_lies_beside_published_weights_is_no_choice(hub: Hub, child: Child, tmp_path: Path) -> None:
+    more = {"training_args.bin": b"x", "old/generator_v2": b"x", "old/config.json": b"{}"}
+    hub.repositories["someone/pair"] = Repository({OLD: hifigan_pair() | more})
+    answer = child.load("hf://someone/pair", cache_dir=tmp_path, allow_unverified=True)
+    assert answer.get("provenance", {}).get("file") == "generator_v2", answer
 
 
 # From the client's cache alone

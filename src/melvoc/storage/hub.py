@@ -23,6 +23,7 @@ from melvoc.storage.atomic import replacing
 from melvoc.storage.cache import cache_folder
 from melvoc.storage.container import Checkpoint, is_melvoc_file
 from melvoc.storage.conversion import assemble, convert
+from melvoc.storage.pair import SUFFIXES, choose_config, choose_weights, has_published_name
 from melvoc.storage.vocoder_file import load_file, revive
 from melvoc.vocoder import Vocoder
 
@@ -175,7 +176,7 @@ def _from_repository(repo: str, commit: str, file: str, options: LoadOptions) ->
             if is_melvoc_file(path):
                 return _fitting(container.read(path))
         foreign = f" ({safe[0]} is safetensors, but not melvoc's)"
-    pair = _pair(files, file)
+    pair = _pair(files, file, safe, f"hf://{repo}")
     if pair is None and not complete:
         raise _offline(
             f"hf://{repo}@{commit[:12]}: neither a melvoc file nor a published generator with its configuration is in "
@@ -212,15 +213,26 @@ def _files(repo: str, commit: str, options: LoadOptions) -> tuple[list[str], boo
         return kept[1], False
 
 
-def _pair(files: list[str], wanted: str) -> tuple[str, str] | None:
-    """Published weights and their configuration: by a layout's names, or the wanted weights and what is beside them."""
-    layouts = (layout for record in all_architectures() for layout in record.layouts)
-    for pattern, config in (names for layout in layouts for names in layout.files):
-        beside = PurePosixPath(wanted).with_name(config).as_posix() if wanted else config
-        weights = [wanted] if wanted else sorted(name for name in files if re.fullmatch(pattern, name))
-        if weights and beside in files:
-            return weights[-1], beside
-    return None
+def _pair(files: list[str], wanted: str, foreign: list[str], where: str) -> tuple[str, str] | None:
+    """Published weights, or the wanted ones, and the configuration beside them, chosen as in a folder on the disk.
+
+    Safetensors that were seen not to be melvoc's (`foreign`) count where no other file has a published name.
+
+    Raises:
+        CheckpointError: there are several.
+    """
+    folder = PurePosixPath(wanted).parent
+    config = choose_config([name.name for name in map(PurePosixPath, files) if name.parent == folder], where)
+    weights = [wanted] if wanted else [name for name in files if "/" not in name and _is_weights(name)]
+    if config is None or not weights:
+        return None
+    others = [name for name in weights if name not in foreign]
+    weights = others if any(map(has_published_name, others)) else weights
+    return choose_weights(weights, where), (folder / config).as_posix()
+
+
+def _is_weights(name: str) -> bool:
+    return name.endswith(SUFFIXES) or has_published_name(name)
 
 
 def _listed(files: list[str]) -> str:

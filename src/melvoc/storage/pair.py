@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from melvoc.errors import CheckpointError, MelvocError, MissingCheckpointError, unreadable
@@ -38,23 +39,52 @@ def find_weights(path: str) -> str:
     folder = Path(expanded(path))
     if not folder.is_dir():
         return expanded(path)
-    found = [file for file in _files(folder) if _is_checkpoint(file)]
-    if len(found) > 1:
-        patterns = [pattern for record in all_architectures() for one in record.layouts for pattern, _ in one.files]
-        published = [file for file in found if any(re.fullmatch(pattern, file.name) for pattern in patterns)]
-        safe = [file for file in published if file.suffix == ".safetensors"]
-        published = safe if len(safe) == 1 else published  # the Hub's folders often have both
-        if len(published) != 1:
-            raise CheckpointError(
-                f"{path}: has {len(found)} checkpoints ({_listed(found)}); give one of them by its own path"
-            )
-        found = published
+    found = [file.name for file in _files(folder) if _is_checkpoint(file)]
     if not found:
         raise MissingCheckpointError(
-            f"{path}: no checkpoint is in this folder, which has {_listed(_files(folder)) or 'no files'}; give the "
+            f"{path}: no checkpoint is in this folder, which has {_listed(_names(folder)) or 'no files'}; give the "
             "folder of the published weights and their configuration"
         )
-    return str(found[0])
+    return str(folder / choose_weights(found, path))
+
+
+def choose_weights(names: Sequence[str], folder: str) -> str:
+    """The weights among a folder's checkpoints: the only one, or the one with a published name.
+
+    Args:
+        names: of the checkpoints, at least one.
+        folder: or the repository, for the message.
+
+    Raises:
+        CheckpointError: there are several.
+    """
+    if len(names) == 1:
+        return names[0]
+    published = [name for name in names if has_published_name(name)]
+    safe = [name for name in published if name.endswith(".safetensors")]
+    published = safe if len(safe) == 1 else published  # the Hub's folders often have both
+    if len(published) != 1:
+        raise CheckpointError(
+            f"{folder}: has {len(names)} checkpoints ({_listed(names)}); give one of them by its own path"
+        )
+    return published[0]
+
+
+def choose_config(names: Collection[str], folder: str) -> str | None:
+    """The configuration among the names in a folder; None if there is none.
+
+    Raises:
+        CheckpointError: there are several.
+    """
+    found = [name for name in _config_names() if name in names]
+    if len(found) > 1:
+        raise CheckpointError(f"{folder}: has {_listed(found)}; say with --config which is the generator's")
+    return found[0] if found else None
+
+
+def has_published_name(name: str) -> bool:
+    """Whether a layout of any architecture is published under such a name."""
+    return any(re.fullmatch(pattern, name) for pattern, _ in _published())
 
 
 def is_published(path: str) -> bool:
@@ -130,10 +160,11 @@ def _melvoc_file_in(folder: str) -> str:
     found = _melvoc_files(folder)
     if len(found) > 1:
         raise CheckpointError(
-            f"{folder}: has {len(found)} melvoc files ({_listed(found)}); give one by its path", path=folder
+            f"{folder}: has {len(found)} melvoc files ({_listed([file.name for file in found])}); give one by its path",
+            path=folder,
         )
     if not found:
-        files = _files(Path(folder))
+        files = _names(Path(folder))
         if not files:
             raise MissingCheckpointError(f"{folder}: has no files; give a melvoc .safetensors file", path=folder)
         raise CheckpointError(
@@ -149,19 +180,26 @@ def _no_melvoc_file(path: str, what: str) -> str:
     )
 
 
+def _published() -> list[tuple[str, str]]:
+    """Under which names every layout is published: a pattern for the weights', and the configuration's."""
+    return [names for record in all_architectures() for layout in record.layouts for names in layout.files]
+
+
+def _config_names() -> list[str]:
+    return list(dict.fromkeys((*CONFIGS, *(config for _, config in _published()))))
+
+
 def _config_in(folder: Path, weights: str) -> str:
     if is_file(weights) and _is_melvocs(Path(weights)):
         raise CheckpointError(f"{weights}: a melvoc file already, not a published one; load it as it is")
-    found = [folder / name for name in CONFIGS if (folder / name).is_file()]
-    if not found:
+    found = choose_config([name for name in _config_names() if (folder / name).is_file()], str(folder))
+    if found is None:
         _check_unpacked(weights)
         head = first_bytes(weights, foreign.HEAD) if is_file(weights) else b""  # a pipe can be read only once
         known = foreign.looks_like(foreign.signs_of_file(weights, head))
         advice = f"it looks like {known}" if known else "give it with --config (config=...)"
         raise MissingCheckpointError(f"{weights}: no {', '.join(CONFIGS[:2])} or {CONFIGS[3]} beside it; {advice}")
-    if len(found) > 1:
-        raise CheckpointError(f"{folder}: has {_listed(found)}; say with --config which is the generator's")
-    return str(found[0])
+    return str(folder / found)
 
 
 def _check_unpacked(weights: str) -> None:
@@ -188,6 +226,10 @@ def _files(folder: Path) -> list[Path]:
         raise unreadable(folder, error) from error
 
 
+def _names(folder: Path) -> list[str]:
+    return [file.name for file in _files(folder)]
+
+
 def _is_checkpoint(file: Path) -> bool:
     """Whether a file may be published weights, by its name or by how it begins."""
     head = first_bytes(file, 16)
@@ -203,5 +245,5 @@ def _is_melvocs(file: Path) -> bool:
         return False  # damaged: whoever reads it says so
 
 
-def _listed(files: list[Path]) -> str:
-    return ", ".join(file.name for file in files[:6]) + (f" and {len(files) - 6} more" if len(files) > 6 else "")
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
