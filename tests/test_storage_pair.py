@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 import melvoc
 from melvoc.cli import main
 from melvoc.errors import CheckpointError, MissingCheckpointError, OptionError, UnknownVocoderError
+from melvoc.storage import pair
 from melvoc.storage.conversion import convert
 
 VOC = VOCODERS["bigvgan_v1_tiny"]
@@ -131,6 +132,13 @@ def test_several_configurations(folder: Path) -> None:
         convert(folder)
     (folder / "config.json").unlink()
     assert convert(folder).spec == melvoc.MelSpec.from_config(values)
+
+
+def test_a_packages_names_count_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair, "_published", lambda: [(r"voice-\d+\.ckpt", "voice.json")])
+    shutil.copy(folder / GENERATOR, folder / "voice-3.ckpt")
+    (folder / "config.json").rename(folder / "voice.json")
+    assert convert(folder).provenance["converted from"] == "voice-3.ckpt"
 
 
 def test_what_is_missing_is_said(folder: Path) -> None:

@@ -42,8 +42,8 @@ def find_weights(path: str) -> str:
     found = [file.name for file in _files(folder) if _is_checkpoint(file)]
     if not found:
         raise MissingCheckpointError(
-            f"{path}: no checkpoint is in this folder, which has {_listed(_names(folder)) or 'no files'}; give the "
-            "folder of the published weights and their configuration"
+            f"{path}: no checkpoint is in this folder, which has {_listed(_names(folder)) or 'no files'}; give "
+            "the checkpoint by its path (melvoc files are loaded as they are)"
         )
     return str(folder / choose_weights(found, path))
 
