@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from melvoc import SpecError
+from melvoc import MelvocError, SpecError
 from melvoc.audio import SUBTYPES, AudioWriter, read, to_pcm16, write
 from melvoc.errors import OptionError
 
@@ -152,3 +152,43 @@ def test_a_file_that_does_not_fit_is_an_error_and_not_there(ending: str, tmp_pat
     for most in (size // 2, size - 1):  # a FLAC's last block is only written when it is closed
         assert f"a{ending}: cannot be written" in written(most)
         assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_a_folder_in_the_files_place_is_refused_before_any_work(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(MelvocError, match=rf"{name}: a folder; give the path of a file to write$"):
+        AudioWriter(tmp_path / name, sample_rate=44100, channels=1)
+    assert left_in(tmp_path) == [name]
+
+
+def test_a_folder_that_appears_meanwhile_is_our_error(tmp_path: Path) -> None:
+    writer = AudioWriter(tmp_path / "a.wav", sample_rate=44100, channels=1)
+    with pytest.raises(MelvocError, match=r"a\.wav: cannot be written \([\w ]+\); is there room"), writer:
+        (tmp_path / "a.wav").mkdir()
+    assert left_in(tmp_path) == ["a.wav"]
+
+
+@pytest.mark.parametrize("rate", [2**40, 0, -1, 2**31, 2**200])
+def test_a_rate_that_no_file_has(rate: int, tmp_path: Path) -> None:
+    with pytest.raises(
+        OptionError, match=r"a\.wav: WAV cannot hold 1 channels at .* Hz, but 1 to 1024 channels at 1 to"
+    ):
+        write(tmp_path / "a.wav", wave_of(1, 10), rate)
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(("name", "channels", "most"), [("a.flac", 9, 8), ("a.wav", 0, 1024), ("a.wav", 1025, 1024)])
+def test_channels_that_a_format_does_not_have(name: str, channels: int, most: int, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=rf"{name}: .* cannot hold {channels} channels .*, but 1 to {most} channels"):
+        write(tmp_path / name, torch.zeros(channels, 10), 44100)
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("subtype", SUBTYPES)
+def test_a_wave_with_a_gradient_and_one_of_numpys(subtype: str, tmp_path: Path) -> None:
+    wave = wave_of(2, 90)
+    write(tmp_path / "plain.wav", wave, 44100, subtype)
+    for name, same in (("grad", wave.clone().requires_grad_()), ("numpy", wave.numpy())):
+        write(tmp_path / f"{name}.wav", same, 44100, subtype)
+        assert torch.equal(read(tmp_path / f"{name}.wav")[0], read(tmp_path / "plain.wav")[0])

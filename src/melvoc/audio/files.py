@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from melvoc.errors import MelvocError, MissingFileError, SpecError, unreadable
 from melvoc.host import public, warn
 from melvoc.storage.pipes import is_readable, regular
 from melvoc.storage.reading import exists
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 BLOCK = 1 << 16  # samples per block of a file that is read or copied piece by piece
 LOWEST_RATE, HIGHEST_RATE = 1000, 384_000  # Hz; what a file grows by, and its filters' size, are bounded by them
@@ -86,20 +89,21 @@ def read(path: str | os.PathLike[str]) -> tuple[Tensor, int]:
 
 
 @public
-def write(path: str | os.PathLike[str], wave: Tensor, rate: int, subtype: str | None = None) -> None:
+def write(path: str | os.PathLike[str], wave: Tensor | NDArray[Any], rate: int, subtype: str | None = None) -> None:
     """Write a whole sound file, WAV or FLAC by its extension; a WAV beyond 4 GiB is an RF64.
 
     Args:
         path: ends in .wav or .flac.
-        wave: `[N]`, `[C, N]` or `[1, C, N]`; in PCM, values outside [-1, 1] are clipped.
+        wave: `[N]`, `[C, N]` or `[1, C, N]`, of torch or NumPy; in PCM, values outside [-1, 1] are clipped.
         rate: the sample rate in Hz.
         subtype: "PCM_16" (also where it is None), "PCM_24", "PCM_32" or "FLOAT"; FLAC has the first two.
 
     Raises:
         SpecError: any other shape, or NaN or Inf.
-        OptionError: any other subtype.
+        OptionError: any other subtype, or a rate or number of channels that the format does not have.
         MelvocError: any other extension, or a file that cannot be written whole.
     """
+    wave = torch.as_tensor(wave)
     shape = list(wave.shape)
     wave = wave[None] if wave.dim() == 1 else wave[0] if wave.dim() == 3 and shape[0] == 1 else wave
     if wave.dim() != 2:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from melvoc.errors import MelvocError, MissingFileError, OptionError, SpecError
+from melvoc.errors import MelvocError, MissingFileError, OptionError, SpecError, quoted
 from melvoc.host import public
 from melvoc.storage.atomic import replacing
 
@@ -23,6 +23,7 @@ _BLOCK = 1 << 16  # samples that are copied at once
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT")
 RIFF_LIMIT = (1 << 32) - (1 << 16)  # bytes of samples in a WAV, whose sizes have 32 bits
 _WRITABLE = {".wav": ("WAV", SUBTYPES), ".flac": ("FLAC", SUBTYPES[:2])}
+_MOST = {"WAV": (1024, 2**31 - 1), "FLAC": (8, 655_350)}  # channels, Hz
 _WIDTHS = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4}  # bytes
 
 
@@ -54,6 +55,11 @@ def _stored(wave: Tensor, subtype: str) -> Tensor:
     return (_checked(wave).double() * most).round().clamp(-most, most - 1).to(torch.int32) << (32 - bits)
 
 
+def _reason(error: Exception) -> object:
+    """What is wrong, without the temporary file's name."""
+    return getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
+
+
 def _checked(wave: Tensor) -> Tensor:
     if not wave.is_floating_point():
         raise SpecError(
@@ -69,8 +75,10 @@ def container_of(path: str | os.PathLike[str], subtype: str = SUBTYPES[0]) -> st
 
     Raises:
         OptionError: a subtype that the format does not have.
-        MelvocError: any other extension.
+        MelvocError: any other extension, or a folder of that name.
     """
+    if Path(path).is_dir():
+        raise MelvocError(f"{os.fsdecode(path)}: a folder; give the path of a file to write")
     suffix = Path(path).suffix
     if suffix.lower() not in _WRITABLE:
         raise MelvocError(
@@ -96,8 +104,8 @@ class AudioWriter:
         subtype: "PCM_16", "PCM_24", "PCM_32" or "FLOAT"; FLAC has the first two.
 
     Raises:
-        OptionError: a subtype that the format does not have.
-        MelvocError: any other extension, or a folder that cannot be written to.
+        OptionError: a subtype, a number of channels or a rate that the format does not have.
+        MelvocError: any other extension, a folder in the file's place, or one that cannot be written to.
     """
 
     def __init__(
@@ -105,6 +113,12 @@ class AudioWriter:
     ) -> None:
         self.path, self.channels, self.subtype, self._rate = Path(path), channels, subtype, sample_rate
         self._container, self._written = container_of(path, subtype), 0
+        channels_most, rate_most = _MOST[self._container]
+        if not (1 <= channels <= channels_most and 1 <= sample_rate <= rate_most):
+            raise OptionError(
+                f"{self.path}: {self._container} cannot hold {channels} channels at {quoted(sample_rate)} Hz, but 1 to "
+                f"{channels_most} channels at 1 to {rate_most} Hz; a wave is [C, N]"
+            )
         with ExitStack() as stack:
             try:
                 self._temporary = stack.enter_context(replacing(self.path))
@@ -131,7 +145,8 @@ class AudioWriter:
             )
         except (soundfile.SoundFileError, TypeError, ValueError) as error:
             raise MelvocError(
-                f"{self.path}: {self._container} cannot hold {self.channels} channels at {self._rate} Hz ({error})"
+                f"{self.path}: {self._container} cannot hold {self.channels} channels at {self._rate} Hz "
+                f"({_reason(error)})"
             ) from error
 
     def _close(self, kind: type[BaseException] | None, *raised: object) -> None:
@@ -158,7 +173,9 @@ class AudioWriter:
         try:
             yield
         except (soundfile.SoundFileError, OSError, AssertionError) as error:  # soundfile asserts that all was written
-            raise MelvocError(f"{self.path}: cannot be written ({error}); is there room on the disk?") from error
+            raise MelvocError(
+                f"{self.path}: cannot be written ({_reason(error)}); is there room on the disk?"
+            ) from error
 
     @public
     def write(self, wave: Tensor) -> None:
@@ -173,7 +190,7 @@ class AudioWriter:
                 f"{self.path}: the wave has shape {list(wave.shape)}, but this file takes [C, n] with {self.channels} "
                 "channels; unfold_channels turns a batch into channels"
             )
-        samples = _stored(wave, self.subtype).T.contiguous().cpu().numpy()
+        samples = _stored(wave, self.subtype).T.contiguous().detach().cpu().numpy()
         with self._writing():
             if self._container == "WAV" and (self._written + len(samples)) * self._frame > RIFF_LIMIT:
                 self._outgrow()
@@ -207,4 +224,5 @@ class AudioWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        with self._writing():  # the file gets its name here
+            self._stack.__exit__(kind, error, trace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -22,9 +23,11 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
         The path to write to; it has the target's suffix, because some writers depend on that.
 
     Raises:
-        OSError: the folder does not exist or cannot be written.
+        OSError: the folder does not exist or cannot be written, or the target is a folder itself.
     """
     final = Path(target)
+    if final.is_dir():  # before any work
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(final))
     handle, name = tempfile.mkstemp(prefix=f".{final.stem}.", suffix=f".part{final.suffix}", dir=final.parent)
     os.close(handle)
     temporary = Path(name)
