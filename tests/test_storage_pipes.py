@@ -100,8 +100,18 @@ def test_no_room_for_the_copy(fifo: Feed, monkeypatch: pytest.MonkeyPatch) -> No
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("shutil.copyfileobj", full)
-    with pytest.raises(MelvocError, match=r"fifo: cannot be opened or read \(No space left on device\)"):
+    with pytest.raises(
+        MelvocError, match=r"fifo: a pipe, of which a copy in .*temporary cannot be made \(No space .*set TMP"
+    ):
         read(fifo(b"x"))
+
+
+def test_a_temporary_folder_that_is_not_there(tmp_path: Path, fifo: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    path = fifo(b"x")
+    for reads in (read, read_mel):
+        with pytest.raises(MelvocError, match=r"fifo: a pipe, .* in .*none cannot be made \(No such .*; set TMPDIR"):
+            reads(path)
 
 
 def command(*arguments: str) -> list[str]:

@@ -7,10 +7,10 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from melvoc.errors import MelvocError, unreadable
+from melvoc.errors import FileAccessError, MelvocError, unreadable
 
 STDIN = "/dev/stdin"
 _BLOCK = 1 << 20
@@ -49,20 +49,30 @@ def regular(path: str | os.PathLike[str]) -> Iterator[str]:
     if not is_pipe(source):
         yield source
         return
-    with tempfile.TemporaryDirectory(prefix="melvoc-") as folder:
-        copy = Path(folder, Path(source).name)
+    with ExitStack() as stack:
         try:
-            # standard input may be a socket, which cannot be opened by name
-            handle = os.dup(0) if source == STDIN else os.open(source, os.O_RDONLY)
-            with os.fdopen(handle, "rb") as pipe, copy.open("wb") as file:
-                shutil.copyfileobj(pipe, file, _BLOCK)
+            copy = _copied(source, stack)
         except OSError as error:
-            raise unreadable(source, error) from error
+            if error.filename == source:
+                raise unreadable(source, error) from error
+            raise FileAccessError(
+                f"{source}: a pipe, of which a copy in {tempfile.tempdir or 'a temporary folder'} cannot be made "
+                f"({error.strerror or error}); set TMPDIR to a folder with room for it"
+            ) from error
         try:
             yield str(copy)
         except MelvocError as error:
             error.args = tuple(str(part).replace(str(copy), source) for part in error.args)
             raise
+
+
+def _copied(source: str, stack: ExitStack) -> Path:
+    copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="melvoc-")), Path(source).name)
+    # standard input may be a socket, which cannot be opened by name
+    handle = os.dup(0) if source == STDIN else os.open(source, os.O_RDONLY)
+    with os.fdopen(handle, "rb") as pipe, copy.open("wb") as file:
+        shutil.copyfileobj(pipe, file, _BLOCK)
+    return copy
 
 
 def _kind(path: str | os.PathLike[str]) -> int:
