@@ -191,3 +191,9 @@ def test_a_name_without_an_ending_is_known_by_its_content(tmp_path: Path) -> Non
         assert not is_mel(tmp_path / "a")
     assert is_mel(tmp_path / "none.NPY")
     assert not is_mel(tmp_path / "none")
+
+
+def test_safetensors_are_known_by_the_one_rule(tmp_path: Path) -> None:
+    for length, expected in ((0, False), (2, True), (1 << 40, False)):
+        (tmp_path / "a").write_bytes(length.to_bytes(8, "little") + b"{}")
+        assert is_mel(tmp_path / "a") == expected

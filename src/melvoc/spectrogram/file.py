@@ -15,7 +15,7 @@ from melvoc.errors import CheckpointError, MelvocError, MissingFileError, SpecEr
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.atomic import replacing
 from melvoc.storage.pipes import is_readable, regular
-from melvoc.storage.reading import LARGEST_HEADER, LARGEST_TEXT, check_plain, is_file, opened
+from melvoc.storage.reading import LARGEST_TEXT, check_plain, first_bytes, is_file, is_safetensors, opened
 
 VERSION = 1
 KEY = "mel"
@@ -98,7 +98,7 @@ def is_mel(path: str | os.PathLike[str]) -> bool:
     if not is_file(source):
         return False
     try:
-        return _is_array(source) or _is_safetensors(source)
+        return _is_array(source) or is_safetensors(first_bytes(source, 9))
     except OSError as error:
         raise unreadable(source, error) from error
 
@@ -106,12 +106,6 @@ def is_mel(path: str | os.PathLike[str]) -> bool:
 def _is_array(source: Path) -> bool:
     with source.open("rb") as file:
         return source.suffix.lower() == ".npy" or file.read(len(_ARRAY)) == _ARRAY
-
-
-def _is_safetensors(source: Path) -> bool:
-    with source.open("rb") as file:
-        head = file.read(9)
-    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= LARGEST_HEADER
 
 
 def _read_array(source: Path) -> MelFile:
