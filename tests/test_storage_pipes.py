@@ -167,3 +167,29 @@ def test_standard_input_that_is_no_sound_is_one_line(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert done.stderr.decode().count("\n") == 1
         assert "/dev/stdin: cannot be read as sound" in done.stderr.decode()
+
+
+def test_a_cut_sound_on_standard_input_is_named_as_it_was_given(tmp_path: Path) -> None:
+    write(tmp_path / "a.wav", torch.rand(1, 20_000) - 0.5, 16000)
+    for name, out in (("mel", "o.npy"), ("vocode", "o.wav")):
+        done = subprocess.run(
+            command(name, "-", "-o", str(tmp_path / out)),
+            input=(tmp_path / "a.wav").read_bytes()[:30_000], capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0
+        assert "/dev/stdin: cut or damaged" in done.stderr.decode()
+        assert "melvoc-" not in done.stderr.decode()
+
+
+def test_a_spec_on_standard_input(tmp_path: Path) -> None:
+    write(tmp_path / "a.wav", torch.rand(1, 20_000) - 0.5, 16000)
+    done = subprocess.run(
+        command("mel", str(tmp_path / "a.wav"), "-o", str(tmp_path / "a.safetensors"), "--spec", "-"),
+        input=json.dumps(SPEC.to_dict()).encode(), capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    assert read_mel(tmp_path / "a.safetensors").spec == SPEC
+    for name in ("mel", "vocode"):
+        done = subprocess.run(command(name, "-", "-o", "a.wav", "--spec", "-"), capture_output=True, check=False)
+        assert done.returncode == 2
+        assert b"IN and --spec are both standard input, which is read once; give one" in done.stderr

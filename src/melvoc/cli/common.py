@@ -51,6 +51,16 @@ def named(source: str) -> str:
     return STDIN if source == "-" else source
 
 
+def check_standard_input(arguments: argparse.Namespace) -> None:
+    """Check that standard input is asked for once.
+
+    Raises:
+        MelvocError: it is both the input and its spec.
+    """
+    if arguments.input == arguments.spec == "-":
+        raise MelvocError("IN and --spec are both standard input, which is read once; give one of them as a file")
+
+
 def finite_blocks(reader: AudioReader) -> Iterator[Tensor]:
     """The blocks of a file, each checked.
 
@@ -64,12 +74,12 @@ def finite_blocks(reader: AudioReader) -> Iterator[Tensor]:
 
 
 def read_spec(text: str) -> MelSpec:
-    """A preset's name, or a JSON or YAML file (or pipe) with `MelSpec` fields or a published configuration.
+    """A preset's name, or a JSON or YAML file (or pipe, or `-`) with `MelSpec` fields or a published configuration.
 
     Raises:
         MelvocError: neither.
     """
-    path = Path(text)
+    path = Path(named(text))
     if text in PRESETS or (path.suffix not in (".json", ".yaml", ".yml") and not exists(path)):
         return MelSpec.preset(text)
     values = read_config(path, advice="give a preset's name or a file of MelSpec fields")

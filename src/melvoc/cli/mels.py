@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from melvoc.audio import AudioReader
-from melvoc.cli.common import add_fetching, default_spec, finite_blocks, load, named, read_spec
+from melvoc.cli.common import add_fetching, check_standard_input, default_spec, finite_blocks, load, named, read_spec
 from melvoc.errors import MelvocError
 from melvoc.spectrogram.file import write_mel
 from melvoc.spectrogram.spec import MelSpec
@@ -31,6 +31,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read, resample, analyse, in blocks; one mel per channel."""
+    check_standard_input(arguments)
     if arguments.spec and arguments.vocoder:
         raise MelvocError("--spec and --vocoder both say which mel to make; give only one of them")
     with AudioReader(named(arguments.input)) as reader:

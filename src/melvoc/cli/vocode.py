@@ -16,8 +16,9 @@ import melvoc
 from melvoc.audio import SUBTYPES, AudioReader, AudioWriter, to_pcm16
 from melvoc.audio.resampling import resampled_length
 from melvoc.audio.writer import container_of
-from melvoc.cli.common import add_loading, default_spec, finite_blocks, load, named, read_spec
+from melvoc.cli.common import add_loading, check_standard_input, default_spec, finite_blocks, load, named, read_spec
 from melvoc.errors import MelvocError, SpecError
+from melvoc.host import warn
 from melvoc.registry import GRIFFINLIM
 from melvoc.spectrogram.check import judge
 from melvoc.spectrogram.file import is_mel, read_mel
@@ -65,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise MelvocError(f"--sample-rate {arguments.sample_rate}: a sample rate is at least 1 Hz, at most {2**31 - 1}")
     if arguments.block_frames is not None and arguments.block_frames < 1:
         raise MelvocError(f"--block-frames {arguments.block_frames}: a block has at least 1 frame")
+    check_standard_input(arguments)
     if not (arguments.output or arguments.raw):
         raise MelvocError("no output is given; say where to write with -o OUT.wav")
     if not arguments.output and arguments.subtype not in (None, SUBTYPES[0]):
@@ -74,7 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         container_of(arguments.output, arguments.subtype)  # before any work
     if arguments.raw:
         return run_raw(arguments)
-    with regular(named(arguments.input)) as arguments.input:
+    arguments.source = named(arguments.input)
+    with regular(arguments.source) as arguments.input:  # of a pipe a copy
         (vocode_mel if is_mel(arguments.input) else vocode_sound)(arguments)
     if not arguments.vocoder:
         best = melvoc.list_vocoders()[0]  # printed after the work: an error is one line, with nothing next to it
@@ -120,7 +123,9 @@ def vocode_mel(arguments: argparse.Namespace) -> None:
 
 def vocode_sound(arguments: argparse.Namespace) -> None:
     """Copy synthesis, each channel separately, as long as the input; from disk to disk if the vocoder streams."""
-    with AudioReader(arguments.input) as reader:
+    with AudioReader(
+        arguments.input, note=lambda said: warn(said.replace(arguments.input, arguments.source))
+    ) as reader:
         spec = read_spec(arguments.spec) if arguments.spec else None
         vocoder = choose(arguments, spec, reader.sample_rate)
         if spec is not None and vocoder.spec != spec:
