@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
-import signal
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -219,16 +216,11 @@ def test_a_text_is_no_sound_whatever_its_name(name: str, tmp_path: Path) -> None
         read(tmp_path / name)
 
 
-def of_open_size(wave: np.ndarray) -> bytes:
-    """A WAV that libsndfile is shown through callbacks."""
-    return sized(encoded(wave, "wav"), 0, 0)
-
-
 @pytest.mark.parametrize("first", [0, 100_000])  # while it is opened, and while it is read
 def test_a_disk_that_fails_is_named(
     first: int, wave: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "a.wav").write_bytes(of_open_size(wave))
+    (tmp_path / "a.wav").write_bytes(encoded(wave, "wav"))
     readinto: Callable[[Source, memoryview], int] = Source.readinto
 
     class Failing(io.FileIO):
@@ -243,74 +235,6 @@ def test_a_disk_that_fails_is_named(
     monkeypatch.setattr(Source, "readinto", fails)
     with pytest.raises(OSError, match=r"a\.wav: cannot be opened or read \(Input/output error\)"):
         read(tmp_path / "a.wav")
-
-
-@pytest.mark.skipif(os.name != "posix", reason="a folder has no descriptor")
-@pytest.mark.parametrize("kind", ["wav", "flac", "ogg", "mp3"])
-def test_a_disk_that_fails_under_libsndfile_is_named(kind: str, wave: np.ndarray, tmp_path: Path) -> None:
-    (tmp_path / f"a.{kind}").write_bytes(encoded(np.tile(wave, (3, 1)), kind))
-    folder = os.open(tmp_path, os.O_RDONLY)
-    try:
-        with AudioReader(tmp_path / f"a.{kind}") as reader:
-            blocks = reader.blocks(1000)
-            next(blocks)
-            os.dup2(folder, reader._source.file.fileno())  # whose reads fail
-            with pytest.raises(OSError, match=rf"a\.{kind}: cannot be opened or read \(Is a directory\)"):
-                list(blocks)
-    finally:
-        os.close(folder)
-
-
-def test_what_stops_a_callback_is_raised(wave: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.wav").write_bytes(of_open_size(wave))
-    with AudioReader(tmp_path / "a.wav") as reader:
-
-        class Failing(io.FileIO):
-            def readinto(self, into: memoryview) -> int:  # type: ignore[override]
-                raise MemoryError("no room")
-
-        with Failing(tmp_path / "a.wav") as failing:
-            monkeypatch.setattr(reader._source, "file", failing)
-            with pytest.raises(MemoryError, match="no room"):
-                reader.read()
-
-
-class TooLate(BaseException):
-    """What a handler raises."""
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no timer that interrupts")
-@pytest.mark.parametrize("kind", ["wav", "flac", "open"])
-def test_a_signal_is_never_swallowed(
-    kind: str, wave: np.ndarray, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Ctrl-C or a timeout, wherever in the reading it comes, ends the reading; the sound is not silently shorter."""
-    many, path, came = np.tile(wave, (10, 1)), tmp_path / "a.wav", list[int]()
-    path.write_bytes(of_open_size(many) if kind == "open" else encoded(many, kind))
-
-    def handler(*arguments: object) -> None:
-        came.append(1)
-        raise TooLate
-
-    before = signal.signal(signal.SIGALRM, handler)
-    began = time.perf_counter()
-    assert quietly(path).shape == (2, len(many))
-    seconds = time.perf_counter() - began
-    try:
-        for part in range(1, 25):
-            came.clear()
-            try:
-                signal.setitimer(signal.ITIMER_REAL, seconds * part / 25)
-                samples = quietly(path).shape[1]
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                assert not came, "the handler's exception was lost"
-                assert samples == len(many)
-            except TooLate:
-                assert came
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert not capfd.readouterr().err
 
 
 def test_a_picture_before_an_mp3_is_no_sound(wave: np.ndarray, tmp_path: Path) -> None:

@@ -158,12 +158,12 @@ class AudioReader:
             path = Path(stack.enter_context(regular(self.path)))
             opened = stack.enter_context(path.open("rb"))
             self._source = Source(opened)
-            file = self._source.opened()
-            stack.callback(self._source.close, file)
+            file = stack.enter_context(soundfile.SoundFile(self._source))
         except OSError as error:
             raise error if isinstance(error, MelvocError) else unreadable(self.path, error) from error
         except soundfile.SoundFileError as error:
-            self._check()
+            if self._source.error is not None:
+                raise unreadable(self.path, self._source.error) from self._source.error
             raise MelvocError(
                 f"{self.path}: cannot be read as sound ({_reason(error)}); use WAV, FLAC, OGG or MP3"
             ) from error
@@ -184,21 +184,16 @@ class AudioReader:
         while count and problem is None:
             buffer.fill(numpy.nan)
             try:
-                count = len(self._source.run(lambda: self._file.read(out=buffer)))
+                count = len(self._file.read(out=buffer))
             except soundfile.SoundFileError as error:
                 missing = numpy.isnan(buffer).any(1)  # soundfile does not say how much was read before an error
                 problem, count = error, int(missing.argmax()) if missing.any() else len(buffer)
-            self._check()
+            if self._source.error is not None:
+                raise unreadable(self.path, self._source.error) from self._source.error
             self._done += count
             if count:
                 yield torch.from_numpy(buffer[:count].T.copy())
         self._conclude(problem)
-
-    def _check(self) -> None:
-        try:
-            self._source.check()
-        except OSError as error:
-            raise unreadable(self.path, error) from error
 
     def read(self) -> Tensor:
         """All samples, `[C, N]`.
@@ -217,7 +212,7 @@ class AudioReader:
         Raises:
             MelvocError: what is missing is not the end: a lossless file is damaged.
         """
-        at_end, lossy = self._source.at_end(), self._file.format in ("MP3", "OGG")
+        at_end, lossy = self._source.position >= self._source.size, self._file.format in ("MP3", "OGG")
         if problem is not None and not (at_end or lossy):
             raise MelvocError(
                 f"{self.path}: damaged after {self._done} samples ({_reason(problem)}); repair it or leave it out"

@@ -1,4 +1,4 @@
-"""A sound file as libsndfile is shown it: without a name, and with the sizes that a header leaves open.
+"""The bytes of a sound file as libsndfile is shown them: without a name, and with the sizes that a header leaves open.
 
 libsndfile believes a header, where programs that write to a pipe cannot know a size, and where a file was cut later.
 It takes a WAV whose data has size 0 for an empty one, refuses a CAF whose size is -1 or beyond its end, and reads as
@@ -9,99 +9,35 @@ header if its name ends in `.au` or `.vox`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import Future
-from threading import Lock, Thread
-from typing import IO, Any, TypeVar
+from typing import IO
 
 _CHUNKS = 1000  # looked at; files have about ten
 _ENDLESS = 1 << 40  # bytes, of a file whose own length must not be believed
 _OGG_PAGE = 65_307  # bytes at most
 _TAG, _FIRST_FRAME = 10, 200  # bytes of an ID3 tag's header, and of an MPEG frame up to the end of its Info
-_R = TypeVar("_R")
 
 
 class Source:
-    """A file for libsndfile, which reads it by its descriptor where nothing is put right, and else by callbacks.
-
-    The callbacks (`readinto`, `seek`, `tell`) never raise, since nobody above C would see that; nor does what a signal
-    handler raises in one, such as Ctrl-C, get past C. So they run in a thread, where no handler does.
+    """A file that `soundfile.SoundFile` can read from; it never raises, since nobody above C would see that.
 
     Args:
         file: an ordinary file, opened for reading.
 
     Attributes:
         size: its bytes.
-        position: of the next byte that `readinto` gives.
+        position: of the next byte.
         endless: whether the number of samples that libsndfile derives means nothing.
         cut: whether the file ends before it should, where libsndfile is not told so or does not say so.
-        error: what stopped `readinto`.
+        error: the system's, if reading failed.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.size, self.position = file, os.fstat(file.fileno()).st_size, 0
-        self.error: BaseException | None = None
-        self._reading = Lock()
-        self._patched, self._patch, self.cut = _open_size(file, self.size)
+        self.error: OSError | None = None
+        self._place, self._patch, self.cut = _open_size(file, self.size)
         self.cut = self.cut or _ogg_is_cut(file, self.size)
         self._length = _mpeg_length(file, self.size)
         self.endless = self._length == _ENDLESS
-        # libsndfile has a C library of its own on Windows, to which a descriptor of Python's means nothing
-        self._by_descriptor = os.name == "posix" and not self._patch and self._length == self.size
-
-    def opened(self) -> Any:
-        """A `soundfile.SoundFile` of it, which `close` closes.
-
-        Raises:
-            SoundFileError: it is no sound, or cannot be read, of which `check` tells.
-        """
-        import soundfile
-
-        if not self._by_descriptor:
-            return self.run(lambda: soundfile.SoundFile(self))
-        os.lseek(self.file.fileno(), 0, os.SEEK_SET)
-        return soundfile.SoundFile(self.file.fileno(), closefd=False)
-
-    def run(self, call: Callable[[], _R]) -> _R:
-        """The result of a call that makes libsndfile read."""
-        if self._by_descriptor:
-            return call()
-
-        done: Future[_R] = Future()
-
-        def alone() -> None:
-            with self._reading:
-                try:
-                    done.set_result(call())
-                except BaseException as error:
-                    done.set_exception(error)
-
-        Thread(target=alone, daemon=True).start()
-        return done.result()
-
-    def close(self, opened: Any) -> None:
-        """Close what `opened` gave, once a call that Ctrl-C left has come back: closing it under that crashes."""
-        with self._reading:
-            opened.close()
-
-    def check(self) -> None:
-        """Raise what stopped libsndfile's reading, which it does not say.
-
-        Raises:
-            OSError: the system's.
-            BaseException: anything else that `readinto` met with.
-        """
-        if self._by_descriptor:
-            os.pread(self.file.fileno(), 1, self._place())
-        elif self.error is not None:
-            raise self.error
-
-    def at_end(self) -> bool:
-        """Whether libsndfile has read all of it."""
-        return (self._place() if self._by_descriptor else self.position) >= self.size
-
-    def _place(self) -> int:
-        return os.lseek(self.file.fileno(), 0, os.SEEK_CUR)
 
     def readinto(self, into: memoryview) -> int:
         """The next bytes; zeros where the file is longer than it is, which is where tags are looked for."""
@@ -112,9 +48,9 @@ class Source:
             try:
                 self.file.seek(self.position)
                 count = self.file.readinto(into)  # type: ignore[attr-defined]
-            except BaseException as error:
+            except OSError as error:
                 self.error, count = error, 0
-            for place, byte in enumerate(self._patch, start=self._patched - self.position):
+            for place, byte in enumerate(self._patch, start=self._place - self.position):
                 if 0 <= place < count:
                     into[place : place + 1] = bytes([byte])
         self.position += count
