@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -495,7 +496,9 @@ def asked(path: Path, commit: Any, files: Any, folder: Path) -> None:
     api = mock.Mock()
     api.return_value.model_info.return_value.sha = commit
     named = isinstance(files, list)
-    api.return_value.model_info.return_value.siblings = [mock.Mock(rfilename=one) for one in files] if named else files
+    api.return_value.model_info.return_value.siblings = (
+        [SimpleNamespace(rfilename=one) for one in files] if named else files
+    )
     with (
         mock.patch("huggingface_hub.HfApi", api),
         mock.patch("huggingface_hub.hf_hub_download", return_value=str(path)),

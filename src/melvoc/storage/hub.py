@@ -23,7 +23,7 @@ from melvoc.storage.atomic import replacing
 from melvoc.storage.cache import cache_folder
 from melvoc.storage.container import Checkpoint, is_melvoc_file
 from melvoc.storage.conversion import assemble, convert
-from melvoc.storage.pair import SUFFIXES, choose_config, choose_weights, has_published_name
+from melvoc.storage.pair import SUFFIXES, choose_config, choose_weights, published_among
 from melvoc.storage.vocoder_file import load_file, revive
 from melvoc.vocoder import Vocoder
 
@@ -223,16 +223,14 @@ def _pair(files: list[str], wanted: str, foreign: list[str], where: str) -> tupl
     """
     folder = PurePosixPath(wanted).parent
     config = choose_config([name.name for name in map(PurePosixPath, files) if name.parent == folder], where)
-    weights = [wanted] if wanted else [name for name in files if "/" not in name and _is_weights(name)]
+    top = [wanted] if wanted else [name for name in files if "/" not in name]
+    published = set(published_among(top))
+    weights = [name for name in top if wanted or name.endswith(SUFFIXES) or name in published]
     if config is None or not weights:
         return None
     others = [name for name in weights if name not in foreign]
-    weights = others if any(map(has_published_name, others)) else weights
+    weights = others if published.intersection(others) else weights
     return choose_weights(weights, where), (folder / config).as_posix()
-
-
-def _is_weights(name: str) -> bool:
-    return name.endswith(SUFFIXES) or has_published_name(name)
 
 
 def _listed(files: list[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from melvoc.errors import CheckpointError, MelvocError, MissingCheckpointError, unreadable
@@ -60,7 +60,7 @@ def choose_weights(names: Sequence[str], folder: str) -> str:
     """
     if len(names) == 1:
         return names[0]
-    published = [name for name in names if has_published_name(name)]
+    published = published_among(names)
     safe = [name for name in published if name.endswith(".safetensors")]
     published = safe if len(safe) == 1 else published  # the Hub's folders often have both
     if len(published) != 1:
@@ -82,9 +82,10 @@ def choose_config(names: Collection[str], folder: str) -> str | None:
     return found[0] if found else None
 
 
-def has_published_name(name: str) -> bool:
-    """Whether a layout of any architecture is published under such a name."""
-    return any(re.fullmatch(pattern, name) for pattern, _ in _published())
+def published_among(names: Iterable[str]) -> list[str]:
+    """The names under which a layout of any architecture is published; the architectures are asked once."""
+    patterns = [re.compile(pattern) for pattern, _ in _published()]
+    return [name for name in names if any(pattern.fullmatch(name) for pattern in patterns)]
 
 
 def is_published(path: str) -> bool:
