@@ -244,3 +244,16 @@ def test_a_picture_before_an_mp3_is_no_sound(wave: np.ndarray, tmp_path: Path) -
         (tmp_path / "plain.mp3").write_bytes(content)
         (tmp_path / f"{name}.mp3").write_bytes(tag.ljust(size + 10, b"\0") + content)
         assert torch.equal(quietly(tmp_path / f"{name}.mp3"), quietly(tmp_path / "plain.mp3"))
+
+
+def test_what_a_signal_handler_raises_while_bytes_are_read_ends_the_reading(wave: np.ndarray, tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(encoded(np.tile(wave, (10, 1)), "wav"))
+
+    class Interrupted(io.BytesIO):
+        def readinto(self, into: object) -> int:
+            raise KeyboardInterrupt
+
+    with AudioReader(tmp_path / "a.wav") as reader:
+        reader._source.file = Interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            reader.read()

@@ -162,13 +162,20 @@ class AudioReader:
         except OSError as error:
             raise error if isinstance(error, MelvocError) else unreadable(self.path, error) from error
         except soundfile.SoundFileError as error:
-            if self._source.error is not None:
-                raise unreadable(self.path, self._source.error) from self._source.error
+            self._raise_kept()
             raise MelvocError(
                 f"{self.path}: cannot be read as sound ({_reason(error)}); use WAV, FLAC, OGG or MP3"
             ) from error
         file.seekable = lambda: False  # or soundfile would seek after each read, which some decoders do not survive
         return file
+
+    def _raise_kept(self) -> None:
+        """Raise what ended a read of the bytes."""
+        error = self._source.error
+        if isinstance(error, OSError):
+            raise unreadable(self.path, error) from error
+        if error is not None:
+            raise error
 
     def blocks(self, samples: int = BLOCK) -> Iterator[Tensor]:
         """The samples in order, `[C, n]` with n at most `samples`.
@@ -188,8 +195,7 @@ class AudioReader:
             except soundfile.SoundFileError as error:
                 missing = numpy.isnan(buffer).any(1)  # soundfile does not say how much was read before an error
                 problem, count = error, int(missing.argmax()) if missing.any() else len(buffer)
-            if self._source.error is not None:
-                raise unreadable(self.path, self._source.error) from self._source.error
+            self._raise_kept()
             self._done += count
             if count:
                 yield torch.from_numpy(buffer[:count].T.copy())

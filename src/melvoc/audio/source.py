@@ -28,12 +28,12 @@ class Source:
         position: of the next byte.
         endless: whether the number of samples that libsndfile derives means nothing.
         cut: whether the file ends before it should, where libsndfile is not told so or does not say so.
-        error: the system's, if reading failed.
+        error: what ended a read: the system's, or a signal handler's, which libsndfile's callback would drop.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.size, self.position = file, os.fstat(file.fileno()).st_size, 0
-        self.error: OSError | None = None
+        self.error: BaseException | None = None
         self._place, self._patch, self.cut = _open_size(file, self.size)
         self.cut = self.cut or _ogg_is_cut(file, self.size)
         self._length = _mpeg_length(file, self.size)
@@ -48,7 +48,7 @@ class Source:
             try:
                 self.file.seek(self.position)
                 count = self.file.readinto(into)  # type: ignore[attr-defined]
-            except OSError as error:
+            except BaseException as error:
                 self.error, count = error, 0
             for place, byte in enumerate(self._patch, start=self._place - self.position):
                 if 0 <= place < count:
