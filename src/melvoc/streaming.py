@@ -16,7 +16,6 @@ from torch import Tensor
 
 from melvoc.errors import MelvocError, SpecError
 from melvoc.host import public
-from melvoc.post import PostStep
 from melvoc.spectrogram.check import check_piece, rows_of, warn_of
 from melvoc.synthesis import Run, stacked
 
@@ -39,18 +38,9 @@ class VocoderStream:
         sample_rate: of the sound, in Hz.
     """
 
-    def __init__(
-        self,
-        vocoder: Vocoder,
-        *,
-        steps: tuple[PostStep, ...],
-        sample_rate: int,
-        lookahead_frames: int | None = None,
-        known: bool = False,
-    ) -> None:
-        run = Run(vocoder, steps=steps, sample_rate=sample_rate, lookahead_frames=lookahead_frames)
+    def __init__(self, vocoder: Vocoder, run: Run, *, known: bool = False) -> None:
         self._vocoder, self._run = vocoder, run
-        self.sample_rate = sample_rate
+        self.sample_rate = run.sample_rate
         self.latency_samples, self.latency_frames = run.latency_samples, run.latency_frames
         self._watch = None if known else _watch(vocoder)  # where the caller has named the mel's spec nothing is guessed
         self._batch: int | None = None

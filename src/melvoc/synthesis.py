@@ -54,6 +54,7 @@ class Run:
         lookahead_frames: None for exact results; n to return the sound of all but the last n frames with each push.
 
     Attributes:
+        sample_rate: of the result, in Hz.
         latency_samples: samples by which the sound lags behind the mel, at the result's rate.
         latency_frames: the same in mel frames, rounded up.
 
@@ -77,7 +78,7 @@ class Run:
         )
         self._sound, self._name, self._streams, self._engine = sound, vocoder.name, vocoder.can_stream, vocoder.engine()
         self._device, self._dtype = vocoder.device, vocoder.mel_dtype
-        self.wave_dtype = torch.float64 if vocoder.dtype == torch.float64 else torch.float32
+        self.sample_rate, self.wave_dtype = sample_rate, wave_dtype(vocoder)
         network = self._engine.open(vocoder.graph()) if self._streams else Gathered(vocoder)
         self._way = Way(network, [step.open(sound) for step in steps], sound)
         delay = vocoder.graph().delay(0) if self._streams else 0
@@ -333,6 +334,11 @@ def stacked(vocoder: Vocoder, mel: Tensor, conditions: Mapping[str, Tensor] | No
             )
         parts.append(value)
     return torch.cat(parts, dim=1) if len(parts) > 1 else mel
+
+
+def wave_dtype(vocoder: Vocoder) -> torch.dtype:
+    """The dtype of the sound: float32, or float64 of a vocoder that computes in it."""
+    return torch.float64 if vocoder.dtype == torch.float64 else torch.float32
 
 
 def check_block(vocoder: Vocoder, block_frames: int | None) -> int:

@@ -25,7 +25,7 @@ from melvoc.spectrogram.check import check_mel, rows_of
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram, batch_wave
 from melvoc.streaming import VocoderStream
-from melvoc.synthesis import Condition, Resynthesis, check_block, stacked, synthesise
+from melvoc.synthesis import Condition, Resynthesis, Run, check_block, stacked, synthesise, wave_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -211,9 +211,8 @@ class Vocoder(nn.Module):
         groups, total = _groups(lengths, mel), mel.shape[-1] * self.samples_per_frame
         for frames, rows in groups:
             check_mel(mel[rows, :, :frames], self.spec, known=spec is not None)
-        kind = torch.float64 if self.dtype == torch.float64 else torch.float32
         total = resampled_length(total, self.sample_rate, rate)
-        wave = torch.zeros(mel.shape[0], self.channels, total, dtype=kind, device=self.device)
+        wave = torch.zeros(mel.shape[0], self.channels, total, dtype=wave_dtype(self), device=self.device)
         every = stacked(self, mel, conditions)
         for frames, rows in groups:
             made = sound(every[rows, :, :frames])
@@ -279,13 +278,9 @@ class Vocoder(nn.Module):
             self.graph()
         if spec is not None:
             self._match(spec)
-        return VocoderStream(
-            self,
-            steps=self._steps(refine),
-            sample_rate=self._rate(sample_rate),
-            lookahead_frames=lookahead_frames,
-            known=spec is not None,
-        )
+        steps, rate = self._steps(refine), self._rate(sample_rate)
+        run = Run(self, steps=steps, sample_rate=rate, lookahead_frames=lookahead_frames)
+        return VocoderStream(self, run, known=spec is not None)
 
     def _steps(self, refine: int | None) -> tuple[PostStep, ...]:
         """The steps after the network, with so many rounds of refinement."""
