@@ -36,7 +36,7 @@ class GriffinLim(Vocoder):
     scale it is attenuated, not clipped. It does not stream, and no gradient flows through it.
 
     These are the rounds of `melvoc.post.refine`, from random phases. They have a loop of their own, in place over the
-    whole signal: in pieces, and with room for gradients, they take 2.5 times as long.
+    whole signal: in pieces, and with room for gradients, they are much slower.
 
     Args:
         spec: any. None: 44.1 kHz, n_fft 2048, hop 512, 128 bands.
