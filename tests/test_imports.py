@@ -25,7 +25,7 @@ LAYERS: list[list[str]] = [
     ["spectrogram.traits"],
     ["spectrogram.likelihood"],
     ["spectrogram.check", "storage.costs", "architecture", "post"],
-    ["audio", "spectrogram.conversion", "architectures"],
+    ["audio", "spectrogram.conversion", "architectures", "metrics"],
     ["spectrogram.projection"],
     ["post.refine"],
     ["synthesis"],

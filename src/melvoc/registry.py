@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
-from melvoc import architectures
+from melvoc import architectures, metrics
 from melvoc.architecture import Architecture, Pin
 from melvoc.errors import CheckpointError, PluginError, UnknownVocoderError, quoted
 from melvoc.host import warn
+from melvoc.metrics import Metric
 
 OWN = "melvoc"
 GRIFFINLIM = "griffinlim"
@@ -150,6 +151,12 @@ ARCHITECTURES = Registry(
     contract="a melvoc.architecture.Architecture whose name is the entry point's",
     own=lambda: _own_names(),
 )
+METRICS = Registry(
+    group="melvoc.metrics",
+    kind="metric",
+    contract="a melvoc.metrics.Metric whose name is the entry point's",
+    own=lambda: [module.name for module in pkgutil.iter_modules(metrics.__path__)],
+)
 
 
 def architecture(name: str, source: str = "this checkpoint") -> Architecture:
@@ -185,6 +192,18 @@ def all_architectures() -> Iterator[Architecture]:
                 warn(f"{error} (it is left out)")
 
 
+def all_metrics() -> Iterator[Metric]:
+    """melvoc's own metrics, then those of other packages; what cannot be imported is left out with a warning."""
+    for name in METRICS.own():
+        yield importlib.import_module(f"{metrics.__name__}.{name}").METRIC
+    for name, claims in METRICS.table().items():
+        if claims[0].distribution != OWN:
+            try:
+                yield _foreign_metric(METRICS.single(name, claims))
+            except PluginError as error:
+                warn(f"{error} (it is left out)")
+
+
 def unknown(name: str, table: Mapping[str, object]) -> UnknownVocoderError:
     """The error for a vocoder that nothing registers, with the closest names."""
     close = difflib.get_close_matches(name, table, 3, cutoff=0.4)
@@ -210,4 +229,13 @@ def _foreign(claim: Claim) -> Architecture:
         raise ARCHITECTURES.wrong(claim, f"is a {type(record).__name__}")
     if record.name != claim.name:
         raise ARCHITECTURES.wrong(claim, f"has the name {record.name!r}")
+    return record
+
+
+def _foreign_metric(claim: Claim) -> Metric:
+    record = METRICS.load(claim)
+    if not isinstance(record, Metric):
+        raise METRICS.wrong(claim, f"is a {type(record).__name__}")
+    if record.name != claim.name:
+        raise METRICS.wrong(claim, f"has the name {record.name!r}")
     return record

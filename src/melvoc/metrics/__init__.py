@@ -1,0 +1,48 @@
+"""How far a sound is from its recording: one metric per file, each a function of two signals.
+
+A metric's module is named after it and has its record as `METRIC`; other packages add theirs through the entry-point
+group `melvoc.metrics` (`melvoc.registry.metrics` has them all). No single figure says how good a sound is, so each
+record says what its figure cannot hear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Better = Literal["lower", "higher", "nearer 0"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A figure of merit.
+
+    Attributes:
+        name: the column of results.json.
+        title: its usual name, with its unit.
+        function: of reference and sound (both `[N]`, float32, in [-1, 1], equally long) and the sample rate in Hz.
+            Raises MelvocError, with the reason, where the figure cannot be computed.
+        better: the direction of a better sound.
+        low: the least value that it takes.
+        high: the largest.
+        source: paper, equation or program that defines it.
+        deaf_to: what it cannot hear, in a few words.
+        speech: whether it is defined for speech only.
+        reference: whether it listens to the reference at all.
+        packages: what `pip install` has to bring; empty for what melvoc itself brings.
+    """
+
+    name: str
+    title: str
+    function: Callable[[Tensor, Tensor, int], float]
+    better: Better
+    low: float
+    high: float
+    source: str
+    deaf_to: str
+    speech: bool = False
+    reference: bool = True
+    packages: tuple[str, ...] = ()

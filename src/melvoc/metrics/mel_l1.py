@@ -1,0 +1,35 @@
+"""The log-mel L1 distance, in one mel for every vocoder."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from melvoc.metrics import Metric
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.transform import MelSpectrogram
+
+
+def common_spec(sample_rate: int) -> MelSpec:
+    """The mel in which sounds of a rate are compared, whatever their vocoders' own: windows of 46 ms, 128 bands."""
+    n_fft = 2 ** round(math.log2(2048 * sample_rate / 44100))
+    return MelSpec(sample_rate=sample_rate, n_fft=n_fft, hop_length=n_fft // 4, n_mels=128)
+
+
+def mel_l1(reference: Tensor, sound: Tensor, sample_rate: int) -> float:
+    """Mean absolute difference of log-mels, in nepers."""
+    mel = MelSpectrogram(common_spec(sample_rate))
+    return float((mel(sound) - mel(reference)).abs().mean())
+
+
+METRIC = Metric(
+    name="mel_l1",
+    title="log-mel L1 (nepers)",
+    function=mel_l1,
+    better="lower",
+    low=0.0,
+    high=math.inf,
+    source="Kong et al. 2020 (HiFi-GAN), equation 4, in a common mel",
+    deaf_to="phase",
+)
