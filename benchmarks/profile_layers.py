@@ -68,11 +68,11 @@ class Profile:
         finally:
             self.kind, self.stage = before
 
-    def kernel(self, function: Any, arguments: tuple[Any, ...], seconds: float) -> None:
+    def kernel(self, function: Any, arguments: Any, seconds: float) -> None:
         """One kernel has run."""
         kind = self.kind if self.kind == PREPARATION else KINDS.get(function) or self.kind or "other"
-        blocks = {snake.snake: 0, rows.pass_over: 1, rows.fill: 0}.get(function)
-        stage = self.stage or ("ends" if blocks is None else str(arguments[blocks] * LANES))
+        between = function in (snake.snake, rows.pass_over, rows.fill)
+        stage = self.stage or (str(arguments.blocks * LANES) if between else "ends")
         self.seconds[kind, stage] += seconds
         if kind != PREPARATION:
             self.products[kind, stage] += multiply_adds(function, arguments)
@@ -82,9 +82,9 @@ class Profile:
         """Kernels, and the parts of the engine that call them, report here."""
         run = TEAM.run
 
-        def timed(function: Any, jobs: int, *arguments: Any, **more: Any) -> None:
+        def timed(function: Any, jobs: int, arguments: Any, **more: Any) -> None:
             start = time.perf_counter()
-            run(function, jobs, *arguments, **more)
+            run(function, jobs, arguments, **more)
             self.kernel(function, arguments, time.perf_counter() - start)
 
         def plain(original: Any) -> Any:
@@ -141,15 +141,13 @@ def preparing(profile: Profile, original: Any) -> Any:
     return call
 
 
-def multiply_adds(function: Any, arguments: tuple[Any, ...]) -> float:
-    """Of a kernel with products; see the kernels for the order of their arguments."""
+def multiply_adds(function: Any, given: Any) -> float:
+    """Of a kernel with products."""
     if function is gemm.multiply:
-        slots, count, _, _, panels, _, _, width = arguments[:8]
-        return float(slots * count * panels * width * LANES * arguments[11] * LANES)
+        return float(given.slots * given.rows * given.panels * given.width * LANES * given.chunks * LANES)
     if function is tiles.convolve_tiles:
-        products, batch, dilation, per_phase = arguments[3:7]
-        inputs, width, panels = arguments[12], arguments[16], arguments[17]
-        return float(batch * dilation * per_phase * products * inputs * width * panels * LANES * LANES)
+        products = given.batch * given.dilation * given.per_phase * given.products
+        return float(products * given.in_blocks * given.width * given.panels * LANES * LANES)
     return 0.0
 
 

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from melvoc.nn.engines.cpu.atomics import add_word, breathe, load_word, store_word, take_job
 from melvoc.nn.engines.cpu.compile import kernel
 
 
-@kernel
+class Words(NamedTuple):
+    place: int
+
+
+class Meeting(NamedTuple):
+    place: int
+    expected: int
+    patience: int
+
+
+class Lingering(NamedTuple):
+    place: int
+    breaths: int
+
+
+@kernel(Words)
 def mark(counter: int, jobs: int, place: int) -> None:
     """Word number n counts how often job n was done."""
     while True:
@@ -16,7 +33,7 @@ def mark(counter: int, jobs: int, place: int) -> None:
         add_word(place + 8 * job, 1)
 
 
-@kernel
+@kernel(Words)
 def sides(counter: int, jobs: int, place: int) -> None:
     """Word number n says who did job n: 1 from the front, 2 from the back."""
     while True:
@@ -28,7 +45,7 @@ def sides(counter: int, jobs: int, place: int) -> None:
             breathe()
 
 
-@kernel
+@kernel(Meeting)
 def meet(counter: int, jobs: int, place: int, expected: int, patience: int) -> None:
     """The first word counts those who run this; they wait for one another, but not for ever."""
     here = add_word(place, 1) + 1
@@ -38,7 +55,7 @@ def meet(counter: int, jobs: int, place: int, expected: int, patience: int) -> N
         patience -= 1
 
 
-@kernel
+@kernel(Lingering)
 def linger(counter: int, jobs: int, place: int, breaths: int) -> None:
     """Of two jobs, the first waits a while for the second to begin; that takes its time before it sets word 1."""
     while True:

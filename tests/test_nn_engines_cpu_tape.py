@@ -155,7 +155,7 @@ def test_tasks_in_a_row(count: int) -> None:
     """Each job once, with helpers where there are any, and the counters begin anew."""
     team, tasks, words = Team(), Tasks(6), np.zeros(300, np.int64)
     for number in range(6):
-        tasks.set(number, mark, (50, words.ctypes.data + 8 * 50 * number), helpers=number % 3)
+        tasks.set(number, mark, 50, (words.ctypes.data + 8 * 50 * number,), helpers=number % 3)
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
-import struct
+import re
 import subprocess
 import sys
 import threading
@@ -12,14 +12,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from cpu_kernels import linger, mark, meet, sides
+from cpu_kernels import Lingering, Meeting, Words, linger, mark, meet, sides
 from networks import random_mel, vocoder
 
 import melvoc
+from melvoc.nn.engines.cpu.compile import Strided, View, kernel
 from melvoc.nn.engines.cpu.threads import SHARED, Team
 
 TESTS = Path(__file__).parent
@@ -74,16 +76,32 @@ def test_every_job_is_done_once(count: int) -> None:
     team, words = Team(), np.zeros(50, np.int64)
     with threads(count):
         for run in range(1, 201):
-            team.run(mark, 50, words.ctypes.data, vectors=50 * SHARED)
+            team.run(mark, 50, Words(words.ctypes.data), vectors=50 * SHARED)
             assert (words == run).all(), f"after run {run}, jobs {np.flatnonzero(words != run).tolist()}"
 
 
-def test_the_number_of_arguments_is_the_kernels() -> None:
-    team, words = Team(), np.zeros(4, np.int64)
-    with pytest.raises(struct.error, match="expected 6 items for packing"):
-        team.run(mark, 4, words.ctypes.data, 0)
-    team.run(mark, 4, words.ctypes.data)
-    assert words.tolist() == [1] * 4
+def test_a_record_has_the_names_of_its_kernel_in_their_order() -> None:
+    class Swapped(NamedTuple):
+        patience: int
+        expected: int
+        place: int
+
+    class Signals(NamedTuple):
+        source: View
+        out: Strided
+
+    def waiting(counter: int, jobs: int, place: int, expected: int, patience: int) -> None: ...
+
+    def copying(
+        counter: int, jobs: int, source: int, source_batch: int, source_block: int, out: int, out_batch: int,
+        out_block: int, out_row: int,
+    ) -> None: ...  # fmt: skip
+
+    said = re.escape("['counter', 'jobs', 'patience', 'expected', 'place'], but waiting takes ['counter', 'jobs', 'pl")
+    with pytest.raises(TypeError, match=said):
+        kernel(Swapped)(waiting)
+    flat = kernel(Signals)(copying).flat
+    assert flat(Signals(View(1, 2, 3), Strided(4, 5, 6, 7))) == (1, 2, 3, 4, 5, 6, 7)
 
 
 def most_that_meet(team: Team, count: int, jobs: int, vectors: int, expected: int) -> int:
@@ -92,7 +110,7 @@ def most_that_meet(team: Team, count: int, jobs: int, vectors: int, expected: in
     with threads(count):
         for _ in range(200):
             words[0] = 0
-            team.run(meet, jobs, words.ctypes.data, expected, 10**6, vectors=vectors)
+            team.run(meet, jobs, Meeting(words.ctypes.data, expected, 10**6), vectors=vectors)
             most = max(most, int(words[0]))
             if most == expected and expected > 1:
                 break
@@ -104,7 +122,7 @@ def test_two_threads_meet_in_the_middle() -> None:
     with threads(2):
         for run in range(1000):
             words[:] = 0
-            team.run(sides, 40, words.ctypes.data)
+            team.run(sides, 40, Words(words.ctypes.data))
             assert set(words) <= {1, 2}
             assert (np.diff(words) >= 0).all(), f"jobs by side: {words.tolist()}"
             if run > 20 and words[-1] == 2:
@@ -130,11 +148,11 @@ def test_a_helper_that_sleeps_is_woken() -> None:
 def test_a_second_caller_runs_alone() -> None:
     team, words = Team(), np.zeros(3, np.int64)
     with threads(2):
-        first = threading.Thread(target=team.run, args=(linger, 2, words.ctypes.data, 10**7))
+        first = threading.Thread(target=team.run, args=(linger, 2, Lingering(words.ctypes.data, 10**7)))
         first.start()
         while not words[0]:
             time.sleep(0.001)
-        team.run(meet, 2, words.ctypes.data + 16, 2, 1000)
+        team.run(meet, 2, Meeting(words.ctypes.data + 16, 2, 1000))
         first.join(60)
     assert words.tolist() == [1, 1, 1]
 
@@ -196,7 +214,7 @@ def test_scratch_arrays_are_kept_until_a_kernel_ends() -> None:
     for path in sorted((SOURCE / "nn" / "engines" / "cpu").glob("*.py")):
         for function in ast.parse(path.read_text(encoding="utf-8")).body:
             compiled = isinstance(function, ast.FunctionDef) and any(
-                isinstance(name, ast.Name) and name.id in ("kernel", "part", "routine")
+                getattr(getattr(name, "func", name), "id", None) in ("kernel", "part", "routine")
                 for name in function.decorator_list
             )
             lines = [ast.unparse(line) for line in function.body] if compiled else []
@@ -241,7 +259,7 @@ def test_a_forked_child_makes_helpers_of_its_own() -> None:
 torch.set_num_threads(2)
 from melvoc.nn.engines.cpu.threads import TEAM
 import numpy as np
-from cpu_kernels import meet
+from cpu_kernels import Meeting, meet
 voc.mel_to_waveform(mel)
 assert len(helpers()) == 1
 pid = os.fork()
@@ -250,12 +268,12 @@ if not pid:
         assert not helpers()
         words = np.zeros(1, np.int64)
         torch.set_num_threads(1)
-        TEAM.run(meet, 4, words.ctypes.data, 2, 1000)
+        TEAM.run(meet, 4, Meeting(words.ctypes.data, 2, 1000))
         assert words[0] == 1
         torch.set_num_threads(2)
         for _ in range(200):
             words[0] = 0
-            TEAM.run(meet, 4, words.ctypes.data, 2, 10**6)
+            TEAM.run(meet, 4, Meeting(words.ctypes.data, 2, 10**6))
             if words[0] == 2:
                 break
         assert words[0] == 2 and len(helpers()) == 1
@@ -348,17 +366,17 @@ def test_an_interrupt_waits_for_the_helpers() -> None:
     code = """
 import _thread, signal
 import numpy as np
-from cpu_kernels import linger
+from cpu_kernels import Lingering, linger
 from melvoc.nn.engines.cpu.threads import Team
 torch.set_num_threads(2)
 team, words = Team(), np.zeros(2, np.int64)
 for _ in range(20):  # compiles; the helper is there
-    team.run(linger, 2, words.ctypes.data, 10**4)
+    team.run(linger, 2, Lingering(words.ctypes.data, 10**4))
 words[:] = 0
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 threading.Timer(0.05, _thread.interrupt_main).start()
 try:
-    team.run(linger, 2, words.ctypes.data, 3 * 10**7)
+    team.run(linger, 2, Lingering(words.ctypes.data, 3 * 10**7))
     threading.Event().wait(20)
 except KeyboardInterrupt:
     assert words.tolist() == [1, 1]

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from llvmlite import ir
 
-from melvoc.nn.engines.cpu.compile import instructions, value
+from melvoc.nn.engines.cpu.compile import Part, instructions, value
 
 WORD = ir.IntType(64)
 BYTES = ir.IntType(8).as_pointer()  # numba's functions without a result return an empty one
@@ -79,14 +79,14 @@ def _emit_call(builder: ir.IRBuilder, function: ir.Value, arguments: ir.Value, c
     builder.position_at_end(done)
 
 
-def calling(argument_count: int) -> Any:
-    """A function for compiled code that calls a part: its address, then its `argument_count` arguments."""
+def calling(called: Part) -> Any:
+    """A function for compiled code that calls a part, by name: its address as `code`, and its own arguments."""
 
     def emit(builder: ir.IRBuilder, address: ir.Value, *arguments: ir.Value) -> None:
-        kind = ir.FunctionType(BYTES, [WORD] * argument_count)
+        kind = ir.FunctionType(BYTES, [WORD] * called.count)
         builder.call(builder.inttoptr(address, kind.as_pointer()), arguments)
 
-    return instructions(argument_count + 1, emit)
+    return instructions(("code", *called.names), emit)
 
 
 load_word = cast(Callable[[int], int], value(1, _emit_load))  # address

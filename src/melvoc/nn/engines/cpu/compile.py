@@ -3,6 +3,10 @@
 A `routine` is called by other compiled code (or by Python), which gets a copy of it. A `kernel` is run by a team of
 threads, which know its address. A `part` is called by kernels by its address: it exists once, so that large code
 is not compiled again with each kernel. All are compiled when they are first used, and kept on disk.
+
+Compiled code takes int64s, addresses among them, in an order that nothing else checks. So Python gives a kernel its
+arguments as a named record (a NamedTuple, in which a `View` is a signal in memory), whose names are held against the
+function's own when the kernel is declared; a part is called by name.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import logging
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar, cast, get_type_hints
 
 from llvmlite import ir
 from numba import cfunc, njit, types
@@ -23,6 +27,27 @@ from numba.extending import intrinsic
 _logger = logging.getLogger(__name__)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Record = TypeVar("Record", bound=tuple[Any, ...])
+
+
+class View(NamedTuple):
+    """A signal of rows in memory: the address of its first row, and bytes from entry to entry and block to block.
+
+    As the field `x` of a kernel's record it is the arguments `x`, `x_batch`, `x_block`.
+    """
+
+    address: int
+    batch: int
+    block: int
+
+
+class Strided(NamedTuple):
+    """A view whose rows are `row` bytes apart; as the field `x` also the argument `x_row`."""
+
+    address: int
+    batch: int
+    block: int
+    row: int
 
 
 @functools.cache
@@ -64,7 +89,8 @@ class Part:
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.function = _stamped(function)
-        self.count = function.__code__.co_argcount
+        self.names = function.__code__.co_varnames[: function.__code__.co_argcount]
+        self.count = len(self.names)
         self.__name__ = function.__name__
 
     @functools.cached_property
@@ -84,18 +110,32 @@ class Part:
         return int(self.compiled.address)
 
 
-class Kernel(Part):
+class Kernel(Part, Generic[Record]):
     """A function that does jobs until none are left, `function(counter_address, jobs, *arguments)`, all int64.
 
     Several threads may run it at once with the same arguments: each takes the next job's number from the counter.
 
+    Args:
+        function: what numba compiles.
+        record: the class of its arguments after `jobs`.
+
     Attributes:
         layout: of the task that a team runs: counter, address, number of arguments, arguments.
+        flat: a record as the function's arguments.
+
+    Raises:
+        TypeError: the record's names are not the function's.
     """
 
-    def __init__(self, function: Callable[..., None]) -> None:
+    def __init__(self, function: Callable[..., None], record: type[Record]) -> None:
         super().__init__(function)
+        fields = get_type_hints(record)
+        declared = ["counter", "jobs", *(name for field, kind in fields.items() for name in _arguments(field, kind))]
+        if declared != list(self.names):
+            raise TypeError(f"{record.__name__} has {declared}, but {self.__name__} takes {list(self.names)}")
         self.layout = struct.Struct(f"q120x{2 + self.count}q")  # the counter in cache lines of its own
+        parts = (f"{'' if kind is int else '*'}record[{place}]" for place, kind in enumerate(fields.values()))
+        self.flat: Callable[[Record], tuple[int, ...]] = eval(f"lambda record: ({', '.join(parts)},)")
 
 
 def part(function: Callable[..., None]) -> Part:
@@ -103,14 +143,26 @@ def part(function: Callable[..., None]) -> Part:
     return Part(function)
 
 
-def kernel(function: Callable[..., None]) -> Kernel:
-    """Compile on first use, cached on disk."""
-    return Kernel(function)
+def kernel(record: type[Record]) -> Callable[[Callable[..., None]], Kernel[Record]]:
+    """Compile on first use, cached on disk; `record` is the class of the arguments after `counter` and `jobs`."""
+    return lambda function: Kernel(function, record)
 
 
-def instructions(argument_count: int, emit: Callable[..., None]) -> Any:
-    """A function of int64 arguments for compiled code, whose LLVM code `emit(builder, *arguments)` writes."""
-    return _intrinsic(argument_count, emit, types.void)
+def _arguments(field: str, kind: Any) -> list[str]:
+    """The arguments of a record's field: one integer, or an address and steps."""
+    if kind is int:
+        return [field]
+    return [field, *(f"{field}_{step}" for step in kind._fields[1:])]
+
+
+def instructions(arguments: int | Sequence[str], emit: Callable[..., None]) -> Any:
+    """A function of int64 arguments for compiled code, whose LLVM code `emit(builder, *arguments)` writes.
+
+    Args:
+        arguments: their number, or their names.
+        emit: as above.
+    """
+    return _intrinsic(arguments, emit, types.void)
 
 
 def value(argument_count: int, emit: Callable[..., ir.Value]) -> Any:
@@ -118,16 +170,17 @@ def value(argument_count: int, emit: Callable[..., ir.Value]) -> Any:
     return _intrinsic(argument_count, emit, types.int64)
 
 
-def _intrinsic(argument_count: int, emit: Callable[..., Any], result: Any) -> Any:
+def _intrinsic(arguments: int | Sequence[str], emit: Callable[..., Any], result: Any) -> Any:
+    given = [f"a{i}" for i in range(arguments)] if isinstance(arguments, int) else arguments
 
     def typer(_context: object, *arguments: object) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, _signature: object, values: Sequence[ir.Value]) -> Any:
             made = emit(builder, *values)
             return context.get_dummy_value() if result is types.void else made
 
-        return result(*[types.int64] * argument_count), codegen
+        return result(*[types.int64] * len(given)), codegen
 
-    names = ", ".join(f"a{i}" for i in range(argument_count))
+    names = ", ".join(given)
     scope: dict[str, Any] = {"typer": typer}
     exec(f"def typed(context, {names}): return typer(context, {names})", scope)  # numba needs each argument by name
     return intrinsic(scope["typed"])

@@ -10,11 +10,21 @@ import torch
 from torch import Tensor
 
 from melvoc.nn.engines.cpu import gemm
+from melvoc.nn.engines.cpu.compile import Strided
 from melvoc.nn.engines.cpu.memory import Workspace, zeros
 from melvoc.nn.engines.cpu.plan import CostModel, cached_tiles
-from melvoc.nn.engines.cpu.rows import constant, steps
+from melvoc.nn.engines.cpu.rows import constant, view
 from melvoc.nn.engines.cpu.threads import SHARED, TEAM
-from melvoc.nn.engines.cpu.tiles import convolve_tiles, forward_tiles, inverse_tiles, slots_to_rows, tiles_to_slots
+from melvoc.nn.engines.cpu.tiles import (
+    ConvolveTiles,
+    SlotsToRows,
+    TilesToSlots,
+    convolve_tiles,
+    forward_tiles,
+    inverse_tiles,
+    slots_to_rows,
+    tiles_to_slots,
+)
 from melvoc.nn.engines.cpu.transform import TRANSFORMS, Transform
 from melvoc.nn.engines.cpu.vector import LANES, ROW_BYTES
 from melvoc.nn.engines.cpu.weights import Budget, Group, Weights
@@ -68,21 +78,37 @@ class Convolution:
 
     def _direct(self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace, leak: int) -> None:
         weights = self.weights
-        source, source_batch, source_block = steps(window)
-        target, out_batch, out_block = steps(out)
-        added, extra_batch, extra_block, extra_row = extra_steps(extra)
-        offsets = offsets_of(weights.taps, self.dilation * ROW_BYTES, weights.inputs, source_block)
+        source, target, added = view(window), view(out), addend(extra)
+        offsets = offsets_of(weights.taps, self.dilation * ROW_BYTES, weights.inputs, source.block)
         batch, rows = out.shape[0], out.shape[2] // weights.rate
         work = batch * rows * weights.panels * weights.width * offsets.count * LANES
         for group in weights.groups(None, workspace):
             row_chunk, panel_chunk, jobs = division(batch, rows, weights.inputs, group.panels)
-            TEAM.run(
-                gemm.multiply, jobs, batch, rows, row_chunk, 0, group.panels, panel_chunk, weights.phase_panels,
-                weights.width, source, source_batch, offsets.address, offsets.count, group.tensor.data_ptr(), 0,
-                target, out_batch, ROW_BYTES, weights.rate * ROW_BYTES, out_block, group.first,
-                self.bias.data_ptr(), weights.width * ROW_BYTES, added, extra_batch, extra_row, extra_block, leak,
-                gemm.times_panel.address, vectors=work, kept=offsets,
-            )  # fmt: skip
+            arguments = gemm.Multiply(
+                slots=batch,
+                rows=rows,
+                row_chunk=row_chunk,
+                rows_first=0,
+                panels=group.panels,
+                panel_chunk=panel_chunk,
+                phase_panels=weights.phase_panels,
+                width=weights.width,
+                source=source.address,
+                source_slot=source.batch,
+                offsets=offsets.address,
+                chunks=offsets.count,
+                weights=group.tensor.data_ptr(),
+                weights_slot=0,
+                out=Strided(*target, row=weights.rate * ROW_BYTES),
+                out_phase=ROW_BYTES,
+                first=group.first,
+                bias=self.bias.data_ptr(),
+                bias_panel=weights.width * ROW_BYTES,
+                extra=added,
+                slope=leak,
+                panel_code=gemm.times_panel.address,
+            )
+            TEAM.run(gemm.multiply, jobs, arguments, vectors=work, kept=offsets)
 
     def _transformed(
         self,
@@ -111,30 +137,73 @@ class Convolution:
         slots = workspace.take("output slots", products * output_step // 4).data_ptr()
         tile_chunk = max(4, -(-tiles // 4))
         tile_jobs = -(-tiles // tile_chunk)
-        TEAM.run(
-            tiles_to_slots, weights.inputs * tile_jobs, transform.size, transform.outputs, weights.inputs, batch,
-            self.dilation, per_phase, tile_chunk, *steps(window), window.shape[2], inputs, input_step,
-            forward_tiles.address, vectors=weights.inputs * tiles * 4 * products,
-        )  # fmt: skip
+        tiling = TilesToSlots(
+            size=transform.size,
+            outputs=transform.outputs,
+            blocks=weights.inputs,
+            batch=batch,
+            dilation=self.dilation,
+            per_phase=per_phase,
+            tile_chunk=tile_chunk,
+            source=view(window),
+            rows=window.shape[2],
+            slots=inputs,
+            slot_step=input_step,
+            forward_code=forward_tiles.address,
+        )
+        moved = tiles * 4 * products
+        TEAM.run(tiles_to_slots, weights.inputs * tile_jobs, tiling, vectors=weights.inputs * moved)
         offsets = offsets_of(1, 0, weights.inputs, tiles * ROW_BYTES)
         # Where there are more slots than weights, the weights are what is fetched again.
         rows_first = int(tiles * (weights.inputs + outputs) > 16 * weights.inputs * outputs)
-        nothing, ones = ZEROS.data_ptr(), constant(1.0).address
+        ones = constant(1.0).address
         for group in groups:
             row_chunk, panel_chunk, jobs = division(products, tiles, weights.inputs, group.panels, rows_first)
-            TEAM.run(
-                gemm.multiply, jobs, products, tiles, row_chunk, rows_first, group.panels, panel_chunk, weights.panels,
-                weights.width, inputs, input_step, offsets.address, offsets.count,
-                group.tensor.data_ptr(), 4 * group.slot_step, slots, output_step, 0, ROW_BYTES, tiles * ROW_BYTES,
-                group.first, nothing, 0, nothing, 0, 0, 0, ones, gemm.times_panel.address, vectors=work, kept=offsets,
-            )  # fmt: skip
-        added, extra_batch, extra_block, extra_row = extra_steps(extra)
-        TEAM.run(
-            slots_to_rows, outputs * tile_jobs, TRANSFORMS.index(transform), transform.outputs, outputs, weights.rate,
-            batch, self.dilation, per_phase, tile_chunk, slots, output_step, *steps(out), rows,
-            self.bias.data_ptr(), added, extra_batch, extra_block, extra_row, leak, ones,
-            inverse_tiles.address, vectors=outputs * tiles * 4 * products,
-        )  # fmt: skip
+            arguments = gemm.Multiply(
+                slots=products,
+                rows=tiles,
+                row_chunk=row_chunk,
+                rows_first=rows_first,
+                panels=group.panels,
+                panel_chunk=panel_chunk,
+                phase_panels=weights.panels,
+                width=weights.width,
+                source=inputs,
+                source_slot=input_step,
+                offsets=offsets.address,
+                chunks=offsets.count,
+                weights=group.tensor.data_ptr(),
+                weights_slot=4 * group.slot_step,
+                out=Strided(slots, output_step, tiles * ROW_BYTES, ROW_BYTES),
+                out_phase=0,
+                first=group.first,
+                bias=ZEROS.data_ptr(),
+                bias_panel=0,
+                extra=addend(None),
+                slope=ones,
+                panel_code=gemm.times_panel.address,
+            )
+            TEAM.run(gemm.multiply, jobs, arguments, vectors=work, kept=offsets)
+        untiling = SlotsToRows(
+            number=TRANSFORMS.index(transform),
+            outputs=transform.outputs,
+            blocks=outputs,
+            rate=weights.rate,
+            batch=batch,
+            dilation=self.dilation,
+            per_phase=per_phase,
+            tile_chunk=tile_chunk,
+            slots=slots,
+            slot_step=output_step,
+            out=view(out),
+            rows=rows,
+            bias=self.bias.data_ptr(),
+            extra=addend(extra),
+            slope=leak,
+            ones=ones,
+            inverse_code=inverse_tiles.address,
+        )
+        TEAM.run(slots_to_rows, outputs * tile_jobs, untiling, vectors=outputs * moved)
 
     def _tiles_in_one_run(self, transform: Transform, tiles: int, work: int) -> int:
         """How many tiles a job takes through all steps; 0 where the steps are better run one after the other."""
@@ -160,15 +229,35 @@ class Convolution:
         blocks = weights.inputs + weights.outputs
         work = products * tiles * (weights.inputs * weights.outputs * LANES + 4 * blocks)
         offsets = offsets_of(1, 0, weights.inputs, chunk * ROW_BYTES)
-        added, extra_batch, extra_block, extra_row = extra_steps(extra)
-        TEAM.run(
-            convolve_tiles, -(-tiles // chunk), TRANSFORMS.index(transform), transform.size, transform.outputs,
-            products, out.shape[0], self.dilation, per_phase, chunk, *steps(window), window.shape[2], weights.inputs,
-            offsets.address, group.tensor.data_ptr(), 4 * group.slot_step, weights.width, weights.panels,
-            *steps(out), out.shape[2], self.bias.data_ptr(), added, extra_batch, extra_block, extra_row, leak,
-            ZEROS.data_ptr(), constant(1.0).address, forward_tiles.address, gemm.times_panel.address,
-            inverse_tiles.address, vectors=work, kept=offsets,
-        )  # fmt: skip
+        arguments = ConvolveTiles(
+            number=TRANSFORMS.index(transform),
+            size=transform.size,
+            outputs=transform.outputs,
+            products=products,
+            batch=out.shape[0],
+            dilation=self.dilation,
+            per_phase=per_phase,
+            tile_chunk=chunk,
+            source=view(window),
+            source_rows=window.shape[2],
+            in_blocks=weights.inputs,
+            offsets=offsets.address,
+            weights=group.tensor.data_ptr(),
+            weights_slot=4 * group.slot_step,
+            width=weights.width,
+            panels=weights.panels,
+            out=view(out),
+            rows=out.shape[2],
+            bias=self.bias.data_ptr(),
+            extra=addend(extra),
+            slope=leak,
+            zeros=ZEROS.data_ptr(),
+            ones=constant(1.0).address,
+            forward_code=forward_tiles.address,
+            panel_code=gemm.times_panel.address,
+            inverse_code=inverse_tiles.address,
+        )
+        TEAM.run(convolve_tiles, -(-tiles // chunk), arguments, vectors=work, kept=offsets)
 
 
 class Offsets:
@@ -187,11 +276,9 @@ def slot_step(rows: int) -> int:
     return -(-rows * ROW_BYTES // 4096) * 4096 + 64
 
 
-def extra_steps(extra: Tensor | None) -> tuple[int, int, int, int]:
-    """Address, and bytes to the next batch entry, block and row; all steps 0 for nothing."""
-    if extra is None:
-        return ZEROS.data_ptr(), 0, 0, 0
-    return *steps(extra), ROW_BYTES
+def addend(extra: Tensor | None) -> Strided:
+    """What is added to the outputs; for nothing, one row of zeros for all of them."""
+    return Strided(ZEROS.data_ptr(), 0, 0, 0) if extra is None else Strided(*view(extra), row=ROW_BYTES)
 
 
 def division(slots: int, rows: int, inputs: int, panels: int, rows_first: int = 0) -> tuple[int, int, int]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from torch import Tensor
 
 from melvoc.nn.engines.cpu.atomics import take_job
-from melvoc.nn.engines.cpu.compile import instructions, keep, kernel
+from melvoc.nn.engines.cpu.compile import View, instructions, keep, kernel
 from melvoc.nn.engines.cpu.memory import POOL, Workspace, zeros
-from melvoc.nn.engines.cpu.rows import GELU, ROW_CHUNK, SCALED_SUM, blocks_of, constant, move, steps
+from melvoc.nn.engines.cpu.rows import GELU, ROW_CHUNK, SCALED_SUM, blocks_of, constant, move, view
 from melvoc.nn.engines.cpu.threads import TEAM
 from melvoc.nn.engines.cpu.vector import FLOAT, LANES, Vec, at, load, spread, store, zero_row
 from melvoc.nn.graph import Machine
@@ -77,7 +77,18 @@ _mean, _inverse_root = instructions(2, _emit_mean), instructions(3, _emit_invers
 _normed = instructions(6, _emit_normed)
 
 
-@kernel
+class DepthwiseRows(NamedTuple):
+    """Arguments of `depthwise`; `taps` is the address of seven rows per block, `bias` of one."""
+
+    blocks: int
+    rows: int
+    source: View
+    taps: int
+    bias: int
+    out: View
+
+
+@kernel(DepthwiseRows)
 def depthwise(
     counter: int,
     jobs: int,
@@ -112,7 +123,20 @@ def depthwise(
             i += 1
 
 
-@kernel
+class Normalise(NamedTuple):
+    """Arguments of `normalise`; `weight` and `bias` are addresses of a row per block."""
+
+    blocks: int
+    rows: int
+    source: View
+    weight: int
+    bias: int
+    share: int
+    least: int
+    out: View
+
+
+@kernel(Normalise)
 def normalise(
     counter: int,
     jobs: int,
@@ -196,10 +220,15 @@ class Depthwise:
         """Convolve; see `Convolution.run`. No leaky ReLU follows."""
         assert slope is None
         batch, blocks, rows, _ = out.shape
-        TEAM.run(
-            depthwise, batch * blocks * -(-rows // ROW_CHUNK), blocks, rows, *steps(window), self._taps.data_ptr(),
-            self._bias.data_ptr(), *steps(out), vectors=batch * blocks * rows * 10,
-        )  # fmt: skip
+        arguments = DepthwiseRows(
+            blocks=blocks,
+            rows=rows,
+            source=view(window),
+            taps=self._taps.data_ptr(),
+            bias=self._bias.data_ptr(),
+            out=view(out),
+        )
+        TEAM.run(depthwise, batch * blocks * -(-rows // ROW_CHUNK), arguments, vectors=batch * blocks * rows * 10)
         if extra is not None:
             move(SCALED_SUM, extra[:, :, :rows], out)
 
@@ -224,11 +253,17 @@ class NormMachine(Machine):
         batch, blocks, rows, _ = x.shape
         out = POOL.empty(batch, blocks, rows, LANES)
         if rows:
-            TEAM.run(
-                normalise, batch * -(-rows // FRAMES), blocks, rows, *steps(x), own.weight.data_ptr(),
-                own.bias.data_ptr(), own.share.address, own.least.address, *steps(out),
-                vectors=batch * blocks * rows * 12,
-            )  # fmt: skip
+            arguments = Normalise(
+                blocks=blocks,
+                rows=rows,
+                source=view(x),
+                weight=own.weight.data_ptr(),
+                bias=own.bias.data_ptr(),
+                share=own.share.address,
+                least=own.least.address,
+                out=view(out),
+            )
+            TEAM.run(normalise, batch * -(-rows // FRAMES), arguments, vectors=batch * blocks * rows * 12)
         return out
 
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
 
 from melvoc.nn.engines.cpu.atomics import calling, take_job
-from melvoc.nn.engines.cpu.compile import instructions, kernel, part
+from melvoc.nn.engines.cpu.compile import Strided, instructions, kernel, part
 from melvoc.nn.engines.cpu.vector import (
     INT,
     LANES,
@@ -148,8 +149,8 @@ def times_panel(
     out_block: int,
     bias: int,
     extra: int,
-    e_row: int,
-    e_block: int,
+    extra_row: int,
+    extra_block: int,
     slope: int,
 ) -> None:
     """The product of some rows with one panel of weights, in tiles that fit the registers."""
@@ -158,15 +159,42 @@ def times_panel(
         height = HEIGHTS[width, min(rows - row, TALLEST)]
         _tile(
             width, height, source + row * 32, offsets, chunks, weights, out + row * out_row, out_row, out_block, bias,
-            extra + row * e_row, e_row, e_block, slope,
+            extra + row * extra_row, extra_row, extra_block, slope,
         )  # fmt: skip
         row += height
 
 
-run_panel = calling(times_panel.count)  # the address of times_panel, its arguments
+run_panel = calling(times_panel)
 
 
-@kernel
+class Multiply(NamedTuple):
+    """Arguments of `multiply`."""
+
+    slots: int
+    rows: int
+    row_chunk: int
+    rows_first: int
+    panels: int
+    panel_chunk: int
+    phase_panels: int
+    width: int
+    source: int
+    source_slot: int
+    offsets: int
+    chunks: int
+    weights: int
+    weights_slot: int
+    out: Strided
+    out_phase: int
+    first: int
+    bias: int
+    bias_panel: int
+    extra: Strided
+    slope: int
+    panel_code: int
+
+
+@kernel(Multiply)
 def multiply(
     counter: int,
     jobs: int,
@@ -185,26 +213,26 @@ def multiply(
     weights: int,
     weights_slot: int,
     out: int,
-    out_slot: int,
-    out_phase: int,
-    out_row: int,
+    out_batch: int,
     out_block: int,
+    out_row: int,
+    out_phase: int,
     first: int,
     bias: int,
     bias_panel: int,
     extra: int,
-    extra_slot: int,
-    extra_row: int,
+    extra_batch: int,
     extra_block: int,
+    extra_row: int,
     slope: int,
     panel_code: int,
 ) -> None:
     """All products of a layer: `slots` of them, each `rows` by `panels * width * 8` output channels.
 
-    A job is one slot, up to `row_chunk` rows and up to `panel_chunk` panels; neighbours have the same slot, or, with
-    `rows_first`, the same rows of all slots. Steps are named after what they step over, all in bytes. The weights begin
-    with panel number `first`; a phase has `phase_panels` of them, and outputs, residual and bias of its own.
-    `panel_code` is the address of `times_panel`.
+    A slot is a batch entry, or a product of a transform. A job is one slot, up to `row_chunk` rows and up to
+    `panel_chunk` panels; neighbours have the same slot, or, with `rows_first`, the same rows of all slots. Steps are
+    named after what they step over, all in bytes. The weights begin with panel number `first`; a phase has
+    `phase_panels` of them, and outputs, residual and bias of its own. `panel_code` is the address of `times_panel`.
     """
     row_jobs = (rows + row_chunk - 1) // row_chunk
     panel_jobs = (panels + panel_chunk - 1) // panel_chunk
@@ -223,15 +251,27 @@ def multiply(
             w = weights + slot * weights_slot + panel * weights_panel
             phase = (first + panel) // phase_panels
             column = (first + panel) - phase * phase_panels
-            y = out + slot * out_slot + phase * out_phase + column * width * out_block
+            y = out + slot * out_batch + phase * out_phase + column * width * out_block
             b = bias + column * bias_panel
-            e = extra + slot * extra_slot + column * width * extra_block
+            e = extra + slot * extra_batch + column * width * extra_block
             x = source + slot * source_slot
             run_panel(
-                panel_code, width, last_row - first_row, x + first_row * 32, offsets, chunks, w,
-                y + first_row * out_row, out_row, out_block, b, e + first_row * extra_row, extra_row, extra_block,
-                slope,
-            )  # fmt: skip
+                code=panel_code,
+                width=width,
+                rows=last_row - first_row,
+                source=x + first_row * 32,
+                offsets=offsets,
+                chunks=chunks,
+                weights=w,
+                out=y + first_row * out_row,
+                out_row=out_row,
+                out_block=out_block,
+                bias=b,
+                extra=e + first_row * extra_row,
+                extra_row=extra_row,
+                extra_block=extra_block,
+                slope=slope,
+            )
 
 
 def panel_width(blocks: int) -> int:

@@ -17,8 +17,8 @@ from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.engines.cpu.conv import Convolution
 from melvoc.nn.engines.cpu.framewise import Depthwise
 from melvoc.nn.engines.cpu.memory import POOL, Workspace, zeros
-from melvoc.nn.engines.cpu.rows import SCALED, SCALED_SUM, blocks_of, copied, fill_window, move, steps
-from melvoc.nn.engines.cpu.snake import CHUNK, snake
+from melvoc.nn.engines.cpu.rows import SCALED, SCALED_SUM, blocks_of, copied, fill_window, move, view
+from melvoc.nn.engines.cpu.snake import CHUNK, Snake, snake
 from melvoc.nn.engines.cpu.threads import TEAM
 from melvoc.nn.engines.cpu.vector import LANES
 from melvoc.nn.graph import Machine
@@ -78,11 +78,20 @@ class SnakeMachine(Machine):
         batch, blocks, rows, _ = out.shape
         tail = x[:, :, :0] if self.tail is None else self.tail
         if rows:
-            TEAM.run(
-                snake, batch * blocks * -(-rows // CHUNK), blocks, *steps(tail), tail.shape[2], *steps(x), x.shape[2],
-                self.given, int(self.begins), int(last), self.coefficients.rows.data_ptr(),
-                *steps(out), rows, vectors=batch * blocks * rows * 60,
-            )  # fmt: skip
+            arguments = Snake(
+                blocks=blocks,
+                tail=view(tail),
+                tail_rows=tail.shape[2],
+                source=view(x),
+                source_rows=x.shape[2],
+                first=self.given,
+                begins=int(self.begins),
+                ends=int(last),
+                coefficients=self.coefficients.rows.data_ptr(),
+                out=view(out),
+                rows=rows,
+            )
+            TEAM.run(snake, batch * blocks * -(-rows // CHUNK), arguments, vectors=batch * blocks * rows * 60)
         self.given += rows
         gone = max(0, self.given - SNAKE_REACH)
         self.given -= gone

@@ -5,12 +5,14 @@ The last two dimensions are contiguous, the others may have any step: a slice al
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from llvmlite import ir
 from torch import Tensor
 
 from melvoc.nn.engines.cpu.atomics import take_job
-from melvoc.nn.engines.cpu.compile import instructions, kernel
+from melvoc.nn.engines.cpu.compile import View, instructions, kernel
 from melvoc.nn.engines.cpu.functions import gelu
 from melvoc.nn.engines.cpu.memory import POOL, floats
 from melvoc.nn.engines.cpu.threads import TEAM
@@ -41,7 +43,18 @@ _scaled = instructions(3, _emit_scaled)
 _scaled_sum = instructions(3, _emit_scaled_sum)
 
 
-@kernel
+class PassOver(NamedTuple):
+    """Arguments of `pass_over`; `factor` is the address of a row."""
+
+    mode: int
+    blocks: int
+    rows: int
+    source: View
+    out: View
+    factor: int
+
+
+@kernel(PassOver)
 def pass_over(
     counter: int,
     jobs: int,
@@ -79,7 +92,20 @@ def pass_over(
                 _scaled_sum(x + i * 32, y + i * 32, factor)
 
 
-@kernel
+class Fill(NamedTuple):
+    """Arguments of `fill`; `slope` is the address of a row."""
+
+    blocks: int
+    before: int
+    rows: int
+    total: int
+    context: View
+    source: View
+    out: View
+    slope: int
+
+
+@kernel(Fill)
 def fill(
     counter: int,
     jobs: int,
@@ -126,7 +152,20 @@ def fill(
             zero_row(y + i * 32)
 
 
-@kernel
+class Gather(NamedTuple):
+    """Arguments of `gather`."""
+
+    channels: int
+    blocks: int
+    rows: int
+    source: int
+    source_batch: int
+    source_channel: int
+    source_step: int
+    out: int
+
+
+@kernel(Gather)
 def gather(
     counter: int,
     jobs: int,
@@ -159,7 +198,17 @@ def gather(
                     zero_value(y + i * 32 + 4 * lane)
 
 
-@kernel
+class Scatter(NamedTuple):
+    """Arguments of `scatter`."""
+
+    channels: int
+    blocks: int
+    rows: int
+    source: View
+    out: int
+
+
+@kernel(Scatter)
 def scatter(
     counter: int,
     jobs: int,
@@ -188,6 +237,7 @@ def scatter(
 
 
 SCALED, SCALED_SUM, GELU = 0, 1, 2
+NOTHING = View(0, 0, 0)
 
 
 class Constant:
@@ -207,9 +257,9 @@ def constant(value: float) -> Constant:
     return _CONSTANTS.setdefault(value, Constant(value)) if found is None else found  # all threads get the same
 
 
-def steps(x: Tensor, row: int = 0) -> tuple[int, int, int]:
-    """Address of a row, and bytes from batch entry to entry and from block to block."""
-    return x.data_ptr() + row * ROW_BYTES, 4 * x.stride(0), 4 * x.stride(1)
+def view(x: Tensor, row: int = 0) -> View:
+    """Rows `row` and later of a signal, as kernels are given them."""
+    return View(x.data_ptr() + row * ROW_BYTES, 4 * x.stride(0), 4 * x.stride(1))
 
 
 def move(
@@ -223,10 +273,15 @@ def move(
     rows = min(rows - first, out.shape[2] - to)
     if rows > 0:
         jobs = batch * blocks * -(-rows // ROW_CHUNK)
-        TEAM.run(
-            pass_over, jobs, mode, blocks, rows, *steps(source, first), *steps(out, to), constant(factor).address,
-            vectors=batch * blocks * rows * work,
-        )  # fmt: skip
+        arguments = PassOver(
+            mode=mode,
+            blocks=blocks,
+            rows=rows,
+            source=view(source, first),
+            out=view(out, to),
+            factor=constant(factor).address,
+        )
+        TEAM.run(pass_over, jobs, arguments, vectors=batch * blocks * rows * work)
 
 
 def copied(x: Tensor, first: int = 0) -> Tensor:
@@ -243,12 +298,17 @@ def fill_window(
     """What came before (None: zeros), `rows` rows of x through a leaky ReLU (None: left as they are), then zeros."""
     batch, blocks, total, _ = window.shape
     jobs = batch * blocks * -(-total // ROW_CHUNK)
-    nothing = (0, 0, 0)
-    TEAM.run(
-        fill, jobs, blocks, before, rows, total, *(nothing if context is None else steps(context)),
-        *(nothing if x is None else steps(x)), *steps(window), constant(1.0 if slope is None else slope).address,
-        vectors=batch * blocks * total * 4,
-    )  # fmt: skip
+    arguments = Fill(
+        blocks=blocks,
+        before=before,
+        rows=rows,
+        total=total,
+        context=NOTHING if context is None else view(context),
+        source=NOTHING if x is None else view(x),
+        out=view(window),
+        slope=constant(1.0 if slope is None else slope).address,
+    )
+    TEAM.run(fill, jobs, arguments, vectors=batch * blocks * total * 4)
 
 
 def blocks_of(channels: int) -> int:
@@ -261,10 +321,17 @@ def to_rows(x: Tensor) -> Tensor:
     batch, channels, count = x.shape
     rows = POOL.empty(batch, blocks_of(channels), count, LANES)
     jobs = batch * rows.shape[1] * -(-count // ROW_CHUNK)
-    TEAM.run(
-        gather, jobs, channels, rows.shape[1], count, x.data_ptr(), *(4 * step for step in x.stride()),
-        rows.data_ptr(), vectors=batch * rows.shape[1] * count * LANES,
-    )  # fmt: skip
+    arguments = Gather(
+        channels=channels,
+        blocks=rows.shape[1],
+        rows=count,
+        source=x.data_ptr(),
+        source_batch=4 * x.stride(0),
+        source_channel=4 * x.stride(1),
+        source_step=4 * x.stride(2),
+        out=rows.data_ptr(),
+    )
+    TEAM.run(gather, jobs, arguments, vectors=batch * rows.shape[1] * count * LANES)
     return rows
 
 
@@ -274,6 +341,6 @@ def from_rows(x: Tensor, channels: int) -> Tensor:
     result = floats(batch, channels, count)
     if count:
         jobs = batch * blocks * -(-count // ROW_CHUNK)
-        work = batch * blocks * count * LANES
-        TEAM.run(scatter, jobs, channels, blocks, count, *steps(x), result.data_ptr(), vectors=work)
+        arguments = Scatter(channels=channels, blocks=blocks, rows=count, source=view(x), out=result.data_ptr())
+        TEAM.run(scatter, jobs, arguments, vectors=batch * blocks * count * LANES)
     return result

@@ -8,12 +8,14 @@ square between 0 and 1.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from llvmlite import ir
 
 from melvoc.nn.alias_free import TAPS, UP_REACH, kaiser_sinc, polyphase
 from melvoc.nn.engines.cpu.atomics import take_job
-from melvoc.nn.engines.cpu.compile import instructions, keep, kernel
+from melvoc.nn.engines.cpu.compile import View, instructions, keep, kernel
 from melvoc.nn.engines.cpu.vector import Vec, at, copy_row, load, store
 
 ROUNDER = 1.5 * 2.0**23  # adding and subtracting it rounds to whole numbers
@@ -70,7 +72,23 @@ _up = instructions(3, _emit_up)  # four pairs
 _down = instructions(2, _emit_down)  # four outputs
 
 
-@kernel
+class Snake(NamedTuple):
+    """Arguments of `snake`; `coefficients` is the address of three rows per block."""
+
+    blocks: int
+    tail: View
+    tail_rows: int
+    source: View
+    source_rows: int
+    first: int
+    begins: int
+    ends: int
+    coefficients: int
+    out: View
+    rows: int
+
+
+@kernel(Snake)
 def snake(
     counter: int,
     jobs: int,

@@ -6,6 +6,8 @@ milliseconds, on the processor that a helper of the next kernel needs.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from llvmlite import ir
@@ -28,16 +30,24 @@ def _emit(builder: ir.IRBuilder, source: ir.Value, out: ir.Value) -> None:
 _tanh = instructions(2, _emit)  # eight values: source, target
 
 
-@kernel
-def tanh(counter: int, jobs: int, count: int, source: int, out: int) -> None:
-    """The tanh of `count` floats; a job is up to CHUNK."""
+class Tanh(NamedTuple):
+    """Arguments of `tanh`: addresses of floats."""
+
+    size: int
+    source: int
+    out: int
+
+
+@kernel(Tanh)
+def tanh(counter: int, jobs: int, size: int, source: int, out: int) -> None:
+    """The tanh of `size` floats; a job is up to CHUNK."""
     scratch = np.zeros(2 * 8, np.float32)
     spare = scratch.ctypes.data
     while True:
         job = take_job(counter, jobs)
         if job >= jobs:
             break
-        end = min(count, (job + 1) * CHUNK)
+        end = min(size, (job + 1) * CHUNK)
         for i in range(job * CHUNK, end // 8 * 8, 8):
             _tanh(source + 4 * i, out + 4 * i)
         if end % 8 != 0:  # at the very end
@@ -59,5 +69,6 @@ class TanhMachine(Machine):
         x = x.contiguous()
         out = torch.empty_like(x)
         if x.numel():
-            TEAM.run(tanh, -(-x.numel() // CHUNK), x.numel(), x.data_ptr(), out.data_ptr(), vectors=2 * x.numel())
+            arguments = Tanh(size=x.numel(), source=x.data_ptr(), out=out.data_ptr())
+            TEAM.run(tanh, -(-x.numel() // CHUNK), arguments, vectors=2 * x.numel())
         return out

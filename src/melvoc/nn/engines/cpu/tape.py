@@ -39,7 +39,7 @@ class TapeRecorder(Recorder):
             output = step()
         tasks = Tasks(len(tape))
         for number, launch in enumerate(tape):
-            tasks.set(number, launch.kernel, launch.arguments, launch.helpers)
+            tasks.set(number, launch.kernel, launch.jobs, launch.arguments, launch.helpers)
         held = (pool, buffers, tape)
 
         def replay() -> Tensor:

@@ -25,6 +25,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ from melvoc.nn.engines.cpu.atomics import (
     mask_word,
     store_word,
 )
-from melvoc.nn.engines.cpu.compile import Kernel, routine
+from melvoc.nn.engines.cpu.compile import Kernel, Record, routine
 
 SHARED = 10_000  # vector operations (about 3 microseconds) that make a helper worthwhile
 PATIENCE = 4000  # breaths (about 100 microseconds) until a caller that waits for helpers lets others run
@@ -143,11 +144,11 @@ class Tasks:
         self._helpers = self._memory.view.cast("q")
         self.address, self.count = self._memory.address, count
 
-    def set(self, number: int, kernel: Kernel, arguments: tuple[int, ...], helpers: int = 0) -> int:
-        """Set task `number` to these jobs and other arguments, with the counter at 0; returns its address."""
+    def set(self, number: int, kernel: Kernel[Any], jobs: int, arguments: tuple[int, ...], helpers: int = 0) -> int:
+        """Set task `number` to these jobs and flat arguments, with the counter at 0; returns its address."""
         place = number * TASK_BYTES
         address = self.address + place
-        kernel.layout.pack_into(self._memory.view, place, 0, kernel.address, kernel.count, address, *arguments)
+        kernel.layout.pack_into(self._memory.view, place, 0, kernel.address, kernel.count, address, jobs, *arguments)
         self._helpers[(place + HELPERS) // 8] = helpers
         return address
 
@@ -158,12 +159,14 @@ class Launch:
 
     Attributes:
         kernel: which one.
-        arguments: its jobs, and its other arguments.
+        jobs: how many.
+        arguments: the others, flat.
         helpers: how many it may have.
         kept: what must stay alive for it to run again.
     """
 
-    kernel: Kernel
+    kernel: Kernel[Any]
+    jobs: int
     arguments: tuple[int, ...]
     helpers: int
     kept: object
@@ -223,21 +226,23 @@ class Team:
                     threading.Thread(target=self._work, args=given, name="melvoc-cpu", daemon=True).start()
                     self._bells.append(bell)
 
-    def run(self, kernel: Kernel, jobs: int, *arguments: int, vectors: int = 2 * SHARED, kept: object = None) -> None:
+    def run(
+        self, kernel: Kernel[Record], jobs: int, arguments: Record, *, vectors: int = 2 * SHARED, kept: object = None
+    ) -> None:
         """Run all jobs of a kernel and return when they are done.
 
         Args:
             kernel: takes its jobs' counter, their number, and the arguments.
             jobs: how many there are.
-            *arguments: the kernel's.
+            arguments: the kernel's record.
             vectors: about how many vector operations there are in total; too few are not worth a helper.
             kept: what an argument is the address of, if nothing else keeps it forever.
         """
-        caller = self._caller
-        task = caller.task.set(0, kernel, (jobs, *arguments))
+        caller, flat = self._caller, kernel.flat(arguments)
+        task = caller.task.set(0, kernel, jobs, flat)
         most = min(jobs, vectors // SHARED, MOST_HELPERS + 1) - 1
         if caller.tape is not None:
-            caller.tape.append(Launch(kernel, (jobs, *arguments), most, kept))
+            caller.tape.append(Launch(kernel, jobs, flat, most, kept))
         helpers = min(torch.get_num_threads() - 1, most)
         if helpers > 0:
             self._wake(helpers)

@@ -8,12 +8,13 @@ entry b and takes every dilation-th row: neighbours in number are neighbours in 
 from __future__ import annotations
 
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
 
 from melvoc.nn.engines.cpu.atomics import calling, take_job
-from melvoc.nn.engines.cpu.compile import instructions, keep, kernel, part
+from melvoc.nn.engines.cpu.compile import Strided, View, instructions, keep, kernel, part
 from melvoc.nn.engines.cpu.gemm import run_panel
 from melvoc.nn.engines.cpu.transform import LARGEST, TRANSFORMS, Transform
 from melvoc.nn.engines.cpu.vector import ROW_BYTES, at, copy_row, load, store, switch, zero_row
@@ -135,11 +136,28 @@ def inverse_tiles(
                 _add_leaky(spare + i * 32, e + i * e_step, y + i * y_step, slope)
 
 
-_run_forward = calling(forward_tiles.count)
-_run_inverse = calling(inverse_tiles.count)
+_run_forward = calling(forward_tiles)
+_run_inverse = calling(inverse_tiles)
 
 
-@kernel
+class TilesToSlots(NamedTuple):
+    """Arguments of `tiles_to_slots`."""
+
+    size: int
+    outputs: int
+    blocks: int
+    batch: int
+    dilation: int
+    per_phase: int
+    tile_chunk: int
+    source: View
+    rows: int
+    slots: int
+    slot_step: int
+    forward_code: int
+
+
+@kernel(TilesToSlots)
 def tiles_to_slots(
     counter: int,
     jobs: int,
@@ -172,13 +190,46 @@ def tiles_to_slots(
         block = job % blocks
         first = job // blocks * tile_chunk
         _run_forward(
-            forward_code, size, outputs, dilation, per_phase, first, min(tiles, first + tile_chunk),
-            source + block * source_block, source_batch, rows, slots + (block * tiles + first) * 32, slot_step, spare,
-        )  # fmt: skip
+            code=forward_code,
+            size=size,
+            outputs=outputs,
+            dilation=dilation,
+            per_phase=per_phase,
+            first=first,
+            last=min(tiles, first + tile_chunk),
+            source=source + block * source_block,
+            source_batch=source_batch,
+            rows=rows,
+            slots=slots + (block * tiles + first) * 32,
+            slot_step=slot_step,
+            spare=spare,
+        )
     keep(scratch)
 
 
-@kernel
+class SlotsToRows(NamedTuple):
+    """Arguments of `slots_to_rows`."""
+
+    number: int
+    outputs: int
+    blocks: int
+    rate: int
+    batch: int
+    dilation: int
+    per_phase: int
+    tile_chunk: int
+    slots: int
+    slot_step: int
+    out: View
+    rows: int
+    bias: int
+    extra: Strided
+    slope: int
+    ones: int
+    inverse_code: int
+
+
+@kernel(SlotsToRows)
 def slots_to_rows(
     counter: int,
     jobs: int,
@@ -223,15 +274,62 @@ def slots_to_rows(
         offset, column = block // (blocks // rate), block % (blocks // rate)
         first = job // blocks * tile_chunk
         _run_inverse(
-            inverse_code, number, outputs, rate, dilation, per_phase, first, min(tiles, first + tile_chunk),
-            slots + (block * tiles + first) * 32, slot_step, out + column * out_block + offset * 32, out_batch, rows,
-            bias + column * 32, extra + column * extra_block, extra_batch, extra_row,
-            slope, ones, spare,
-        )  # fmt: skip
+            code=inverse_code,
+            number=number,
+            outputs=outputs,
+            rate=rate,
+            dilation=dilation,
+            per_phase=per_phase,
+            first=first,
+            last=min(tiles, first + tile_chunk),
+            slots=slots + (block * tiles + first) * 32,
+            slot_step=slot_step,
+            out=out + column * out_block + offset * 32,
+            out_batch=out_batch,
+            rows=rows,
+            bias=bias + column * 32,
+            extra=extra + column * extra_block,
+            extra_batch=extra_batch,
+            extra_row=extra_row,
+            slope=slope,
+            ones=ones,
+            spare=spare,
+        )
     keep(scratch)
 
 
-@kernel
+class ConvolveTiles(NamedTuple):
+    """Arguments of `convolve_tiles`."""
+
+    number: int
+    size: int
+    outputs: int
+    products: int
+    batch: int
+    dilation: int
+    per_phase: int
+    tile_chunk: int
+    source: View
+    source_rows: int
+    in_blocks: int
+    offsets: int
+    weights: int
+    weights_slot: int
+    width: int
+    panels: int
+    out: View
+    rows: int
+    bias: int
+    extra: Strided
+    slope: int
+    zeros: int
+    ones: int
+    forward_code: int
+    panel_code: int
+    inverse_code: int
+
+
+@kernel(ConvolveTiles)
 def convolve_tiles(
     counter: int,
     jobs: int,
@@ -292,21 +390,60 @@ def convolve_tiles(
         last = min(tiles, first + tile_chunk)
         for block in range(in_blocks):
             _run_forward(
-                forward_code, size, outputs, dilation, per_phase, first, last, source + block * source_block,
-                source_batch, source_rows, taken + block * tile_chunk * 32, in_step, spare,
-            )  # fmt: skip
+                code=forward_code,
+                size=size,
+                outputs=outputs,
+                dilation=dilation,
+                per_phase=per_phase,
+                first=first,
+                last=last,
+                source=source + block * source_block,
+                source_batch=source_batch,
+                rows=source_rows,
+                slots=taken + block * tile_chunk * 32,
+                slot_step=in_step,
+                spare=spare,
+            )
         for slot in range(products):
             for panel in range(panels):
                 run_panel(
-                    panel_code, width, last - first, taken + slot * in_step, offsets, in_blocks,
-                    weights + slot * weights_slot + panel * panel_bytes,
-                    given + slot * out_step + panel * width * tile_chunk * 32, 32, tile_chunk * 32,
-                    zeros, zeros, 0, 0, ones,
-                )  # fmt: skip
+                    code=panel_code,
+                    width=width,
+                    rows=last - first,
+                    source=taken + slot * in_step,
+                    offsets=offsets,
+                    chunks=in_blocks,
+                    weights=weights + slot * weights_slot + panel * panel_bytes,
+                    out=given + slot * out_step + panel * width * tile_chunk * 32,
+                    out_row=32,
+                    out_block=tile_chunk * 32,
+                    bias=zeros,
+                    extra=zeros,
+                    extra_row=0,
+                    extra_block=0,
+                    slope=ones,
+                )
         for block in range(out_blocks):
             _run_inverse(
-                inverse_code, number, outputs, 1, dilation, per_phase, first, last, given + block * tile_chunk * 32,
-                out_step, out + block * out_block, out_batch, rows, bias + block * 32, extra + block * extra_block,
-                extra_batch, extra_row, slope, ones, spare,
-            )  # fmt: skip
+                code=inverse_code,
+                number=number,
+                outputs=outputs,
+                rate=1,
+                dilation=dilation,
+                per_phase=per_phase,
+                first=first,
+                last=last,
+                slots=given + block * tile_chunk * 32,
+                slot_step=out_step,
+                out=out + block * out_block,
+                out_batch=out_batch,
+                rows=rows,
+                bias=bias + block * 32,
+                extra=extra + block * extra_block,
+                extra_batch=extra_batch,
+                extra_row=extra_row,
+                slope=slope,
+                ones=ones,
+                spare=spare,
+            )
     keep(scratch)

@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 
 from melvoc.nn.engines.cpu import gemm
 from melvoc.nn.engines.cpu.atomics import take_job
-from melvoc.nn.engines.cpu.compile import kernel
+from melvoc.nn.engines.cpu.compile import Strided, kernel
 from melvoc.nn.engines.cpu.memory import Workspace, floats, zeros
 from melvoc.nn.engines.cpu.rows import blocks_of, constant
 from melvoc.nn.engines.cpu.threads import TEAM
@@ -32,7 +33,29 @@ GROUP_FLOATS = 2**20  # of intermediate weights, while they are made
 KEPT = MADE = 0.1  # of the plain weights, in low memory: what is kept, and what is made at a time
 
 
-@kernel
+class Pack(NamedTuple):
+    """Arguments of `pack`; `source` and `out` are addresses of floats."""
+
+    first: int
+    phase_panels: int
+    lanes: int
+    inputs: int
+    outputs: int
+    padded_inputs: int
+    padded_taps: int
+    source: int
+    output_step: int
+    input_step: int
+    tap_start: int
+    tap_step: int
+    tap_end: int
+    out: int
+    out_panel: int
+    out_tap: int
+    out_input: int
+
+
+@kernel(Pack)
 def pack(
     counter: int,
     jobs: int,
@@ -196,19 +219,54 @@ class Weights:
             self._pack(first + done, count, padded, taps, tap=lanes, row=padded * lanes)
             columns = count * self._rows  # each a product of its own: slots from taps
             chunk = -(-columns // 16)
-            TEAM.run(
-                gemm.multiply, -(-columns // chunk), 1, transform.products, transform.products, 0, columns, chunk,
-                columns, self.width, matrix.data_ptr(), 0, offsets.ctypes.data, len(offsets), taps.data_ptr(), 0,
-                out.data_ptr() + 4 * done * self._rows * lanes, 0, 0, 4 * step, ROW_BYTES, 0,
-                nothing.data_ptr(), 0, nothing.data_ptr(), 0, 0, 0, constant(1.0).address, gemm.times_panel.address,
-                vectors=transform.products * columns * self.width * padded,
-            )  # fmt: skip
+            arguments = gemm.Multiply(
+                slots=1,
+                rows=transform.products,
+                row_chunk=transform.products,
+                rows_first=0,
+                panels=columns,
+                panel_chunk=chunk,
+                phase_panels=columns,
+                width=self.width,
+                source=matrix.data_ptr(),
+                source_slot=0,
+                offsets=int(offsets.ctypes.data),
+                chunks=len(offsets),
+                weights=taps.data_ptr(),
+                weights_slot=0,
+                out=Strided(out.data_ptr() + 4 * done * self._rows * lanes, 0, ROW_BYTES, 4 * step),
+                out_phase=0,
+                first=0,
+                bias=nothing.data_ptr(),
+                bias_panel=0,
+                extra=Strided(nothing.data_ptr(), 0, 0, 0),
+                slope=constant(1.0).address,
+                panel_code=gemm.times_panel.address,
+            )
+            work = transform.products * columns * self.width * padded
+            TEAM.run(gemm.multiply, -(-columns // chunk), arguments, vectors=work)
         return Group(first, panels, out, step)
 
     def _pack(self, first: int, panels: int, taps: int, out: Tensor, *, tap: int, row: int) -> None:
         start, step = self._places
-        TEAM.run(
-            pack, panels, first, self.phase_panels, self.width * LANES, *self._channels, self._rows, taps,
-            self._weight.data_ptr(), *self._steps, start, step, self._weight.shape[2], out.data_ptr(),
-            taps * self._rows * self.width * LANES, tap, row, vectors=panels * taps * self._rows * self.width * LANES,
-        )  # fmt: skip
+        lanes = self.width * LANES
+        arguments = Pack(
+            first=first,
+            phase_panels=self.phase_panels,
+            lanes=lanes,
+            inputs=self._channels[0],
+            outputs=self._channels[1],
+            padded_inputs=self._rows,
+            padded_taps=taps,
+            source=self._weight.data_ptr(),
+            output_step=self._steps[0],
+            input_step=self._steps[1],
+            tap_start=start,
+            tap_step=step,
+            tap_end=self._weight.shape[2],
+            out=out.data_ptr(),
+            out_panel=taps * self._rows * lanes,
+            out_tap=tap,
+            out_input=row,
+        )
+        TEAM.run(pack, panels, arguments, vectors=panels * taps * self._rows * lanes)
