@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.nn.engines.cpu import tape, threads
 from melvoc.nn.engines.cpu.engine import CpuEngine
 from melvoc.nn.engines.cpu.memory import POOL, Workspace
-from melvoc.nn.engines.cpu.tape import MOST_FRAMES, Outgrown
+from melvoc.nn.engines.cpu.tape import MOST_FRAMES
 from melvoc.nn.engines.cpu.threads import Tasks, Team
 from melvoc.nn.graph import Machine, join
 
@@ -166,13 +167,21 @@ def test_tasks_in_a_row(count: int) -> None:
         torch.set_num_threads(before)
 
 
-def test_outgrown_buffers_are_kept() -> None:
-    workspace, buffers = Workspace(), Outgrown()
-    workspace.take("a", 10)
-    own = workspace.buffers["a"]
-    with workspace.replaced(buffers):
-        first = workspace.take("a", 4).data_ptr()
-        second = workspace.take("a", 400).data_ptr()
-        assert first != second
-    assert [buffer.data_ptr() for buffer in buffers._all] == [first, second]
-    assert workspace.take("a", 10).data_ptr() == own.data_ptr()
+def test_a_recording_has_buffers_of_its_own_and_keeps_the_outgrown_ones() -> None:
+    workspace = Workspace()
+    own = workspace.weights.take(10).data_ptr()
+    with workspace.afresh() as kept:
+        first = workspace.weights.take(4).data_ptr()
+        second = workspace.weights.take(400).data_ptr()
+        assert len({own, first, second}) == 3
+    assert [memory.data_ptr() for memory in kept] == [first, second]
+    assert workspace.weights.take(10).data_ptr() == own
+
+
+def test_each_thread_has_buffers_of_its_own() -> None:
+    workspace, found = Workspace(), []
+    mine = workspace.inputs.take(10)
+    thread = threading.Thread(target=lambda: found.append(workspace.inputs.take(10)))
+    thread.start()
+    thread.join()
+    assert found[0].data_ptr() != mine.data_ptr()

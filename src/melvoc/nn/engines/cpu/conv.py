@@ -62,7 +62,7 @@ class Convolution:
             window: rows `[B, blocks, N + span, 8]`.
             out: `[B, blocks, N * rate, 8]`, N at least 1; it is written to.
             extra: what is added, at least as many rows; None for nothing.
-            workspace: of the calling thread.
+            workspace: the engine's.
             slope: of a leaky ReLU of the result; None for none.
         """
         leak = constant(1.0 if slope is None else slope).address
@@ -133,8 +133,8 @@ class Convolution:
                 return
             groups = itertools.chain([group], groups)
         input_step, output_step = slot_step(weights.inputs * tiles), slot_step(outputs * tiles)
-        inputs = workspace.take("input slots", products * input_step // 4).data_ptr()
-        slots = workspace.take("output slots", products * output_step // 4).data_ptr()
+        inputs = workspace.inputs.take(products * input_step // 4).data_ptr()
+        slots = workspace.outputs.take(products * output_step // 4).data_ptr()
         tile_chunk = max(4, -(-tiles // 4))
         tile_jobs = -(-tiles // tile_chunk)
         tiling = TilesToSlots(

@@ -16,7 +16,7 @@ from torch import Tensor
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.engines.cpu.conv import Convolution
 from melvoc.nn.engines.cpu.framewise import Depthwise
-from melvoc.nn.engines.cpu.memory import POOL, Workspace, zeros
+from melvoc.nn.engines.cpu.memory import POOL, Buffer, Workspace, zeros
 from melvoc.nn.engines.cpu.rows import SCALED, SCALED_SUM, blocks_of, copied, fill_window, move, view
 from melvoc.nn.engines.cpu.snake import CHUNK, Snake, snake
 from melvoc.nn.engines.cpu.threads import TEAM
@@ -113,26 +113,25 @@ class Section(Machine):
     ) -> None:
         self.convolution, self.activation, self.workspace = convolution, activation, workspace
         self.context: Tensor | None = None
-        self.buffer = "window"
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
-        return self.convolved(self.window(x, last), last)
+        return self.convolved(self.window(x, last, self.workspace.windows[0]), last)
 
-    def window(self, x: Tensor, last: bool) -> Tensor:
-        """What came before, the activated input, and zeros at the ends."""
+    def window(self, x: Tensor, last: bool, buffer: Buffer) -> Tensor:
+        """What came before, the activated input, and zeros at the ends, in a buffer."""
         if not self.convolution.span and self.activation is None and self.convolution.slope is None:
             return x
         new = x.shape[2] if self.activation is None else self.activation.ready(x.shape[2], last)
         if self.activation is None:
-            return self._window(x.shape[0], new, last, x, self.convolution.slope)
-        window = self._window(x.shape[0], new, last, None, None)
+            return self._window(buffer, x.shape[0], new, last, x, self.convolution.slope)
+        window = self._window(buffer, x.shape[0], new, last, None, None)
         start = self._before()
         self.activation.write(x, last, window[:, :, start : start + new])
         return window
 
-    def room(self, batch: int, new: int, last: bool) -> tuple[Tensor, Tensor]:
-        """A window and the place in it for `new` activated inputs, which the caller writes."""
-        window, start = self._window(batch, new, last, None, None), self._before()
+    def room(self, buffer: Buffer, batch: int, new: int, last: bool) -> tuple[Tensor, Tensor]:
+        """A window in a buffer, and the place in it for `new` activated inputs, which the caller writes."""
+        window, start = self._window(buffer, batch, new, last, None, None), self._before()
         return window, window[:, :, start : start + new]
 
     def ready(self, window: Tensor) -> int:
@@ -160,11 +159,13 @@ class Section(Machine):
     def _before(self) -> int:
         return self.convolution.span // 2 if self.context is None else self.context.shape[2]
 
-    def _window(self, batch: int, new: int, last: bool, x: Tensor | None, slope: float | None) -> Tensor:
+    def _window(
+        self, buffer: Buffer, batch: int, new: int, last: bool, x: Tensor | None, slope: float | None
+    ) -> Tensor:
         """`new` activated inputs between what came before and zeros at the end; without x they are left as they are."""
         start, weights = self._before(), self.convolution.weights
         size = start + new + (self.convolution.span // 2 if last else 0)
-        window = self.workspace.take(self.buffer, batch, weights.inputs, size, LANES)
+        window = buffer.take(batch, weights.inputs, size, LANES)
         fill_window(window, self.context, start, x, new, slope)
         return window
 
@@ -178,19 +179,19 @@ class ResidualSections(Machine):
     def __init__(self, sections: list[Section]) -> None:
         self.sections = sections
         self.queue: Tensor | None = None
-        for number, section in enumerate(sections):
-            section.buffer = f"window {number % 2}"  # one is read while the next is written
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         skipped = joined(self.queue, x)
-        window = self.sections[0].window(x, last)
+        here, there = self.sections[0].workspace.windows
+        window = self.sections[0].window(x, last, here)
         for section, following in itertools.pairwise(self.sections):
+            here, there = there, here  # one is read while the next is written
             if following.activation is None:  # it gets its input activated, where it needs it
-                ahead, body = following.room(x.shape[0], section.ready(window), last)
+                ahead, body = following.room(here, x.shape[0], section.ready(window), last)
                 section.convolved(window, last, out=body, slope=following.convolution.slope)
                 window = ahead
             else:
-                window = following.window(section.convolved(window, last), last)
+                window = following.window(section.convolved(window, last), last, here)
         y = self.sections[-1].convolved(window, last, skipped)
         if not last:
             self.queue = copied(skipped, y.shape[2])
@@ -261,7 +262,7 @@ class UpsamplingMachine(Machine):
         layer, taps, rate = self.layer, self.layer.taps, self.layer.rate
         batch, blocks, rows, _ = x.shape
         start = taps - 1 if self.context is None else self.context.shape[2]
-        window = self.workspace.take("window", batch, blocks, start + rows + (layer.tail if last else 0), LANES)
+        window = self.workspace.windows[0].take(batch, blocks, start + rows + (layer.tail if last else 0), LANES)
         fill_window(window, self.context, start, x, rows, layer.slope)
         count = max(0, window.shape[2] - taps + 1)
         out = POOL.empty(batch, self.convolution.weights.outputs, count * rate, LANES)

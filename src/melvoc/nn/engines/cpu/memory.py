@@ -6,7 +6,7 @@ import math
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -89,27 +89,58 @@ class Instead(threading.local):
 POOL = Pool()
 
 
-class Workspace(threading.local):
-    """Buffers that a thread reuses; the contents of one last until the next `take` of its name."""
+class Buffer(threading.local):
+    """Memory that a thread reuses: what is in it lasts until the same thread takes it again."""
 
     def __init__(self) -> None:
-        self.buffers: dict[str, Tensor] = {}
+        self._memory: Tensor | None = None
+        self._kept: list[Tensor] | None = None
 
-    def take(self, name: str, *shape: int) -> Tensor:
-        """An uninitialised buffer `[*shape]`."""
+    def take(self, *shape: int) -> Tensor:
+        """An uninitialised tensor `[*shape]`."""
         size = 1
         for length in shape:
             size *= length
-        buffer = self.buffers.get(name)
-        if buffer is None or buffer.numel() < size:
-            buffer = self.buffers[name] = floats(size + size // 8)
-        return buffer[:size].view(shape)
+        if self._memory is None or self._memory.numel() < size:
+            self._memory = floats(size + size // 8)
+            if self._kept is not None:
+                self._kept.append(self._memory)
+        return self._memory[:size].view(shape)
+
+    @property
+    def size(self) -> int:
+        """Floats that this thread's memory has."""
+        return 0 if self._memory is None else self._memory.numel()
 
     @contextmanager
-    def replaced(self, buffers: dict[str, Tensor]) -> Iterator[None]:
-        """Within the context, this thread takes from other buffers."""
-        own, self.buffers = self.buffers, buffers
+    def afresh(self, kept: list[Tensor]) -> Iterator[None]:
+        """Within the context, this thread takes new memory; all of it is added to `kept`, also what is outgrown."""
+        before, self._memory, self._kept = self._memory, None, kept
         try:
             yield
         finally:
-            self.buffers = own
+            self._memory, self._kept = before, None
+
+
+class Workspace:
+    """The buffers that the machines of an engine share, because none is in use when a machine returns.
+
+    Attributes:
+        windows: what a convolution reads; two, because one is read while that of the next convolution is written.
+        inputs: a window in a transform's slots, from its transform to the products.
+        outputs: what the products make of it, until it is transformed back.
+        weights: prepared ones that are not kept, until the next group of panels.
+    """
+
+    def __init__(self) -> None:
+        self.windows = (Buffer(), Buffer())
+        self.inputs, self.outputs, self.weights = Buffer(), Buffer(), Buffer()
+
+    @contextmanager
+    def afresh(self) -> Iterator[list[Tensor]]:
+        """Within the context, this thread's buffers take new memory; gives the list of all of it."""
+        kept: list[Tensor] = []
+        with ExitStack() as stack:
+            for buffer in (*self.windows, self.inputs, self.outputs, self.weights):
+                stack.enter_context(buffer.afresh(kept))
+            yield kept

@@ -34,8 +34,8 @@ class TapeRecorder(Recorder):
 
     def record(self, step: Step) -> Step:
         """Run a step in memory of its own, and record its kernels; see `Recorder.record`."""
-        pool, buffers = Pool(large=0, most_free=2**30), Outgrown()
-        with POOL.replaced(pool), self._workspace.replaced(buffers), TEAM.writing_down() as tape:
+        pool = Pool(large=0, most_free=2**30)
+        with POOL.replaced(pool), self._workspace.afresh() as buffers, TEAM.writing_down() as tape:
             output = step()
         tasks = Tasks(len(tape))
         for number, launch in enumerate(tape):
@@ -56,15 +56,3 @@ class TapeRecorder(Recorder):
     def copy(self, source: Tensor, target: Tensor) -> None:
         """Copy with a kernel."""
         move(SCALED, source, target)
-
-
-class Outgrown(dict[str, Tensor]):
-    """Buffers of a workspace that are all kept, including the outgrown ones."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._all: list[Tensor] = []
-
-    def __setitem__(self, name: str, buffer: Tensor) -> None:
-        self._all.append(buffer)
-        super().__setitem__(name, buffer)

@@ -190,7 +190,7 @@ class Weights:
         size = max(1, int(MADE * self.budget.plain) // self._panel(transform))
         for first in range(0, self.panels, size):
             panels = min(size, self.panels - first)
-            yield self._make(transform, first, panels, workspace.take("weights", panels * self._panel(transform)))
+            yield self._make(transform, first, panels, workspace.weights.take(panels * self._panel(transform)))
 
     def _panel(self, transform: Transform | None) -> int:
         """Floats of one panel in all slots."""
