@@ -10,9 +10,33 @@ end with another: what they wrote is in their own caches, which need not be shar
 may be on different chips).
 
 A network is hundreds of kernels of about 50 microseconds, less than it takes to wake a thread. So a helper that has run
-one watches for the next in compiled code, without Python's lock, before it sleeps; the caller opens a gate, runs the
-kernel itself, closes the gate, and waits for the helpers that went through. Nothing is promised to a helper: one that
-comes late finds the gate closed. A second caller finds the team busy and runs alone.
+one watches for the next in compiled code, without Python's lock, before it sleeps. Nothing is promised to a helper: one
+that comes late finds the gate closed. A second caller finds the team busy and runs alone.
+
+    caller                                       helper i
+    writes the task                              watches the gate
+    opens the gate: next run, `helpers` may enter
+    takes jobs from the front                    i < may enter, and a run it has not seen: inside + 1 (compare and swap)
+      ...                                        takes jobs from the back (odd i: from the front)
+    no job is left: closes the gate              no job is left: inside - 1
+    waits until nobody is inside                 watches the gate
+    returns                                      nothing for long, and no caller: sleeps until its bell rings
+
+The gate is one word, so that entering and closing cannot cross:
+
+    bits 16 to 63: number of the run | bits 8 to 15: how many may enter | bits 0 to 7: how many are inside
+
+| gate | may enter | inside | until |
+| :-- | :-- | :-- | :-- |
+| idle | 0 | 0 | the caller opens it |
+| open | helpers | 0 to helpers | the caller has no job left and closes it |
+| draining | 0 | 1 to helpers | the last helper leaves |
+
+| helper | asleep[i] | until |
+| :-- | :-- | :-- |
+| watching | 0 | it enters; or WATCH breaths without a run while there is no caller: asleep |
+| inside | 0 | no job is left: watching |
+| asleep | 1 | a caller sets it to 0 and rings its bell: watching. One that saw 0 just before does without this helper |
 """
 
 from __future__ import annotations
@@ -47,8 +71,8 @@ WATCH = 4 * PATIENCE  # until a helper without work sleeps: longer than Python t
 MOST_HELPERS = 250
 LINE = 128  # bytes: what processors fetch at a time, so that no one waits for a neighbour
 
-# A task in memory: the counter, then on separate lines the kernel's address, the number of arguments, arguments;
-# at the end, if it is part of a tape, how many helpers it may have.
+# A task in memory: the counter (jobs taken from the front and, from bit 32 on, from the back), then on separate lines
+# the kernel's address, the number of arguments, arguments; at the end, if it is part of a tape, its helpers.
 TASK_BYTES = 4 * LINE
 HELPERS = TASK_BYTES - 8
 # A team in memory: the gate, whether there is a caller, its task, and for each helper whether it sleeps.
@@ -67,8 +91,7 @@ def take_part(place: int) -> None:
 def shared(team: int, helpers: int, task: int, give_way: int, patience: int) -> None:
     """Run a task with `helpers` helpers; return when all are done. Whoever calls this is the team's caller.
 
-    The gate is one word: the number of the run from bit 16 on, how many helpers may enter from bit 8 on (0: closed),
-    and how many are inside. `give_way` is the address of the system's function that yields, called in a long wait.
+    `give_way` is the address of the system's function that yields, called in a long wait.
     """
     store_word(team + TASK, task)
     store_word(team, (((load_word(team) >> 16) + 1) << 16) | (helpers << 8))
