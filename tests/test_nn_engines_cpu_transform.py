@@ -43,6 +43,12 @@ def test_transforms_of_arrays_are_those_of_each_row(transform: Transform) -> Non
     np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
 
 
+def test_a_transform_is_known_by_its_size_and_by_its_products() -> None:
+    """Compiled code is told which one it is by these numbers."""
+    assert len({transform.size for transform in TRANSFORMS}) == len(TRANSFORMS)
+    assert len({transform.products for transform in TRANSFORMS}) == len(TRANSFORMS)
+
+
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=str)
 def test_a_transform_saves_products(transform: Transform) -> None:
     assert transform.products < transform.taps * transform.outputs

@@ -25,7 +25,7 @@ from melvoc.nn.engines.cpu.tiles import (
     slots_to_rows,
     tiles_to_slots,
 )
-from melvoc.nn.engines.cpu.transform import TRANSFORMS, Transform
+from melvoc.nn.engines.cpu.transform import Transform
 from melvoc.nn.engines.cpu.vector import LANES, ROW_BYTES
 from melvoc.nn.engines.cpu.weights import Budget, Group, Weights
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
@@ -185,7 +185,7 @@ class Convolution:
             )
             TEAM.run(gemm.multiply, jobs, arguments, vectors=work, kept=offsets)
         untiling = SlotsToRows(
-            number=TRANSFORMS.index(transform),
+            products=products,
             outputs=transform.outputs,
             blocks=outputs,
             rate=weights.rate,
@@ -230,7 +230,6 @@ class Convolution:
         work = products * tiles * (weights.inputs * weights.outputs * LANES + 4 * blocks)
         offsets = offsets_of(1, 0, weights.inputs, chunk * ROW_BYTES)
         arguments = ConvolveTiles(
-            number=TRANSFORMS.index(transform),
             size=transform.size,
             outputs=transform.outputs,
             products=products,

@@ -34,7 +34,7 @@ def _emit_forward(
     switch(builder, size, {transform.size: partial(emit, transform) for transform in TRANSFORMS})
 
 
-def _emit_inverse(builder: ir.IRBuilder, number: ir.Value, *arguments: ir.Value) -> None:
+def _emit_inverse(builder: ir.IRBuilder, products: ir.Value, *arguments: ir.Value) -> None:
     source, step, out, out_step, bias, extra, extra_step, slope = arguments
 
     def emit(transform: Transform) -> None:
@@ -44,7 +44,7 @@ def _emit_inverse(builder: ir.IRBuilder, number: ir.Value, *arguments: ir.Value)
             total = vector + shift + load(builder, at(builder, extra, row, extra_step))
             store(builder, at(builder, out, row, out_step), total.leaky(leak))
 
-    switch(builder, number, {index: partial(emit, transform) for index, transform in enumerate(TRANSFORMS)})
+    switch(builder, products, {transform.products: partial(emit, transform) for transform in TRANSFORMS})
 
 
 def _emit_add_leaky(builder: ir.IRBuilder, source: ir.Value, other: ir.Value, out: ir.Value, slope: ir.Value) -> None:
@@ -54,7 +54,7 @@ def _emit_add_leaky(builder: ir.IRBuilder, source: ir.Value, other: ir.Value, ou
 _add_leaky = instructions(4, _emit_add_leaky)  # source, source, target, slope
 # The size, first row, step in bytes, first slot, step.
 _forward = instructions(5, _emit_forward)
-# The number, first slot, step, first output row, step, bias, first row of what is added, step, leak's slope.
+# How many slots, the first, step, first output row, step, bias, first row of what is added, step, leak's slope.
 _inverse = instructions(9, _emit_inverse)
 
 
@@ -92,7 +92,7 @@ def forward_tiles(
 
 @part
 def inverse_tiles(
-    number: int,
+    products: int,
     outputs: int,
     rate: int,
     dilation: int,
@@ -130,7 +130,7 @@ def inverse_tiles(
         outside = begin + dilation * (outputs - 1) >= rows
         if outside:
             target, target_step, added, added_step, leak = spare, 32, nothing, 0, ones
-        _inverse(number, x, slot_step, target, target_step, bias, added, added_step, leak)
+        _inverse(products, x, slot_step, target, target_step, bias, added, added_step, leak)
         if outside:
             for i in range((rows - begin + dilation - 1) // dilation):
                 _add_leaky(spare + i * 32, e + i * e_step, y + i * y_step, slope)
@@ -210,7 +210,7 @@ def tiles_to_slots(
 class SlotsToRows(NamedTuple):
     """Arguments of `slots_to_rows`."""
 
-    number: int
+    products: int
     outputs: int
     blocks: int
     rate: int
@@ -233,7 +233,7 @@ class SlotsToRows(NamedTuple):
 def slots_to_rows(
     counter: int,
     jobs: int,
-    number: int,
+    products: int,
     outputs: int,
     blocks: int,
     rate: int,
@@ -256,11 +256,10 @@ def slots_to_rows(
     ones: int,
     inverse_code: int,
 ) -> None:
-    """Slots of transform `number` back to `rows` rows, plus bias and `extra` (a residual; steps 0: one row of zeros),
-    through a leaky ReLU.
+    """The slots of the transform with so many products back to `rows` rows, through a leaky ReLU.
 
-    An upsampling by `rate` has its output phases one after the other among the blocks. `inverse_code` is the address of
-    `inverse_tiles`.
+    Bias and `extra` are added before it (a residual; with steps of 0 one row of zeros). An upsampling by `rate` has its
+    output phases one after the other among the blocks. `inverse_code` is the address of `inverse_tiles`.
     """
     tiles = batch * dilation * per_phase
     scratch = np.empty((SPARE + 96) // 4, np.float32)
@@ -275,7 +274,7 @@ def slots_to_rows(
         first = job // blocks * tile_chunk
         _run_inverse(
             code=inverse_code,
-            number=number,
+            products=products,
             outputs=outputs,
             rate=rate,
             dilation=dilation,
@@ -301,7 +300,6 @@ def slots_to_rows(
 class ConvolveTiles(NamedTuple):
     """Arguments of `convolve_tiles`."""
 
-    number: int
     size: int
     outputs: int
     products: int
@@ -333,7 +331,6 @@ class ConvolveTiles(NamedTuple):
 def convolve_tiles(
     counter: int,
     jobs: int,
-    number: int,
     size: int,
     outputs: int,
     products: int,
@@ -426,7 +423,7 @@ def convolve_tiles(
         for block in range(out_blocks):
             _run_inverse(
                 code=inverse_code,
-                number=number,
+                products=products,
                 outputs=outputs,
                 rate=1,
                 dilation=dilation,
