@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "melvoc"
 LAYERS: list[list[str]] = [
     ["errors", "host"],
     ["spectrogram.bands", "spectrogram.keys", "spectrogram.presets"],
-    ["storage.atomic", "storage.cache", "storage.pipes", "storage.foreign"],
+    ["storage.atomic", "storage.cache", "storage.pipes", "storage.foreign", "audio.folder"],
     ["spectrogram.spec", "storage.reading", "audio.source", "audio.writer"],
     ["nn", "spectrogram.file", "audio.files", "options"],
     ["audio.resampling"],
