@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -335,6 +336,27 @@ def test_a_pipe_in_a_folder_is_not_waited_for(here: Path, generator: str, capsys
     assert main(["vocode", "in", "-o", "out", "--vocoder", generator]) == 1
     assert "in/pipe.wav: neither a file nor a folder" in capsys.readouterr().err
     assert files("out") == ["a.wav"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_a_pipe_that_is_named_is_read(here: Path, generator: str) -> None:
+    put("a.wav")
+    assert main(["mel", "a.wav", "-o", "a.safetensors", "--vocoder", generator]) == 0
+    os.mkfifo("pipe")
+    feeder = threading.Thread(target=lambda: Path("pipe").write_bytes(Path("a.safetensors").read_bytes()))
+    feeder.start()
+    assert main(["vocode", "a.wav", "pipe", "-o", "out", "--vocoder", generator]) == 0
+    feeder.join()
+    assert [soundfile.info(f"out/{name}").frames for name in files("out")] == [2400, 2400]
+
+
+def test_a_name_that_is_too_long_for_its_output_is_one_that_failed(here: Path, generator: str, capsys: Say) -> None:
+    long = "a" * 240
+    put(f"in/{long}.wav", f"in/{long}.flac", "in/b.wav")
+    assert main(["vocode", "in", "-o", "out", "--vocoder", generator, "--format", "flac"]) == 1
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == 2
+    assert said.out == "out: 1 made, 2 failed\n"
 
 
 def test_a_run_that_is_stopped_goes_on_when_repeated(here: Path, generator: str) -> None:

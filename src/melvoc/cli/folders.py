@@ -150,7 +150,7 @@ def run_plan(plan: Plan, work: Callable[[Job], object], *, out: str, overwrite: 
     count = Counter(failed=len(bad))
     with tqdm(plan.jobs, unit="file", disable=not sys.stderr.isatty(), leave=False) as bar:
         for job in bar:
-            if not overwrite and exists(job.target):
+            if not overwrite and _status(job.target):
                 count["present"] += 1
             elif problem := _attempt(job, work):
                 count["failed"] += 1

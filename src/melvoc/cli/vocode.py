@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, cast
 
@@ -93,7 +93,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.raw:
         return run_raw(arguments)
     choice = Choice(arguments)
-    code = run_several(choice, ending) if several else run_one(choice)
+    code = 0
+    if several:
+        code = run_several(choice, ending)
+    else:
+        vocode_file(choice, named(arguments.inputs[0]), arguments.output, watch=watched)
     if not (arguments.vocoder or code):
         best = melvoc.list_vocoders()[0]  # printed after the work: an error is one line, with nothing next to it
         print(
@@ -130,14 +134,6 @@ class Choice:
         return self._vocoder
 
 
-def run_one(choice: Choice) -> int:
-    """Vocode one file, or what comes through a pipe."""
-    source = named(choice.arguments.inputs[0])
-    with regular(source) as path:  # of a pipe a copy
-        (vocode_mel if is_mel(path) else vocode_sound)(choice, path, choice.arguments.output, source=source)
-    return 0
-
-
 def run_several(choice: Choice, ending: str) -> int:
     """Vocode files and folders. What is wrong with the arguments shows before the first file."""
     arguments = choice.arguments
@@ -148,13 +144,29 @@ def run_several(choice: Choice, ending: str) -> int:
         raise MelvocError(f"--spec is not {vocoder.name}'s mel; omit --spec, or give another vocoder")
 
     def work(job: Job) -> None:
-        path = str(job.source)
-        (vocode_mel if is_mel(path) else vocode_sound)(choice, path, str(job.target))
+        vocode_file(choice, str(job.source), str(job.target), watch=finite_blocks)
 
     return run_plan(plan, work, out=arguments.output, overwrite=arguments.overwrite)
 
 
-def vocode_mel(choice: Choice, path: str, output: str, *, source: str | None = None) -> None:
+def vocode_file(choice: Choice, source: str, output: str, *, watch: Callable[[AudioReader], Iterator[Tensor]]) -> None:
+    """Vocode a mel or a sound, from a file or a pipe.
+
+    Args:
+        choice: of the vocoder.
+        source: to read.
+        output: to write.
+        watch: gives the blocks of a sound.
+    """
+    with regular(source) as path:  # of a pipe a copy
+        if is_mel(path):
+            vocode_mel(choice, path, output)
+            return
+        with AudioReader(path, note=lambda said: warn(said.replace(path, source))) as reader:
+            vocode_sound(choice, reader, output, watch(reader))
+
+
+def vocode_mel(choice: Choice, path: str, output: str) -> None:
     """Synthesise a saved mel: one channel per row."""
     arguments, saved = choice.arguments, read_mel(path)
     spec = choice.spec if arguments.spec else saved.spec
@@ -178,36 +190,25 @@ def vocode_mel(choice: Choice, path: str, output: str, *, source: str | None = N
         writer.write(wave)
 
 
-def vocode_sound(choice: Choice, path: str, output: str, *, source: str | None = None) -> None:
-    """Copy synthesis, each channel separately, as long as the input; from disk to disk if the vocoder streams.
-
-    Args:
-        choice: of the vocoder.
-        path: of the sound.
-        output: to write.
-        source: what `path` is called, where it is the only input, whose blocks have a progress bar; None for one of
-            several.
-    """
-    arguments = choice.arguments
-    with AudioReader(path, note=lambda said: warn(said.replace(path, source or path))) as reader:
-        vocoder = choice.vocoder(choice.spec, reader.sample_rate)
-        if choice.spec is not None and vocoder.spec != choice.spec:
-            raise MelvocError(f"--spec is not {vocoder.name}'s mel; omit --spec: the vocoder makes its own mel")
-        rate = arguments.sample_rate or vocoder.sample_rate
-        run = Resynthesis(
-            vocoder,
-            steps=vocoder.post,
-            sample_rate=reader.sample_rate,
-            output_sample_rate=rate,
-            block_frames=arguments.block_frames,
-        )
-        channels = reader.channels * vocoder.channels
-        with torch.no_grad(), opened(arguments, output, rate, channels) as writer:
-            for block in watched(reader) if source else finite_blocks(reader):
-                writer.write(run.push(block).flatten(0, 1))
-            if not run.taken:
-                raise MelvocError(f"{path}: has no samples; give a file with sound in it")
-            writer.write(run.flush().flatten(0, 1))
+def vocode_sound(choice: Choice, reader: AudioReader, output: str, blocks: Iterator[Tensor]) -> None:
+    """Copy synthesis, each channel separately, as long as the input; from disk to disk if the vocoder streams."""
+    arguments, vocoder = choice.arguments, choice.vocoder(choice.spec, reader.sample_rate)
+    if choice.spec is not None and vocoder.spec != choice.spec:
+        raise MelvocError(f"--spec is not {vocoder.name}'s mel; omit --spec: the vocoder makes its own mel")
+    rate = arguments.sample_rate or vocoder.sample_rate
+    run = Resynthesis(
+        vocoder,
+        steps=vocoder.post,
+        sample_rate=reader.sample_rate,
+        output_sample_rate=rate,
+        block_frames=arguments.block_frames,
+    )
+    with torch.no_grad(), opened(arguments, output, rate, reader.channels * vocoder.channels) as writer:
+        for block in blocks:
+            writer.write(run.push(block).flatten(0, 1))
+        if not run.taken:
+            raise MelvocError(f"{reader.path}: has no samples; give a file with sound in it")
+        writer.write(run.flush().flatten(0, 1))
 
 
 def opened(arguments: argparse.Namespace, output: str, sample_rate: int, channels: int) -> AudioWriter:
