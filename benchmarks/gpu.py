@@ -3,7 +3,7 @@
     python benchmarks/gpu.py                          # all of it, within 8 minutes; needs CUDA
     python benchmarks/gpu.py --parts check,speed      # some of it
     python benchmarks/gpu.py --device cpu --smoke     # the same code with tiny sizes: does it run?
-    python benchmarks/gpu.py --device cpu --parts distance --models hifigan_v2 --data ../shared
+    python benchmarks/gpu.py --device cpu --parts distance --models hifigan_v2 --data FOLDER
 
 Weights are random (speed does not depend on them), but for `distance`, which takes the real HiFi-GAN weights that
 --data has, and those BigVGANs that `melvoc download` has put into the cache (nothing is downloaded here). Parts, in the

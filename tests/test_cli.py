@@ -475,7 +475,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
         lambda t: ["vocode", str(GUITAR), "-o", f"{t}/o.wav", "--sample-rate", "99999999999"],
         "at most 2147483647",
     ),
-    "a folder": (lambda t: ["vocode", str(t), "-o", f"{t}/o.wav"], "a folder; give the path of a sound file"),
+    "a folder": (
+        lambda t: ["vocode", str(t), "-o", f"{t}/o.wav"],
+        "a folder, need a folder to write to; give one with -o",
+    ),
     "mel ending": (lambda t: ["mel", str(GUITAR), "-o", f"{t}/o.pt"], ".pt"),
     "folder missing": (lambda t: ["vocode", str(GUITAR), "-o", f"{t}/none/o.wav"], "none"),
     "a subtype that FLAC has not": (

@@ -29,6 +29,7 @@ BASES = {
     errors.CheckpointError: ValueError,
     errors.MissingCheckpointError: FileNotFoundError,
     errors.PluginError: ImportError,
+    errors.ConformanceError: AssertionError,
     errors.DownloadError: OSError,
 }
 

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "melvoc"
 LAYERS: list[list[str]] = [
     ["errors", "host"],
     ["spectrogram.bands", "spectrogram.keys", "spectrogram.presets"],
-    ["storage.atomic", "storage.cache", "storage.pipes", "storage.foreign"],
+    ["storage.atomic", "storage.cache", "storage.pipes", "storage.foreign", "audio.folder"],
     ["spectrogram.spec", "storage.reading", "audio.source", "audio.writer"],
     ["nn", "spectrogram.file", "audio.files", "options"],
     ["audio.resampling"],
@@ -37,7 +37,7 @@ LAYERS: list[list[str]] = [
     ["storage.conversion", "storage.client"],
     ["storage.hub"],
     ["loading"],
-    ["train"],
+    ["train", "testing"],
     ["cli"],
     ["__main__"],
 ]
@@ -114,6 +114,7 @@ def test_import_melvoc_loads_nothing_heavy_nor_optional() -> None:
     assert not heavy_here
     late = (
         "melvoc.train",
+        "melvoc.testing",
         "melvoc.cli",
         "melvoc.storage.hub",
         "melvoc.storage.conversion",

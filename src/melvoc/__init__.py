@@ -6,6 +6,7 @@
 - `save`, `to_bytes`, `from_bytes`, `pack`, `unpack`: vocoders to and from files (`melvoc.storage`).
 - `melvoc.audio`, `resample`: sound files and sample rates.
 - `melvoc.train`: a small generator for your own sounds.
+- `melvoc.testing`: checks for a vocoder of your own.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ __all__ = [
 
 # Imported on first use, because a program that makes mels loads no vocoder, and most programs never train.
 _LATER = {
+    "testing": "melvoc.testing",
     "train": "melvoc.train",
     "convert_mel": "melvoc.spectrogram.conversion",
     **dict.fromkeys(("VocoderInfo", "info", "list_vocoders", "load"), "melvoc.loading"),
@@ -85,7 +87,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module 'melvoc' has no attribute {name!r}")
     module = importlib.import_module(_LATER[name])
-    return module if name == "train" else getattr(module, name)
+    return module if _LATER[name] == f"melvoc.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

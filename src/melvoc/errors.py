@@ -90,6 +90,18 @@ class PluginError(MelvocError, ImportError):
     """A third-party vocoder or architecture that fails to import or breaks the contract; raised from its cause."""
 
 
+class ConformanceError(MelvocError, AssertionError):
+    """A vocoder that does not do what a vocoder promises; raised by `melvoc.testing`.
+
+    Attributes:
+        check: the promise that is broken, in a word or two.
+    """
+
+    def __init__(self, message: str, *, check: str = "") -> None:
+        super().__init__(message)
+        self.check = check
+
+
 class DownloadError(MelvocError, OSError):
     """A file that could not be fetched, or is not the pinned one.
 

@@ -2,6 +2,7 @@
 
 - `files`: reading and writing, whole or in blocks; channels as rows of a batch.
 - `writer`: what files are written, and how they stay whole.
+- `folder`: the sound files of a folder.
 - `source`: the bytes of a file as libsndfile is shown them.
 - `resampling`: the one resampling filter, whole or piece by piece.
 """

@@ -60,6 +60,11 @@ def _reason(error: Exception) -> object:
     return getattr(error, "error_string", None) or getattr(error, "strerror", None) or error
 
 
+def _named(path: Path) -> str | bytes:
+    """A path as soundfile takes it: of a str it takes only UTF-8, which a name on Linux need not be."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
+
+
 def _checked(wave: Tensor) -> Tensor:
     if not wave.is_floating_point():
         raise SpecError(
@@ -136,7 +141,7 @@ class AudioWriter:
 
         try:
             self._file: Any = soundfile.SoundFile(
-                self._temporary,
+                _named(self._temporary),
                 "w",
                 samplerate=self._rate,
                 channels=self.channels,
@@ -160,7 +165,7 @@ class AudioWriter:
         try:
             with self._writing():
                 self._file.close()
-                if soundfile.info(self._temporary).frames != self._written:
+                if soundfile.info(_named(self._temporary)).frames != self._written:
                     raise OSError(f"its {self._written} samples are not all there")
         except MelvocError:
             if kind is None:  # or else the first error is the one to hear of
@@ -211,7 +216,7 @@ class AudioWriter:
         try:
             self._container = "RF64"
             self._open()
-            with soundfile.SoundFile(short) as before:
+            with soundfile.SoundFile(_named(short)) as before:
                 kind = "float32" if self.subtype == "FLOAT" else "int32"
                 for _ in range(0, self._written, _BLOCK):
                     self._file.write(before.read(_BLOCK, dtype=kind, always_2d=True))

@@ -1,6 +1,7 @@
 """The command line: arguments in, library calls, text out. The only part of melvoc that prints.
 
-A user's mistake or a bad file gives one line on stderr and exit code 2. Warnings come after the work, and never with
+A user's mistake or a bad file gives one line on stderr and exit code 2; of several files, a line for each that is bad
+and exit code 1. Warnings come after the work, and never with
 an error. Ctrl-C gives exit code 130 and SIGTERM 143; neither leaves a half-written file.
 """
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments. None: the process's.
 
     Returns:
-        The exit code: 0, 2 for an error, 130 for Ctrl-C, 143 for SIGTERM.
+        The exit code: 0, 1 where some of several inputs failed, 2 for an error, 130 for Ctrl-C, 143 for SIGTERM.
     """
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its retries; our own error says it all
     with warnings.catch_warnings(record=True) as caught:
@@ -81,15 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - nobody reads; the interpreter flushes at exit
             return 0
-        except MelvocError as error:
-            return _say(str(error), 2)
         except Exception as error:
-            if os.environ.get("MELVOC_DEBUG"):
-                raise
-            return _say(f"{type(error).__name__}: {error} (MELVOC_DEBUG=1 shows where)", 2)
+            return _say(described(error), 2)
     for warning in caught:
         if "melvoc" in (warning.filename or "") or issubclass(warning.category, UserWarning):
-            print(f"melvoc: warning: {_line(str(warning.message))}", file=sys.stderr)
+            print(f"melvoc: warning: {line_of(str(warning.message))}", file=sys.stderr)
     return code
 
 
@@ -130,10 +127,20 @@ def interruptible() -> Iterator[None]:
         sys.unraisablehook = others
 
 
-def _say(text: str, code: int) -> int:
-    print(f"melvoc: error: {_line(text)}", file=sys.stderr)
-    return code
+def described(error: Exception) -> str:
+    """What went wrong, for a person; an error that melvoc did not anticipate is raised if MELVOC_DEBUG is set."""
+    if isinstance(error, MelvocError):
+        return line_of(str(error))
+    if os.environ.get("MELVOC_DEBUG"):
+        raise error
+    return line_of(f"{type(error).__name__}: {error} (MELVOC_DEBUG=1 shows where)")
 
 
-def _line(text: str) -> str:
+def line_of(text: str) -> str:
+    """A text in one line."""
     return " ".join(text.split())
+
+
+def _say(text: str, code: int) -> int:
+    print(f"melvoc: error: {text}", file=sys.stderr)
+    return code

@@ -57,7 +57,7 @@ def check_standard_input(arguments: argparse.Namespace) -> None:
     Raises:
         MelvocError: it is both the input and its spec.
     """
-    if arguments.input == arguments.spec == "-":
+    if "-" in arguments.inputs and arguments.spec == "-":
         raise MelvocError("IN and --spec are both standard input, which is read once; give one of them as a file")
 
 

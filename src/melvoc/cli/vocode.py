@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, cast
 
 import torch
@@ -14,19 +15,23 @@ from torch.nn import functional as F
 
 import melvoc
 from melvoc.audio import SUBTYPES, AudioReader, AudioWriter, to_pcm16
+from melvoc.audio.folder import ENDINGS as SOUNDS
 from melvoc.audio.resampling import resampled_length
 from melvoc.audio.writer import container_of
 from melvoc.cli.common import add_loading, check_standard_input, default_spec, finite_blocks, load, named, read_spec
+from melvoc.cli.folders import Job, add_several, are_several, ending_of, make_plan, run_plan
 from melvoc.errors import MelvocError, SpecError
 from melvoc.host import warn
 from melvoc.registry import GRIFFINLIM
 from melvoc.spectrogram.check import judge
+from melvoc.spectrogram.file import ENDINGS as MELS
 from melvoc.spectrogram.file import is_mel, read_mel
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.pipes import regular
-from melvoc.synthesis import Resynthesis
+from melvoc.synthesis import Resynthesis, check_block
 from melvoc.vocoder import Vocoder
 
+FORMATS = ("wav", "flac")
 RAW_FRAMES = 16  # mel frames per read from a pipe, at most
 
 
@@ -38,9 +43,18 @@ def add_parser(commands: Any) -> None:
         description="IN is a saved mel (.safetensors, .npy), or a sound file, which is turned into a mel and back.",
     )
     parser.add_argument(
-        "input", metavar="IN", help="a mel, a sound file, or - for either on standard input (with --raw: mel frames)"
+        "inputs",
+        metavar="IN",
+        nargs="+",
+        help="a mel, a sound file, or - for either on standard input (with --raw: mel frames); or several, or folders",
     )
-    parser.add_argument("-o", "--output", metavar="OUT", help=".wav or .flac; with --raw, standard output if omitted")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help=".wav or .flac, or a folder for several files; with --raw, standard output if omitted",
+    )
+    add_several(parser, FORMATS)
     parser.add_argument("--vocoder", help="a name, a melvoc file, hf://owner/repo (default: griffinlim)")
     parser.add_argument("--spec", help="the mel's: a preset's name, or a .json of MelSpec fields")
     parser.add_argument("--sample-rate", type=int, help="sample rate of OUT in Hz (default: the vocoder's)")
@@ -61,7 +75,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Vocode a mel, a sound file or standard input."""
+    """Vocode a mel, a sound file, standard input, or several files."""
     if arguments.sample_rate is not None and not 1 <= arguments.sample_rate < 2**31:
         raise MelvocError(f"--sample-rate {arguments.sample_rate}: a sample rate is at least 1 Hz, at most {2**31 - 1}")
     if arguments.block_frames is not None and arguments.block_frames < 1:
@@ -72,84 +86,134 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.output and arguments.subtype not in (None, SUBTYPES[0]):
         raise MelvocError(f"--subtype {arguments.subtype}: standard output is 16-bit PCM; omit it, or write with -o")
     arguments.subtype = arguments.subtype or SUBTYPES[0]
+    several = not arguments.raw and are_several(arguments.inputs)
+    ending = ending_of(arguments, FORMATS, several=several)
     if arguments.output:
-        container_of(arguments.output, arguments.subtype)  # before any work
+        container_of(f"x{ending}" if several else arguments.output, arguments.subtype)  # before any work
     if arguments.raw:
         return run_raw(arguments)
-    arguments.source = named(arguments.input)
-    with regular(arguments.source) as arguments.input:  # of a pipe a copy
-        (vocode_mel if is_mel(arguments.input) else vocode_sound)(arguments)
-    if not arguments.vocoder:
+    choice = Choice(arguments)
+    code = 0
+    if several:
+        code = run_several(choice, ending)
+    else:
+        vocode_file(choice, named(arguments.inputs[0]), arguments.output, watch=watched)
+    if not (arguments.vocoder or code):
         best = melvoc.list_vocoders()[0]  # printed after the work: an error is one line, with nothing next to it
         print(
             f"melvoc: no --vocoder given: using Griffin-Lim; for better sound: --vocoder {best} (`melvoc list`)",
             file=sys.stderr,
         )
-    return 0
+    return code
 
 
-def choose(arguments: argparse.Namespace, spec: MelSpec | None, sample_rate: int | None = None) -> Vocoder:
-    """The requested vocoder, or Griffin-Lim for the spec, or for the default one at a sample rate."""
-    if arguments.vocoder not in (None, GRIFFINLIM):
-        return load(arguments, arguments.vocoder, refine=arguments.refine)
-    if spec is None and sample_rate is not None:
-        spec = default_spec(sample_rate)
-    return load(arguments, GRIFFINLIM, spec=spec, refine=arguments.refine)
+class Choice:
+    """The mel's spec and the vocoder that the arguments ask for, each read once, when it is first needed.
+
+    Args:
+        arguments: of the command.
+    """
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments, self.named = arguments, arguments.vocoder not in (None, GRIFFINLIM)
+        self._vocoder: Vocoder | None = None
+
+    @cached_property
+    def spec(self) -> MelSpec | None:
+        """That of --spec."""
+        return read_spec(self.arguments.spec) if self.arguments.spec else None
+
+    def vocoder(self, spec: MelSpec | None, sample_rate: int | None = None) -> Vocoder:
+        """That of --vocoder, or Griffin-Lim for a spec, or for the default one at a sample rate."""
+        options = {"refine": self.arguments.refine}
+        if not self.named:
+            spec = default_spec(sample_rate) if spec is None and sample_rate is not None else spec
+            return load(self.arguments, GRIFFINLIM, spec=spec, **options)
+        if self._vocoder is None:
+            self._vocoder = load(self.arguments, self.arguments.vocoder, **options)
+        return self._vocoder
 
 
-def vocode_mel(arguments: argparse.Namespace) -> None:
+def run_several(choice: Choice, ending: str) -> int:
+    """Vocode files and folders. What is wrong with the arguments shows before the first file."""
+    arguments = choice.arguments
+    plan = make_plan(arguments.inputs, arguments.output, (*SOUNDS, *MELS), ending)
+    vocoder = choice.vocoder(choice.spec)
+    check_block(vocoder, arguments.block_frames)
+    if choice.spec is not None and vocoder.spec != choice.spec:
+        raise MelvocError(f"--spec is not {vocoder.name}'s mel; omit --spec, or give another vocoder")
+
+    def work(job: Job) -> None:
+        vocode_file(choice, str(job.source), str(job.target), watch=finite_blocks)
+
+    return run_plan(plan, work, out=arguments.output, overwrite=arguments.overwrite)
+
+
+def vocode_file(choice: Choice, source: str, output: str, *, watch: Callable[[AudioReader], Iterator[Tensor]]) -> None:
+    """Vocode a mel or a sound, from a file or a pipe.
+
+    Args:
+        choice: of the vocoder.
+        source: to read.
+        output: to write.
+        watch: gives the blocks of a sound.
+    """
+    with regular(source) as path:  # of a pipe a copy
+        if is_mel(path):
+            vocode_mel(choice, path, output)
+            return
+        with AudioReader(path, note=lambda said: warn(said.replace(path, source))) as reader:
+            vocode_sound(choice, reader, output, watch(reader))
+
+
+def vocode_mel(choice: Choice, path: str, output: str) -> None:
     """Synthesise a saved mel: one channel per row."""
-    saved = read_mel(arguments.input)
-    spec = read_spec(arguments.spec) if arguments.spec else saved.spec
+    arguments, saved = choice.arguments, read_mel(path)
+    spec = choice.spec if arguments.spec else saved.spec
     if saved.spec is not None and spec != saved.spec:
-        raise MelvocError(f"{arguments.input} carries its own spec, and --spec differs from it; omit --spec")
-    if spec is None and arguments.vocoder in (None, GRIFFINLIM):
-        raise MelvocError(f"{arguments.input}: an .npy does not say what its mel is; give --spec or --vocoder")
-    vocoder = choose(arguments, spec)
+        raise MelvocError(f"{path} carries its own spec, and --spec differs from it; omit --spec")
+    if spec is None and not choice.named:
+        raise MelvocError(f"{path}: an .npy does not say what its mel is; give --spec or --vocoder")
+    vocoder = choice.vocoder(spec)
     rate = arguments.sample_rate or vocoder.sample_rate
     try:
         if spec is None and (verdict := judge(saved.mel, vocoder.spec)):
             raise SpecError(f"{verdict}, not the mel of {vocoder.name}; if it is, name its spec with --spec")
         wave = vocoder.mel_to_waveform(saved.mel, spec=spec, sample_rate=rate, block_frames=arguments.block_frames)
     except SpecError as error:
-        raise MelvocError(f"{arguments.input}: {error}") from error
+        raise MelvocError(f"{path}: {error}") from error
     wave = wave.flatten(0, 1)
     if saved.samples is not None:
         length = resampled_length(saved.samples, vocoder.spec.sample_rate, rate)
         wave = F.pad(wave[..., :length], (0, max(0, length - wave.shape[-1])))  # the mel ends with its last whole hop
-    with opened(arguments, rate, wave.shape[0]) as writer:
+    with opened(arguments, output, rate, wave.shape[0]) as writer:
         writer.write(wave)
 
 
-def vocode_sound(arguments: argparse.Namespace) -> None:
+def vocode_sound(choice: Choice, reader: AudioReader, output: str, blocks: Iterator[Tensor]) -> None:
     """Copy synthesis, each channel separately, as long as the input; from disk to disk if the vocoder streams."""
-    with AudioReader(
-        arguments.input, note=lambda said: warn(said.replace(arguments.input, arguments.source))
-    ) as reader:
-        spec = read_spec(arguments.spec) if arguments.spec else None
-        vocoder = choose(arguments, spec, reader.sample_rate)
-        if spec is not None and vocoder.spec != spec:
-            raise MelvocError(f"--spec is not {vocoder.name}'s mel; omit --spec: the vocoder makes its own mel")
-        rate = arguments.sample_rate or vocoder.sample_rate
-        run = Resynthesis(
-            vocoder,
-            steps=vocoder.post,
-            sample_rate=reader.sample_rate,
-            output_sample_rate=rate,
-            block_frames=arguments.block_frames,
-        )
-        channels = reader.channels * vocoder.channels
-        with torch.no_grad(), opened(arguments, rate, channels) as writer:
-            for block in watched(reader):
-                writer.write(run.push(block).flatten(0, 1))
-            if not run.taken:
-                raise MelvocError(f"{arguments.input}: has no samples; give a file with sound in it")
-            writer.write(run.flush().flatten(0, 1))
+    arguments, vocoder = choice.arguments, choice.vocoder(choice.spec, reader.sample_rate)
+    if choice.spec is not None and vocoder.spec != choice.spec:
+        raise MelvocError(f"--spec is not {vocoder.name}'s mel; omit --spec: the vocoder makes its own mel")
+    rate = arguments.sample_rate or vocoder.sample_rate
+    run = Resynthesis(
+        vocoder,
+        steps=vocoder.post,
+        sample_rate=reader.sample_rate,
+        output_sample_rate=rate,
+        block_frames=arguments.block_frames,
+    )
+    with torch.no_grad(), opened(arguments, output, rate, reader.channels * vocoder.channels) as writer:
+        for block in blocks:
+            writer.write(run.push(block).flatten(0, 1))
+        if not run.taken:
+            raise MelvocError(f"{reader.path}: has no samples; give a file with sound in it")
+        writer.write(run.flush().flatten(0, 1))
 
 
-def opened(arguments: argparse.Namespace, sample_rate: int, channels: int) -> AudioWriter:
+def opened(arguments: argparse.Namespace, output: str, sample_rate: int, channels: int) -> AudioWriter:
     """The file to write."""
-    return AudioWriter(arguments.output, sample_rate=sample_rate, channels=channels, subtype=arguments.subtype)
+    return AudioWriter(output, sample_rate=sample_rate, channels=channels, subtype=arguments.subtype)
 
 
 def watched(reader: AudioReader) -> Iterator[Tensor]:
@@ -166,7 +230,7 @@ def watched(reader: AudioReader) -> Iterator[Tensor]:
 
 def run_raw(arguments: argparse.Namespace) -> int:
     """Work as a pipe: mel frames in, PCM out as soon as it is ready."""
-    if arguments.input != "-" or not arguments.vocoder:
+    if arguments.inputs != ["-"] or not arguments.vocoder:
         raise MelvocError(
             "--raw reads mel frames from standard input and needs a vocoder: vocode - --raw --vocoder NAME"
         )
@@ -175,7 +239,7 @@ def run_raw(arguments: argparse.Namespace) -> int:
     with vocoder.stream(sample_rate=rate) as stream:
         pieces = _raw_pieces(stream, vocoder.spec.n_mels)
         if arguments.output:
-            with opened(arguments, rate, vocoder.channels) as writer:
+            with opened(arguments, arguments.output, rate, vocoder.channels) as writer:
                 for piece in pieces:
                     writer.write(piece[0])
         else:

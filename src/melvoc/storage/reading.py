@@ -42,6 +42,14 @@ def is_file(path: str | os.PathLike[str]) -> bool:
         raise unreadable(path, error) from error
 
 
+def is_utf8(path: str | os.PathLike[str]) -> bool:
+    """Whether a path can be written down as text; on Linux a file's name may be any bytes."""
+    try:
+        return bool(os.fsdecode(path).encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def exists(path: str | os.PathLike[str]) -> bool:
     """Whether there is such a file or folder.
 
@@ -127,7 +135,7 @@ def opened(
 
     source = os.fsdecode(path)
     try:
-        data = _content(source, mapped)
+        data = _content(source, mapped and is_utf8(source))  # safetensors opens no other name
         with safe_open(source, framework="pt", device="cpu") if data is None else nullcontext(Held(data)) as file:
             yield file
     except (OSError, MemoryError) as error:

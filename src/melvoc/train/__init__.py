@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
+from melvoc.audio.folder import Skipped
 from melvoc.train.config import LossWeights, TrainConfig
 from melvoc.train.discriminators import Discriminators, MultiPeriodDiscriminator, MultiScaleDiscriminator
-from melvoc.train.sounds import Skipped
 from melvoc.train.state import DivergedError
 from melvoc.train.trainer import Trainer, TrainReport
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -15,21 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from melvoc.audio import AudioReader
+from melvoc.audio.folder import ENDINGS, Skipped, find_files, walk
 from melvoc.audio.resampling import resample
 from melvoc.errors import MelvocError, MissingFileError, clipped
 from melvoc.spectrogram.file import read_mel
 from melvoc.spectrogram.likelihood import likely_cause
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram
+from melvoc.storage.reading import is_utf8
 
-ENDINGS = (
-    ".wav", ".flac", ".ogg", ".mp3", ".wave", ".bwf", ".rf64", ".w64", ".oga", ".opus", ".mp2", ".aif", ".aiff",
-    ".aifc", ".caf", ".au", ".snd", ".voc", ".iff", ".svx", ".nist", ".sph", ".paf", ".pvf", ".sf", ".ircam", ".avr",
-)  # fmt: skip
-FOREIGN = (
-    ".m4a", ".m4b", ".mp4", ".aac", ".wma", ".webm", ".mkv", ".mka", ".mov", ".avi", ".3gp", ".amr", ".ape", ".wv",
-    ".tta", ".mpc", ".ac3", ".dts", ".dsf", ".ra",
-)  # fmt: skip
 SILENCE = 1e-3  # -60 dB: a file that never exceeds it is silence
 NEAR_FULL_SCALE = 0.98
 BEYOND = 1.5  # a float file may overshoot a little; beyond this, it is scaled differently
@@ -59,24 +51,10 @@ class Sound:
     note: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Skipped:
-    """One file that is not used, or several of one kind.
-
-    Attributes:
-        name: path below the folder, of the first of several.
-        reason: why not, in a few words.
-    """
-
-    name: str
-    reason: str
-
-
 def find_sounds(folder: str | os.PathLike[str], *, ignored: Sequence[str] = ()) -> tuple[list[Path], list[Skipped]]:
-    """Every sound file of a folder and its subfolders, linked ones included, and what else lies there.
+    """Every sound file of a folder and its subfolders, and what else lies there (`melvoc.audio.folder.find_files`).
 
-    Sorted; hidden files and folders are ignored, and a folder that is reached in two ways, or in a circle, is looked
-    into once. Files of another kind are one entry for each ending.
+    A file whose name is not UTF-8 is left out: a run's records could not name it.
 
     Args:
         folder: to look into.
@@ -88,63 +66,20 @@ def find_sounds(folder: str | os.PathLike[str], *, ignored: Sequence[str] = ()) 
     root = Path(folder)
     if not root.is_dir():
         raise MissingFileError(f"{root}: no such folder; give a folder of sound files")
-    sounds: list[Path] = []
-    skipped: list[Skipped] = []
-    others: dict[str, list[str]] = {}
-    for path in sorted(_files(root, skipped), key=lambda path: path.as_posix()):
-        name = path.relative_to(root).as_posix()
-        if problem := _unusual(path):
-            skipped.append(Skipped(name=clipped(name), reason=problem))
-        elif path.suffix.lower() in ENDINGS:
-            sounds.append(path)
-        elif path.suffix.lower() not in ignored:
-            others.setdefault(path.suffix.lower(), []).append(name)
-    skipped += [_of_another_kind(ending, names) for ending, names in others.items()]
+    found, skipped = find_files(root, ignored=ignored)
+    sounds = [path for path in found if is_utf8(path)]
+    skipped += [
+        Skipped(name=clipped(path.relative_to(root).as_posix()), reason="its name is not UTF-8; rename it")
+        for path in found
+        if not is_utf8(path)
+    ]
     if not sounds:
-        found = "; ".join(f"{entry.name}: {entry.reason}" for entry in skipped[:3])
+        listed = "; ".join(f"{entry.name}: {entry.reason}" for entry in skipped[:3])
         raise MelvocError(
             f"{root}: has no {', '.join(ENDINGS[:4])} files, nor others that are read; give a folder of sound files"
-            + (f" ({found})" if found else "")
+            + (f" ({listed})" if listed else "")
         )
     return sounds, skipped
-
-
-def _files(root: Path, skipped: list[Skipped]) -> Iterator[Path]:
-    """What is not hidden; folders that cannot be read are added to `skipped`."""
-
-    def failed(error: OSError) -> None:
-        name = Path(str(error.filename)).relative_to(root).as_posix()
-        skipped.append(Skipped(name=clipped(name), reason=f"a folder that cannot be read ({error.strerror})"))
-
-    seen = set()
-    for place, folders, names in os.walk(root, followlinks=True, onerror=failed):
-        status = Path(place).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(place, name) for name in names if not name.startswith("."))
-
-
-def _unusual(path: Path) -> str | None:
-    """Why a file is not even opened, whatever its ending."""
-    try:
-        str(path).encode()
-        kind = path.stat().st_mode
-    except UnicodeEncodeError:
-        return "its name is not UTF-8; rename it"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return None if stat.S_ISREG(kind) else "neither a file nor a folder"
-
-
-def _of_another_kind(ending: str, names: list[str]) -> Skipped:
-    first, more = names[0], f" and {len(names) - 1} more{ending and f' {ending}'}" if len(names) > 1 else ""
-    if ending in FOREIGN:
-        old, new = shlex.quote(first), shlex.quote(first[: -len(ending)] + ".wav")
-        return Skipped(name=clipped(first + more), reason=f"not read in this format; convert it: ffmpeg -i {old} {new}")
-    return Skipped(name=clipped(first + more), reason="not a sound file that is read")
 
 
 def read_sounds(
@@ -221,7 +156,7 @@ def spec_of_mels(folder: str | os.PathLike[str]) -> MelSpec | None:
     """
     if not Path(folder).is_dir():
         raise MissingFileError(f"{os.fspath(folder)}: no such folder; give the folder of the mels")
-    for path in sorted(path for path in _files(Path(folder), []) if path.suffix == ".safetensors"):
+    for path in sorted(path for path in walk(Path(folder), []) if path.suffix == ".safetensors"):
         with suppress(MelvocError):  # reported when its sound is read
             return read_mel(path).spec
     return None

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 
+from melvoc.audio.folder import Skipped
 from melvoc.errors import CheckpointError, MelvocError
 from melvoc.host import public
 from melvoc.spectrogram.file import ENDINGS
@@ -21,7 +22,7 @@ from melvoc.train.data import Segments, fingerprint, split
 from melvoc.train.distributed import join
 from melvoc.train.folder import RunFolder
 from melvoc.train.results import vocoder_of, write_discriminators, write_generator
-from melvoc.train.sounds import Skipped, check_enough, find_sounds, gather, read_sounds, spec_of_mels
+from melvoc.train.sounds import check_enough, find_sounds, gather, read_sounds, spec_of_mels
 from melvoc.train.state import DivergedError, Stepper, TrainState, learning_rates
 from melvoc.train.validate import validate
 from melvoc.train.warm import WarmStart, read_discriminators, read_generator
