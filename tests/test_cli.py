@@ -26,7 +26,7 @@ from melvoc.audio import AudioReader, AudioWriter, to_pcm16
 from melvoc.cli import Terminated, interruptible, main
 from melvoc.nn.graph import Chain, Map, Node
 from melvoc.nn.layers import ConvTranspose1d
-from melvoc.spectrogram.file import read_mel, write_mel
+from melvoc.spectrogram.file import read_mel, save_mel
 
 ROOT = Path(__file__).resolve().parents[1]
 GUITAR = ROOT / "docs" / "audio" / "guitar_harmonics.flac"
@@ -129,7 +129,7 @@ def test_a_mel_at_another_rate(tmp_path: Path) -> None:
 def test_a_subtype_keeps_what_the_vocoder_made(tmp_path: Path, generator: Path, subtype: str) -> None:
     voc = melvoc.load(generator, device="cpu")
     mel = random_mel(voc, 40)
-    write_mel(tmp_path / "mel.safetensors", mel, voc.spec)
+    save_mel(tmp_path / "mel.safetensors", mel, voc.spec)
     given = ["vocode", str(tmp_path / "mel.safetensors"), "-o", str(tmp_path / "out.wav"), "--vocoder", str(generator)]
     assert main([*given, "--subtype", subtype]) == 0
     found, _ = soundfile.read(tmp_path / "out.wav", dtype="float64")
@@ -297,7 +297,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> Wide:
 
 def test_the_length_of_a_saved_mel_is_at_the_mels_rate(tmp_path: Path, wide: Wide) -> None:
     mel = wide.mel(torch.rand(16000) - 0.5, sample_rate=16000)
-    write_mel(tmp_path / "mel.safetensors", mel, wide.spec, samples=15990)
+    save_mel(tmp_path / "mel.safetensors", mel, wide.spec, samples=15990)
     for rate, samples in ((None, 31980), (48000, 47970)):
         extra = [] if rate is None else ["--sample-rate", str(rate)]
         given = ["vocode", str(tmp_path / "mel.safetensors"), "-o", str(tmp_path / "out.wav"), "--vocoder", "wide"]
