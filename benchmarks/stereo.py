@@ -13,7 +13,8 @@ frames (n_fft 2048, hop 512), from the local powers and the local cross power of
     width      how far the power of side to mid is from the recording's, dB
     mel L1     of left and right, nepers: what the mode costs the channels themselves
 
-The first three are means over the cells, weighted by their amplitude; all are means over the files.
+The first three are means over the cells, weighted by their amplitude; all are means over the files, of those whose side
+is more than 10 dB below their mid (narrow), and of the others (wide).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from melvoc.spectrogram.transform import mel_filters
 
 SOUNDS = Path(__file__).resolve().parents[2] / "shared" / "audio" / "cc0_44khz"
 N_FFT, HOP, BANDS, STEP = 2048, 512, 40, 8
+NARROW = -10.0  # dB of side to mid
 COLUMNS = ("level, dB", "phase, degrees", "coherence lost", "width, dB", "mel L1")
 
 
@@ -91,17 +93,19 @@ def main() -> None:
     warnings.simplefilter("ignore")  # resampled, and joined from mid and side, a sound may exceed full scale
     files = list(stereo_files(arguments.sounds, arguments.seconds))
     print(f"{len(files)} files, {sum(wave.shape[1] / rate for wave, rate in files):.0f} s")
-    print(f"| vocoder | channels | {' | '.join(COLUMNS)} |\n|{'---|' * (2 + len(COLUMNS))}")
+    print(f"| vocoder | files | channels | {' | '.join(COLUMNS)} |\n|{'---|' * (3 + len(COLUMNS))}")
     for name in arguments.vocoders:
         vocoder = melvoc.load(name, device="cpu")
         for mode in ("lr", "ms"):
-            rows = []
+            rows: dict[str, list[list[float]]] = {"narrow": [], "wide": []}
             for wave, rate in files:
                 made = vocoder.resynthesize(fold_channels(wave, mode), sample_rate=rate)
                 true = melvoc.resample(wave, rate, vocoder.sample_rate)
-                rows.append(image_errors(true, unfold_channels(made, 2, mode)[0], vocoder.sample_rate))
-            means = [statistics.fmean(column) for column in zip(*rows, strict=True)]
-            print(f"| {vocoder.name} | {mode} | {' | '.join(f'{mean:.2f}' for mean in means)} |", flush=True)
+                errors = image_errors(true, unfold_channels(made, 2, mode)[0], vocoder.sample_rate)
+                rows["wide" if width(wave) > NARROW else "narrow"].append(errors)
+            for kind, found in rows.items():
+                means = " | ".join(f"{statistics.fmean(column):.2f}" for column in zip(*found, strict=True))
+                print(f"| {vocoder.name} | {len(found)} {kind} | {mode} | {means} |", flush=True)
 
 
 if __name__ == "__main__":
