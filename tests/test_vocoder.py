@@ -236,9 +236,17 @@ def test_a_sample_rate_is_a_whole_number(rate: object) -> None:
     for call in (
         lambda: voc.mel_to_waveform(torch.zeros(40, 9), sample_rate=rate),  # type: ignore[arg-type]
         lambda: voc.mel(torch.zeros(9000), sample_rate=rate),  # type: ignore[arg-type]
+        lambda: melvoc.MelSpectrogram(SPEC)(torch.zeros(9000), sample_rate=rate),
+        lambda: melvoc.MelSpectrogram(SPEC).stream(sample_rate=rate),  # type: ignore[arg-type]
     ):
         with pytest.raises(melvoc.SpecError, match="sample_rate=.*, but it is a whole number of Hz"):
             call()
+
+
+def test_no_rate_is_guessed() -> None:
+    for call in (Tone().mel, Tone().resynthesize):
+        with pytest.raises(TypeError, match="sample_rate"):
+            call(torch.zeros(9000))  # type: ignore[call-arg]
 
 
 def test_what_is_no_tensor_and_a_batch_of_none() -> None:

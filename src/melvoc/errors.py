@@ -150,7 +150,13 @@ def quoted(value: object) -> str:
 
 
 def did_you_mean(name: object, names: Iterable[str], most: int = 2) -> str:
-    """A question that names those names that contain another, in their own order, then similar ones; or nothing."""
+    """The hint at an unknown name, "" if none is like it.
+
+    Args:
+        name: the unknown one.
+        names: the known ones, the best first: those that contain it come in this order, before those spelt similarly.
+        most: how many are named.
+    """
     text, known = str(name)[:80].lower(), list(names)
     holding = [one for one in known if len(text) > 2 and text in one.lower()]
     close = list(dict.fromkeys([*holding, *difflib.get_close_matches(text, known, most, cutoff=0.5)]))[:most]
