@@ -36,7 +36,7 @@ from training import GENERATOR, SPEC
 import melvoc
 from melvoc import cli, registry
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
-from melvoc.spectrogram.file import write_mel
+from melvoc.spectrogram.file import save_mel
 from melvoc.train import TrainConfig
 
 TESTS = Path(__file__).resolve().parent
@@ -79,10 +79,10 @@ def furnish(folder: Path) -> None:
     numpy.save(folder / "mel.npy", mel.numpy())
     (folder / "frames.f32").write_bytes(mel[0].T.contiguous().numpy().astype("<f4").tobytes())
     spec = melvoc.MelSpec.preset(PUBLISHED)
-    write_mel(folder / "mel.safetensors", melvoc.MelSpectrogram(spec)(wave, sample_rate=48000), spec)
+    save_mel(folder / "mel.safetensors", melvoc.MelSpectrogram(spec)(wave, sample_rate=48000), spec)
     for page in ("training", "plugins"):  # files that only this page has
         (folder / "only" / page).mkdir(parents=True)
-    write_mel(
+    save_mel(
         folder / "only" / "training" / "mel.safetensors", melvoc.MelSpectrogram(SPEC)(wave, sample_rate=48000), SPEC
     )
     for place in (folder, folder / "folder", folder / "FOLDER"):

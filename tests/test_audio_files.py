@@ -10,7 +10,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from melvoc import MelvocError, SpecError
+import melvoc
+from melvoc import MelvocError, OptionError, SpecError
 from melvoc.audio import (
     AudioReader,
     AudioWriter,
@@ -75,13 +76,54 @@ def test_channels_fold_into_the_batch_and_back() -> None:
 
 
 def test_channels_of_other_shapes_are_refused() -> None:
-    with pytest.raises(SpecError, match=r"shape \[3, 5\], but fold_channels takes \[B, C, N\]"):
-        fold_channels(torch.zeros(3, 5))
+    for shape in ((5,), (1, 1, 3, 5)):
+        with pytest.raises(SpecError, match=r"shape \[.*5\], but fold_channels takes \[C, N\] or \[B, C, N\]"):
+            fold_channels(torch.zeros(shape))
+    with pytest.raises(SpecError, match="the wave is a list, but it is a torch.Tensor or a NumPy array"):
+        fold_channels([[0.0]])  # type: ignore[arg-type]
     for wave, channels in ((torch.zeros(5, 1, 9), 2), (torch.zeros(4, 2, 9), 2), (torch.zeros(4, 9), 2)):
         with pytest.raises(SpecError, match=f"with {channels} channels it is"):
             unfold_channels(wave, channels)
     with pytest.raises(SpecError, match="with 0 channels"):
         unfold_channels(torch.zeros(4, 1, 9), 0)
+    with pytest.raises(SpecError, match="mode='ms' with 3 channels, but mid and side are made of two"):
+        fold_channels(torch.zeros(3, 9), mode="ms")
+    with pytest.raises(SpecError, match="mode='ms' with 3 channels"):
+        unfold_channels(torch.zeros(3, 1, 9), 3, mode="ms")
+    with pytest.raises(OptionError, match=r"mode='mid', but channels are folded as they are \('lr'\) or"):
+        fold_channels(torch.zeros(2, 9), mode="mid")  # type: ignore[arg-type]
+
+
+def test_mid_and_side_are_a_mean_and_half_a_difference() -> None:
+    wave = wave_of(6, 50).reshape(3, 2, 50)
+    folded = fold_channels(wave, mode="ms")
+    assert folded.shape == (6, 1, 50)
+    torch.testing.assert_close(folded[2, 0], (wave[1, 0] + wave[1, 1]) / 2)
+    torch.testing.assert_close(folded[3, 0], (wave[1, 0] - wave[1, 1]) / 2)
+    assert folded.abs().max() <= 1
+    torch.testing.assert_close(unfold_channels(folded, 2, mode="ms"), wave)
+    middle = fold_channels(wave[0, :1].expand(2, 50), mode="ms")
+    assert torch.equal(middle, torch.stack([wave[0, :1], torch.zeros(1, 50)]))
+
+
+def test_what_is_read_fits_a_vocoder_and_what_that_makes_fits_a_file(tmp_path: Path) -> None:
+    spec = melvoc.MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
+    voc = melvoc.load("griffinlim", spec=spec, n_iter=1)
+    write(tmp_path / "a.wav", wave_of(2, 8000), 16000)
+    wave, rate = read(tmp_path / "a.wav")
+    assert fold_channels(wave).shape == (2, 1, 8000)
+    assert torch.equal(fold_channels(wave), fold_channels(wave[None]))
+    assert torch.equal(fold_channels(wave.numpy()), fold_channels(wave))
+    made = [
+        voc.mel_to_waveform(voc.mel(wave, sample_rate=rate)),
+        voc.mel_to_waveform(voc.mel(fold_channels(wave), sample_rate=rate)),
+        unfold_channels(voc.resynthesize(fold_channels(wave), sample_rate=rate), 2),
+        voc.mel_to_waveform(voc.mel(wave[0], sample_rate=rate), length=8000),
+        voc.mel_to_waveform(voc.mel(wave[0].numpy(), sample_rate=rate)).numpy(),
+    ]
+    for sound, channels, samples in zip(made, (2, 2, 2, 1, 1), (7936, 7936, 8000, 8000, 7936), strict=True):
+        write(tmp_path / "b.wav", sound, voc.sample_rate)
+        assert read(tmp_path / "b.wav")[0].shape == (channels, samples)
 
 
 # --- block by block
@@ -197,8 +239,8 @@ def test_what_a_format_cannot_hold(name: str, channels: int, rate: int, tmp_path
 
 
 def test_a_wave_of_another_shape(tmp_path: Path) -> None:
-    for shape in ((2, 1, 10), (1, 1, 1, 10), ()):
-        with pytest.raises(SpecError, match=r"a\.wav: the wave has shape .*, but a file holds \[N\], \[C, N\] or"):
+    for shape in ((2, 3, 10), (1, 1, 1, 10), ()):
+        with pytest.raises(SpecError, match=r"a\.wav: the wave has shape .*, but a file holds \[N\], \[C, N\], "):
             write(tmp_path / "a.wav", torch.zeros(shape), 44100)
     writer = AudioWriter(tmp_path / "a.wav", sample_rate=44100, channels=2)
     with pytest.raises(SpecError, match=r"\[3, 10\].*2 channels"), writer:

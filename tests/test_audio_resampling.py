@@ -198,6 +198,18 @@ def test_shapes(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(result.reshape(-1, 120)[-1], flat)
 
 
+def test_an_array_is_resampled_to_a_tensor() -> None:
+    wave = random_wave(2, 300)
+    assert torch.equal(resample(wave.numpy(), 22050, 48000), resample(wave, 22050, 48000))
+    assert torch.equal(resample(wave.numpy()[:, ::-1], 22050, 48000), resample(wave.flip(1), 22050, 48000))
+
+
+@pytest.mark.parametrize("wave", [np.zeros(9, np.int16), torch.zeros(9, dtype=torch.int32), torch.tensor(0.5)])
+def test_integers_are_no_waveform(wave: Tensor) -> None:
+    with pytest.raises(SpecError, match=r"the waveform is \[.*\] of torch\..*, but it is \[\.\.\., N\] of float32"):
+        resample(wave, 8000, 16000)
+
+
 def test_it_is_differentiable() -> None:
     wave = random_wave(40).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: resample(x, 3, 4), wave)

@@ -42,6 +42,7 @@ def test_pcm_of_full_scale() -> None:
     ]  # fmt: skip
     assert to_pcm16(torch.tensor([[1.0]], dtype=torch.float64)).dtype == torch.int16
     assert to_pcm16(torch.tensor([0.5], dtype=torch.float16)).tolist() == [16384]
+    assert to_pcm16(torch.tensor([0.5, -1.0]).numpy()).tolist() == [16384, -32768]
 
 
 def test_pcm_refuses_what_has_no_level() -> None:

@@ -17,7 +17,7 @@ import melvoc
 from melvoc import MelSpectrogram, audio
 from melvoc.cli import build_parser, main
 from melvoc.cli.train import configuration
-from melvoc.spectrogram.file import write_mel
+from melvoc.spectrogram.file import save_mel
 
 TINY = ["--preset", "slim", "--segment", "1024", "--batch-size", "1", "--device", "cpu"]
 
@@ -114,7 +114,7 @@ def test_mels_of_another_model(folder: Path, capsys: pytest.CaptureFixture[str])
     (folder / "mels").mkdir()
     for number in range(4):
         wave, _ = audio.read(folder / "sounds" / f"{number}.wav")
-        write_mel(folder / "mels" / f"{number}.safetensors", MelSpectrogram(SPEC)(wave[0]), SPEC)
+        save_mel(folder / "mels" / f"{number}.safetensors", MelSpectrogram(SPEC)(wave[0]), SPEC)
     assert main(command(folder, "--steps", "1", "--mels", str(folder / "mels"))) == 0
     other = json.dumps(SPEC.to_dict() | {"n_mels": 24})
     (folder / "spec.json").write_text(other)

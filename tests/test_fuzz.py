@@ -33,7 +33,7 @@ from melvoc.errors import CheckpointError, DownloadError, MelvocError, OptionErr
 from melvoc.griffinlim import GriffinLim
 from melvoc.registry import architecture
 from melvoc.spectrogram.file import HEADER_KEY as MEL_HEADER
-from melvoc.spectrogram.file import KEY, read_mel, write_mel
+from melvoc.spectrogram.file import KEY, read_mel, save_mel
 from melvoc.storage import client
 from melvoc.storage.configuration import read_config
 from melvoc.storage.container import HEADER_KEY
@@ -226,9 +226,9 @@ def test_specs_whose_filter_bank_would_fill_the_memory(fields: dict[str, Any], m
 def test_a_mel_whose_sound_is_said_to_be_long(tmp_path: Path) -> None:
     spec = melvoc.MelSpec.preset("hifigan_22khz_80band_256x")
     for samples in (0, 187 * 256, 187 * 256 + 1024):
-        write_mel(tmp_path / "a.safetensors", torch.zeros(80, 187), spec, samples=samples)
+        save_mel(tmp_path / "a.safetensors", torch.zeros(80, 187), spec, samples=samples)
         assert read_mel(tmp_path / "a.safetensors").samples == samples
-    write_mel(tmp_path / "a.safetensors", torch.zeros(80, 187), spec, samples=10**9)
+    save_mel(tmp_path / "a.safetensors", torch.zeros(80, 187), spec, samples=10**9)
     message = (
         r"a\.safetensors: not a readable mel \(its header has samples=1000000000, but its \[80, 187\] frames are of at"
     )

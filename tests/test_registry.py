@@ -133,6 +133,9 @@ def test_info_never_downloads(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         ("grifinlim", "griffinlim"),
         ("bigvgan_v2_44khz_128band_512", "bigvgan_v2_44khz_128band_512x"),
         ("vocos_mel_24k", "vocos_mel_24khz"),
+        ("bigvgan", "bigvgan_v2_44khz_128band_512x' or 'bigvgan_v2_44khz_128band_256x"),
+        ("BigVGAN_v2", "bigvgan_v2_44khz_128band_512x"),
+        ("hifigan", "hifigan_universal_v1"),
     ],
 )
 def test_an_unknown_name_says_the_closest(name: str, closest: str) -> None:

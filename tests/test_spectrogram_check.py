@@ -34,6 +34,11 @@ LOGS: list[dict[str, Any]] = [
 ]  # log1p has no floor, and a test of its own
 
 
+@pytest.fixture(scope="module")
+def griffinlim() -> melvoc.Vocoder:
+    return melvoc.load("griffinlim", spec=SPEC, n_iter=1)
+
+
 def spec_of(**changes: Any) -> MelSpec:
     return MelSpec(**(SPEC.to_dict() | {"log_floor": None} | changes))
 
@@ -220,10 +225,9 @@ def test_a_mel_without_negatives_is_refused_if_its_median_is_impossible_too() ->
         check_mel(mel, SPEC)
 
 
-def test_the_warning_names_the_callers_line() -> None:
-    voc = melvoc.load("griffinlim", spec=SPEC, n_iter=1)
+def test_the_warning_names_the_callers_line(griffinlim: melvoc.Vocoder) -> None:
     with pytest.warns(UserWarning, match="unlikely to be one with log='ln'.*pass spec=") as caught:
-        voc.mel_to_waveform(torch.full((80, 9), 0.5))
+        griffinlim.mel_to_waveform(torch.full((80, 9), 0.5))
     assert [warning.filename for warning in caught] == [__file__]
 
 
@@ -238,12 +242,29 @@ def test_nan_and_inf_are_refused_whatever_is_known(bad: float) -> None:
         check_piece(mel, SPEC)
 
 
-def test_a_mel_whose_spec_is_named_may_have_any_range() -> None:
+def test_of_a_mel_whose_spec_is_named_nothing_is_guessed_within_two_nepers_more() -> None:
+    least, most = levels(SPEC)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_mel(torch.full((80, 20), 90.0), SPEC, known=True)
-        check_mel(torch.full((80, 20), 0.5), SPEC, known=True)
-        check_mel(torch.full((80, 20), -90.0), SPEC, known=True)
+        for value in (least - 1.9, 0.5, most + 1.9):
+            check_mel(torch.full((80, 20), value), SPEC, known=True)
+    for value, beyond in ((least - 2.1, "down"), (most + 2.1, "up"), (-1000.0, "down"), (most + 37, "up")):
+        with pytest.raises(SpecError, match=rf"goes {beyond} to .*limit a decoder's with spec\.clamp\(mel\)"):
+            check_mel(torch.full((80, 20), value), SPEC, known=True)
+
+
+def test_no_named_spec_makes_noise_of_a_mel_far_beyond_full_scale(griffinlim: melvoc.Vocoder) -> None:
+    mel = torch.full((2, 80, 20), -5.0)
+    loud = mel + 40
+    for options in ({"spec": SPEC}, {"spec": SPEC, "lengths": [20, 3]}, {}):
+        with pytest.raises(SpecError, match="goes up to 35"):
+            griffinlim.mel_to_waveform(loud, **options)
+    mel[1, :, 3:] = 40.0  # beyond the row's length, which is never read
+    griffinlim.mel_to_waveform(mel, spec=SPEC, lengths=[20, 3])
+    with VOCODERS["vocos_tiny"].stream(spec=VOCODERS["vocos_tiny"].spec) as stream:
+        with pytest.raises(SpecError, match="goes up to 40"):
+            stream.push(torch.full((100, 5), 40.0))
+        stream.push(VOCODERS["vocos_tiny"].spec.clamp(torch.full((100, 5), 40.0)))
 
 
 def test_golden_mels_pass_their_own_spec_and_few_others() -> None:
@@ -530,7 +551,8 @@ def test_shapes(shape: tuple[int, ...], batch: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("mel", "message"),
     [
-        (np.zeros((80, 9)), "is a ndarray.*torch.as_tensor"),
+        ([[0.0] * 9] * 80, "is a list, but it is a torch.Tensor or a NumPy array; torch.as_tensor makes one"),
+        (np.zeros((80, 9), dtype=np.int16), r"is torch.int16.*pass mel.float\(\)"),
         (torch.zeros(80, 9, dtype=torch.int64), r"is torch.int64.*pass mel.float\(\)"),
         (torch.zeros(80), r"is \[80\], but it is \[n_mels, T\]"),
         (torch.zeros(2, 2, 80, 9), r"is \[2, 2, 80, 9\].*reshape"),
@@ -543,6 +565,11 @@ def test_shapes(shape: tuple[int, ...], batch: tuple[int, ...]) -> None:
 def test_what_is_no_mel(mel: Any, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         check_mel(mel, SPEC)
+
+
+def test_an_array_is_a_mel() -> None:
+    array = np.full((80, 9), -5.0, dtype=">f4")[:, ::-1]
+    assert torch.equal(check_mel(array, SPEC), torch.full((1, 80, 9), -5.0))
 
 
 def test_a_piece_may_be_empty() -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from melvoc import MelSpec, MelvocError
-from melvoc.spectrogram.file import HEADER_KEY, KEY, is_mel, read_mel, write_mel
+import melvoc
+from melvoc import MelSpec, MelvocError, SpecError
+from melvoc.spectrogram.file import HEADER_KEY, KEY, is_mel, read_mel, save_mel
 from melvoc.spectrogram.presets import PRESETS
 
 SPEC = MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
@@ -31,7 +33,7 @@ def left_in(folder: Path) -> list[str]:
 def test_a_safetensors_mel_has_its_spec(name: str, tmp_path: Path) -> None:
     spec, path = MelSpec.preset(name), tmp_path / "a.safetensors"
     mel = mel_of(1, spec.n_mels, 9)
-    write_mel(path, mel, spec, samples=1234)
+    save_mel(path, mel, spec, samples=1234)
     found = read_mel(path)
     assert torch.equal(found.mel, mel)
     assert (found.spec, found.samples) == (spec, 1234)
@@ -41,7 +43,7 @@ def test_a_safetensors_mel_has_its_spec(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_types_of_safetensors_are_kept(dtype: torch.dtype, tmp_path: Path) -> None:
     mel = mel_of(40, 9, dtype=dtype)
-    write_mel(tmp_path / "a.safetensors", mel, SPEC)
+    save_mel(tmp_path / "a.safetensors", mel, SPEC)
     found = read_mel(tmp_path / "a.safetensors")
     assert found.mel.dtype == dtype
     assert torch.equal(found.mel, mel)
@@ -51,7 +53,7 @@ def test_types_of_safetensors_are_kept(dtype: torch.dtype, tmp_path: Path) -> No
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_a_bare_array_has_no_spec(dtype: torch.dtype, tmp_path: Path) -> None:
     mel = mel_of(1, 40, 9, dtype=dtype)
-    write_mel(str(tmp_path / "a.npy"), mel, SPEC, samples=7)
+    save_mel(str(tmp_path / "a.npy"), mel, SPEC, samples=7)
     found = read_mel(str(tmp_path / "a.npy"))
     torch.testing.assert_close(found.mel, mel.float())
     assert (found.mel.dtype, found.spec, found.samples) == (torch.float32, None, None)
@@ -61,7 +63,7 @@ def test_a_bare_array_has_no_spec(dtype: torch.dtype, tmp_path: Path) -> None:
 def test_any_layout_is_written(tmp_path: Path) -> None:
     mel = mel_of(9, 40).T.requires_grad_()
     for ending in (".npy", ".safetensors"):
-        write_mel(tmp_path / f"a{ending}", mel, SPEC)
+        save_mel(tmp_path / f"a{ending}", mel, SPEC)
         assert torch.equal(read_mel(tmp_path / f"a{ending}").mel, mel)
 
 
@@ -71,23 +73,63 @@ def test_other_peoples_arrays(array: Any, tmp_path: Path) -> None:
     assert torch.equal(read_mel(tmp_path / "a.npy").mel, torch.ones(40, 9))
 
 
+@pytest.mark.parametrize("shape", [(40, 9), (2, 40, 9), (2, 1, 40, 9)])
+def test_a_mel_and_its_spec_are_loaded_as_they_were_saved(shape: tuple[int, ...], tmp_path: Path) -> None:
+    mel = mel_of(*shape)
+    melvoc.save_mel(tmp_path / "a.safetensors", mel.numpy(), SPEC)
+    found, spec = melvoc.load_mel(tmp_path / "a.safetensors")
+    assert torch.equal(found, mel)
+    assert spec == SPEC
+    melvoc.save_mel(tmp_path / "a.npy", mel, SPEC)
+    found, spec = melvoc.load_mel(str(tmp_path / "a.npy"))
+    assert torch.equal(found, mel)
+    assert spec is None
+
+
+@pytest.mark.parametrize(
+    ("mel", "message"),
+    [
+        (torch.zeros(41, 9), r"is \[41, 9\], 41 bands, but this spec has n_mels=40"),
+        (torch.zeros(9, 40), "it looks transposed"),
+        (torch.zeros(40, 9, dtype=torch.int32), "is torch.int32"),
+        (torch.full((40, 9), float("nan")), "360 NaN or Inf"),
+        ([[0.0]], "is a list"),
+    ],
+)
+def test_what_is_no_mel_of_the_spec_is_not_saved(mel: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=message):
+        melvoc.save_mel(tmp_path / "a.safetensors", mel, SPEC)
+    with pytest.raises(SpecError, match=r"spec={} is a dict; pass the melvoc\.MelSpec"):
+        melvoc.save_mel(tmp_path / "a.safetensors", mel_of(40, 9), {})  # type: ignore[arg-type]
+    assert left_in(tmp_path) == []
+
+
+def test_a_file_whose_mel_is_not_its_specs(tmp_path: Path) -> None:
+    melvoc.save_mel(tmp_path / "a.safetensors", mel_of(40, 9), SPEC)
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        header = file.metadata()
+    save_file({KEY: mel_of(41, 9)}, tmp_path / "a.safetensors", metadata=header)
+    with pytest.raises(MelvocError, match=r"a\.safetensors: not a readable mel \(the mel is \[41, 9\], 41 bands, but"):
+        melvoc.load_mel(tmp_path / "a.safetensors")
+
+
 @pytest.mark.parametrize("name", ["a.pt", "a", "a.npz", "a.wav"])
 def test_other_endings_are_not_written(name: str, tmp_path: Path) -> None:
     with pytest.raises(MelvocError, match=r"written as \.safetensors \(with its spec\) or \.npy"):
-        write_mel(tmp_path / name, mel_of(40, 9), SPEC)
+        save_mel(tmp_path / name, mel_of(40, 9), SPEC)
     assert left_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("ending", [".npy", ".safetensors"])
 def test_a_folder_that_is_not_there(ending: str, tmp_path: Path) -> None:
     with pytest.raises(MelvocError, match=r"cannot be written .*does the folder exist"):
-        write_mel(tmp_path / "none" / f"a{ending}", mel_of(40, 9), SPEC)
+        save_mel(tmp_path / "none" / f"a{ending}", mel_of(40, 9), SPEC)
 
 
 @pytest.mark.parametrize("ending", [".npy", ".safetensors"])
 def test_an_error_leaves_what_was_there(ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / f"a{ending}"
-    write_mel(path, mel_of(40, 9), SPEC)
+    save_mel(path, mel_of(40, 9), SPEC)
     before = path.read_bytes()
 
     def full(target: Path) -> None:
@@ -97,7 +139,7 @@ def test_an_error_leaves_what_was_there(ending: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr("numpy.save", lambda target, array: full(target))
     monkeypatch.setattr("safetensors.torch.save_file", lambda tensors, target, metadata: full(target))
     with pytest.raises(MelvocError, match="No space left on device"):
-        write_mel(path, mel_of(40, 100), SPEC)
+        save_mel(path, mel_of(40, 100), SPEC)
     assert path.read_bytes() == before
     assert left_in(tmp_path) == [path.name]
 
@@ -106,7 +148,7 @@ def test_an_error_leaves_what_was_there(ending: str, tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("content", [b"", b"nonsense" * 100, None])
 def test_a_damaged_file_names_itself(ending: str, content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / f"bad{ending}"
-    write_mel(path, mel_of(40, 9), SPEC)
+    save_mel(path, mel_of(40, 9), SPEC)
     path.write_bytes(path.read_bytes()[:-100] if content is None else content)
     with pytest.raises(MelvocError, match=rf"bad\{ending}: (not a readable mel|damaged or cut)"):
         read_mel(path)
@@ -166,7 +208,7 @@ def test_a_header_that_is_no_header(header: str, tmp_path: Path) -> None:
 def test_anyone_can_read_what_is_written(tmp_path: Path) -> None:
     """The format is plain: one tensor, one JSON header."""
     mel = mel_of(40, 9)
-    write_mel(tmp_path / "a.safetensors", mel, SPEC)
+    save_mel(tmp_path / "a.safetensors", mel, SPEC)
     assert torch.equal(load_file(tmp_path / "a.safetensors")["mel"], mel)
 
 
@@ -182,7 +224,7 @@ def test_an_archive_that_is_named_as_an_array(tmp_path: Path) -> None:
 def test_a_name_without_an_ending_is_known_by_its_content(tmp_path: Path) -> None:
     mel = mel_of(40, 9)
     for ending in (".npy", ".safetensors"):
-        write_mel(tmp_path / f"a{ending}", mel, SPEC)
+        save_mel(tmp_path / f"a{ending}", mel, SPEC)
         (tmp_path / f"a{ending}").rename(tmp_path / "a")
         assert is_mel(tmp_path / "a")
         assert torch.equal(read_mel(tmp_path / "a").mel, mel)

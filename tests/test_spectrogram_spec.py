@@ -262,6 +262,62 @@ def test_round_trips(spec: MelSpec) -> None:
     assert pickle.loads(pickle.dumps(spec)) == spec
 
 
+@settings(max_examples=150, deadline=None)
+@given(specs())
+def test_its_repr_makes_it_again_and_nothing_replaced_is_itself(spec: MelSpec) -> None:
+    assert eval(repr(spec)) == spec
+    assert "\n" not in repr(spec)
+    for twin in (spec, pickle.loads(pickle.dumps(spec)), MelSpec.from_dict(spec.to_dict())):
+        assert twin.replace() == spec
+        assert twin.replace(**spec.to_dict()) == spec
+
+
+def test_its_repr_shows_what_is_no_default() -> None:
+    assert repr(spec_of()) == "MelSpec(sample_rate=22050, n_fft=1024, hop_length=256, n_mels=80)"
+    assert repr(spec_of(f_max=11025, win_length=1024, log_floor=1e-5)) == repr(spec_of())
+    assert repr(MelSpec.preset("vocos_mel_24khz")) == (
+        "MelSpec(sample_rate=24000, n_fft=1024, hop_length=256, n_mels=100, mel_scale='htk', norm=None, "
+        "log_floor=1e-07, magnitude_eps=0.0, center=True)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "changes", "expected"),
+    [
+        ({}, {"sample_rate": 44100}, {"f_max": 22050.0, "sample_rate": 44100}),
+        ({"f_max": 8000}, {"sample_rate": 44100}, {"f_max": 8000.0, "sample_rate": 44100}),
+        ({"f_max": 8000}, {"f_max": None}, {"f_max": 11025.0}),
+        ({}, {"n_fft": 2048}, {"n_fft": 2048, "win_length": 2048}),
+        ({"win_length": 800}, {"n_fft": 2048}, {"n_fft": 2048, "win_length": 800}),
+        ({}, {"log": "db"}, {"log": "db", "log_floor": 1e-10}),
+        ({"log_floor": 1e-7}, {"log": "db"}, {"log": "db", "log_floor": 1e-7}),
+        ({"log": "log1p"}, {"log": "ln"}, {"log": "ln", "log_floor": 1e-5}),
+        ({"log_floor": 1e-7}, {"log": "log1p", "log_floor": None}, {"log": "log1p", "log_floor": 0.0}),
+        ({"log": "db", "power": 2}, {"log": "log10"}, {"log": "log10", "log_floor": 1e-5}),
+        ({"norm": None}, {"norm": "slaney"}, {"norm": "slaney"}),
+    ],
+)
+def test_replace_resolves_defaults_anew(
+    given: dict[str, Any], changes: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    spec = spec_of(**given)
+    assert spec.replace(**changes).to_dict() == spec.to_dict() | expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fmax": 8000}, "'fmax' is not a field of MelSpec .did you mean 'f_max'"),
+        ({"n_mels": None}, "n_mels=None"),
+        ({"sample_rate": 16000, "f_max": 11025}, "f_max=11025, but 0 <= f_min < f_max <= 8000"),
+        ({"log_floor": 1e-7, "log": "log1p"}, "log1p has no floor; pass 0 or None"),
+    ],
+)
+def test_replace_is_as_strict(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        spec_of().replace(**changes)
+
+
 @settings(max_examples=100, deadline=None)
 @given(specs(), specs())
 def test_diff_lists_what_differs_and_nothing_else(a: MelSpec, b: MelSpec) -> None:

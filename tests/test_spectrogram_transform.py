@@ -160,6 +160,15 @@ def test_shapes(shape: tuple[int, ...], batch: int) -> None:
     assert MelSpectrogram(SMALL)(noise(*shape)).shape == (batch, 8, SMALL.frames(400))
 
 
+def test_an_array_is_a_waveform() -> None:
+    wave = np.random.default_rng(0).uniform(-1, 1, 800)
+    for array in (wave, wave.astype("float32"), wave.astype(">f8")[::-1][::-1]):
+        made = MelSpectrogram(SMALL)(array)
+        torch.testing.assert_close(made, MelSpectrogram(SMALL)(torch.from_numpy(wave)).to(made), atol=1e-4, rtol=0)
+    stream = MelSpectrogram(SMALL).stream()
+    torch.testing.assert_close(torch.cat([stream.push(wave), stream.flush()], -1), MelSpectrogram(SMALL)(wave))
+
+
 def test_a_row_is_the_same_in_any_batch() -> None:
     wave = noise(3, 500)
     batch = MelSpectrogram(SMALL)(wave)
@@ -227,7 +236,8 @@ def test_the_warning_names_the_callers_line(use: Callable[[Tensor], Tensor]) -> 
 @pytest.mark.parametrize(
     ("waveform", "message"),
     [
-        (np.zeros(400, dtype=np.float32), "is a ndarray, but it is a torch.Tensor; try torch.as_tensor"),
+        ([0.0] * 400, "is a list, but it is a torch.Tensor or a NumPy array; torch.as_tensor makes one"),
+        (np.zeros(400, dtype=np.int16), "is torch.int16.*divided by"),
         (torch.zeros(400, dtype=torch.int16), "is torch.int16.*divided by"),
         (torch.zeros(400, dtype=torch.float16), r"is torch.float16.*pass \.float\(\)"),
         (torch.zeros(400, dtype=torch.complex64), "is torch.complex64"),
@@ -250,7 +260,13 @@ def test_it_is_a_module_without_state() -> None:
     mel = MelSpectrogram(SMALL)
     assert mel.state_dict() == {}
     assert list(mel.parameters()) == []
-    assert "n_fft=64" in repr(mel)
+    assert repr(mel) == "MelSpectrogram(MelSpec(sample_rate=16000, n_fft=64, hop_length=16, n_mels=8))"
+    stream = mel.stream()
+    stream.push(torch.zeros(100))
+    spec = "MelSpec(sample_rate=16000, n_fft=64, hop_length=16, n_mels=8)"
+    assert repr(stream) == f"<MelStream: 100 samples taken, open, {spec}>"
+    stream.flush()
+    assert repr(stream) == f"<MelStream: 100 samples taken, flushed, {spec}>"
 
 
 def test_it_stays_in_full_precision_under_autocast() -> None:

@@ -20,7 +20,7 @@ import torch
 import melvoc
 from melvoc import MelvocError
 from melvoc.audio import read, write
-from melvoc.spectrogram.file import read_mel, write_mel
+from melvoc.spectrogram.file import read_mel, save_mel
 from melvoc.storage.pipes import is_readable, regular
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="FIFOs are POSIX's")
@@ -78,7 +78,7 @@ def test_sound_from_a_fifo(ending: str, tmp_path: Path, fifo: Feed) -> None:
 @pytest.mark.parametrize("ending", ["npy", "safetensors"])
 def test_a_mel_from_a_fifo_is_known_by_its_content(ending: str, tmp_path: Path, fifo: Feed) -> None:
     mel, source = torch.randn(1, 20, 50), tmp_path / f"a.{ending}"
-    write_mel(source, mel, SPEC, samples=3200)
+    save_mel(source, mel, SPEC, samples=3200)
     saved = read_mel(fifo(source.read_bytes()))
     assert torch.equal(saved.mel, mel)
     assert saved.spec == (SPEC if ending == "safetensors" else None)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import melvoc
 from melvoc.errors import CheckpointError, FileAccessError, MelvocError
-from melvoc.spectrogram.file import read_mel, write_mel
+from melvoc.spectrogram.file import HEADER_KEY, KEY, VERSION, read_mel, save_mel
 from melvoc.storage import reading
 from melvoc.storage.configuration import read_config
 from melvoc.storage.container import PACKED_WEIGHTS
@@ -37,7 +37,7 @@ VOC = VOCODERS["vocos_tiny"]
 def files(tmp_path: Path) -> Path:
     melvoc.save(VOC, tmp_path / "voc.safetensors")
     for ending in (".safetensors", ".npy"):
-        write_mel(tmp_path / f"mel{ending}", random_mel(VOC, 5)[0], VOC.spec)
+        save_mel(tmp_path / f"mel{ending}", random_mel(VOC, 5)[0], VOC.spec)
     torch.save({"format": 1}, tmp_path / "step.pt")
     save_file({"a": torch.ones(2)}, tmp_path / "generator.safetensors")
     (tmp_path / "config.json").write_text("{}")
@@ -238,7 +238,9 @@ def test_a_text_that_is_long(tmp_path: Path) -> None:
 
 
 def test_a_mel_of_integers(tmp_path: Path) -> None:
-    write_mel(tmp_path / "a.safetensors", torch.zeros(80, 5, dtype=torch.int32), melvoc.MelSpec.preset("griffinlim"))
+    header = {"version": VERSION, "spec": melvoc.MelSpec.preset("griffinlim").to_dict(), "samples": None}
+    mel = torch.zeros(128, 5, dtype=torch.int32)
+    save_file({KEY: mel}, tmp_path / "a.safetensors", metadata={HEADER_KEY: json.dumps(header)})
     with pytest.raises(MelvocError, match=r"a\.safetensors: not a readable mel .*'mel' is torch\.int32"):
         read_mel(tmp_path / "a.safetensors")
 

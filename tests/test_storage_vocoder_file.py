@@ -98,6 +98,19 @@ def test_what_is_packed_is_a_flat_dict_of_plain_tensors() -> None:
     assert all(value.device.type == "cpu" and not value.requires_grad for value in state.values())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_packed_is_a_snapshot(kind: str) -> None:
+    voc = copy.deepcopy(KINDS[kind])
+    state = pack(voc)
+    before = {key: tensor.clone() for key, tensor in state.items()}
+    with torch.no_grad():
+        for parameter in voc.parameters():
+            parameter.add_(1.0)
+    assert all(torch.equal(state[key], tensor) for key, tensor in before.items())
+    twin = unpack(pack(voc), device="cpu")
+    assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), voc.parameters(), strict=True))
+
+
 def test_a_hifigan_v2_file_is_about_4_mb(tmp_path: Path) -> None:
     save(hifigan(V2), tmp_path / "v2.safetensors")
     size = (tmp_path / "v2.safetensors").stat().st_size

@@ -171,6 +171,15 @@ def test_shapes_of_pieces_and_of_what_comes_back() -> None:
         assert stream.flush().shape == (1, 1, 0)
 
 
+def test_a_stream_is_one_line() -> None:
+    voc = VOCODERS["vocos_tiny"]
+    with voc.stream(sample_rate=48000) as stream:
+        late = f"latency {stream.latency_samples} samples ({stream.latency_frames} frames)"
+        assert repr(stream) == f"<VocoderStream of 'vocos_tiny': 48000 Hz, {late}, open>"
+        stream.flush()
+    assert repr(stream) == f"<VocoderStream of 'vocos_tiny': 48000 Hz, {late}, was flushed>"
+
+
 def test_what_comes_back_is_an_ordinary_tensor() -> None:
     voc = VOCODERS["bigvgan_v1_tiny"]
     with voc.stream() as stream:
@@ -279,7 +288,9 @@ def test_a_named_spec_is_trusted_and_compared() -> None:
     with warnings.catch_warnings(), voc.stream(spec=voc.spec) as stream:
         warnings.simplefilter("error")
         stream.push(spread)
-        stream.push(spread + 40)
+        stream.push(spread.numpy())
+        with pytest.raises(melvoc.SpecError, match="goes up to 41"):  # noise at full scale
+            stream.push(spread + 40)
         with pytest.raises(melvoc.SpecError, match="NaN or Inf"):
             stream.push(spread / 0)
         stream.flush()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from training import SPEC, noise, write_sounds
 
 from melvoc import MelSpec, MelSpectrogram, MelvocError, SpecError, audio
-from melvoc.spectrogram.file import write_mel
+from melvoc.spectrogram.file import save_mel
 from melvoc.train.augment import augment
 from melvoc.train.data import Segments, fingerprint, split
 from melvoc.train.sounds import Skipped, Sound, clipped_share, find_sounds, gather, read_sounds, spec_of_mels
@@ -194,7 +194,7 @@ def test_linked_folders_are_followed_and_circles_are_not(tmp_path: Path) -> None
     (other / "deep" / "up").symlink_to(root)
     (root / "b" / "self").symlink_to(root / "b")
     (root / "b" / "1.wav").symlink_to(other / "deep" / "1.wav")
-    write_mel(other / "0.safetensors", torch.zeros(1, 20, 9), SHIFTED)
+    save_mel(other / "0.safetensors", torch.zeros(1, 20, 9), SHIFTED)
     assert spec_of_mels(root) == SHIFTED
     (root / "b" / "gone.wav").symlink_to(tmp_path / "none.wav")
     sounds, skipped = find_sounds(root)
@@ -328,7 +328,7 @@ def test_paired_mels_are_checked_and_cut_where_the_sound_is(tmp_path: Path) -> N
         if name == "1":
             numpy.save(mels / "1.npy", mel[0].numpy())
         else:
-            write_mel(mels / f"{name}.safetensors", mel, SPEC)
+            save_mel(mels / f"{name}.safetensors", mel, SPEC)
     found = read(sounds, mels)
     assert isinstance(found["2.wav"], Skipped)
     assert "its mel has" in found["2.wav"].reason
@@ -374,7 +374,7 @@ def test_mels_of_another_spec_stop_everything(tmp_path: Path) -> None:
     sounds, mels = write_sounds(tmp_path / "sounds", count=1), tmp_path / "mels"
     mels.mkdir()
     wave, _ = audio.read(sounds / "0.wav")
-    write_mel(mels / "0.safetensors", MelSpectrogram(SHIFTED)(wave[0]), SHIFTED)
+    save_mel(mels / "0.safetensors", MelSpectrogram(SHIFTED)(wave[0]), SHIFTED)
     with pytest.raises(
         MelvocError, match=r"0.safetensors: not a mel of the training's spec .*hop_length: 64, the mel has 50"
     ):

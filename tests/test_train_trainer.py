@@ -15,7 +15,7 @@ from training import GENERATOR, SPEC, noise, one_thread, tiny_config, write_soun
 import melvoc
 from melvoc import CheckpointError, MelSpec, MelSpectrogram, MelvocError, audio
 from melvoc.architectures.hifigan import HiFiGAN
-from melvoc.spectrogram.file import write_mel
+from melvoc.spectrogram.file import save_mel
 from melvoc.train import Discriminators, DivergedError, LossWeights, Trainer, TrainReport
 from melvoc.train.folder import load_checkpoint
 from melvoc.train.state import learning_rates
@@ -72,6 +72,9 @@ def test_left_with_break_and_resumed_it_gives_the_same_losses(
     torch.manual_seed(99)  # whatever else the process draws meanwhile
     rest = train(tmp_path, resume=True)
     assert [report.losses for report in rest] == [report.losses for report in whole[2:]]
+    trainer = Trainer(tiny_config(tmp_path), resume=True)
+    sound = f"3 files, {trainer.seconds_of_sound:.0f} s of sound"
+    assert repr(trainer) == f"<Trainer of hifigan: step 4 of 4, {sound}, cpu, in {str(tmp_path / 'run')!r}>"
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]  # the third was made twice, and is logged once
     mine = melvoc.load(tmp_path / "run" / "generator.safetensors", device="cpu")
@@ -190,7 +193,7 @@ def test_whatever_else_lies_in_the_folder_is_named(tmp_path: Path) -> None:
     assert "ffmpeg -i a.m4a a.wav" in named["a.m4a and 1 more .m4a"]
     for number in range(3):
         wave, _ = audio.read(sounds / f"{number}.wav")
-        write_mel(sounds / f"{number}.safetensors", MelSpectrogram(SPEC)(wave), SPEC)
+        save_mel(sounds / f"{number}.safetensors", MelSpectrogram(SPEC)(wave), SPEC)
     with_mels = Trainer(tiny_config(tmp_path, mels_dir=sounds)).skipped
     assert {entry.name for entry in with_mels} == set(named) - {"0.safetensors"}, "mels are in use"
 
@@ -302,7 +305,7 @@ def test_a_run_on_another_models_mels(tmp_path: Path) -> None:
     (tmp_path / "mels").mkdir()
     for path in sounds.iterdir():
         wave, _ = audio.read(path)
-        write_mel(tmp_path / "mels" / f"{path.stem}.safetensors", MelSpectrogram(SPEC)(wave[0]) + 0.1, SPEC)
+        save_mel(tmp_path / "mels" / f"{path.stem}.safetensors", MelSpectrogram(SPEC)(wave[0]) + 0.1, SPEC)
     (tmp_path / "mels" / "0.safetensors").write_bytes(b"x")
     trainer = Trainer(tiny_config(tmp_path, spec=None, generator=None, mels_dir=tmp_path / "mels"))
     assert trainer.spec == SPEC  # what the mels say

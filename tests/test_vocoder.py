@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import GOLDEN, VOCODERS, golden_network, neural, random_mel
+from networks import GOLDEN, VOCODERS, golden_network, neural, random_mel, vocoder
 from torch import Tensor, nn
 
 import melvoc
@@ -46,6 +48,17 @@ class Streaming(melvoc.Vocoder):
         return self.nodes
 
 
+def test_a_vocoder_is_one_line_and_no_tree() -> None:
+    assert repr(Tone()) == "<Tone 'tone': 16000 Hz, 40 bands, hop 128, 0 M parameters, float32, cpu, engine torch>"
+    tiny = vocoder("vocos_tiny")
+    line = "<NeuralVocoder 'vocos_tiny': 24000 Hz, 100 bands, hop 256, 0.0763 M parameters, {}, cpu, engine {}>"
+    assert repr(tiny) == str(tiny) == line.format("float32", "cpu")
+    assert repr(vocoder("vocos_tiny", engine="torch")) == line.format("float32", "torch")
+    assert repr(tiny.to(torch.float64)) == line.format("float64", "torch")
+    model = nn.Sequential(Tone())
+    assert repr(model) == f"Sequential(\n  (0): {Tone()!r}\n)"
+
+
 def test_identity() -> None:
     voc = Tone()
     assert (voc.name, voc.spec, voc.sample_rate, voc.get_sample_rate()) == ("tone", SPEC, 16000, 16000)
@@ -65,6 +78,21 @@ def test_every_mel_shape(shape: tuple[int, ...]) -> None:
 def test_mel_of_every_waveform_shape(shape: tuple[int, ...]) -> None:
     mel = Tone().mel(torch.rand(shape) - 0.5, sample_rate=Tone().sample_rate)
     assert mel.shape == (2 if len(shape) > 1 else 1, 40, SPEC.frames(3000))
+
+
+def test_arrays_go_in_and_tensors_come_out() -> None:
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)
+    voc = VOCODERS["vocos_tiny"]
+    mel = voc.mel(wave, sample_rate=16000)
+    array = mel.float().numpy()
+    array.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch complains of arrays that it may not write to
+        made = voc.mel_to_waveform(array, lengths=np.array([mel.shape[-1]]))
+        assert torch.equal(made, voc.mel_to_waveform(mel.float()))
+        whole = voc.resynthesize(wave.astype("float32"), sample_rate=16000)
+    assert isinstance(whole, Tensor)
+    assert whole.shape == (1, 1, 12000)
 
 
 def test_mel_resamples_first() -> None:
@@ -208,9 +236,17 @@ def test_a_sample_rate_is_a_whole_number(rate: object) -> None:
     for call in (
         lambda: voc.mel_to_waveform(torch.zeros(40, 9), sample_rate=rate),  # type: ignore[arg-type]
         lambda: voc.mel(torch.zeros(9000), sample_rate=rate),  # type: ignore[arg-type]
+        lambda: melvoc.MelSpectrogram(SPEC)(torch.zeros(9000), sample_rate=rate),
+        lambda: melvoc.MelSpectrogram(SPEC).stream(sample_rate=rate),  # type: ignore[arg-type]
     ):
         with pytest.raises(melvoc.SpecError, match="sample_rate=.*, but it is a whole number of Hz"):
             call()
+
+
+def test_no_rate_is_guessed() -> None:
+    for call in (Tone().mel, Tone().resynthesize):
+        with pytest.raises(TypeError, match="sample_rate"):
+            call(torch.zeros(9000))  # type: ignore[call-arg]
 
 
 def test_what_is_no_tensor_and_a_batch_of_none() -> None:

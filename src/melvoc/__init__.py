@@ -2,7 +2,8 @@
 
 - `load`, `list_vocoders`, `info`: vocoders by name, path or repository (`melvoc.loading`).
 - `Vocoder`: the base class of them all, which a plugin subclasses (`melvoc.vocoder`, `melvoc.streaming`).
-- `MelSpec`, `MelSpectrogram`, `convert_mel`: mels and their specifications (`melvoc.spectrogram`).
+- `MelSpec`, `MelSpectrogram`, `convert_mel`, `save_mel`, `load_mel`: mels and their specifications
+  (`melvoc.spectrogram`).
 - `save`, `to_bytes`, `from_bytes`, `pack`, `unpack`: vocoders to and from files (`melvoc.storage`).
 - `melvoc.audio`, `resample`: sound files and sample rates.
 - `melvoc.train`: a small generator for your own sounds.
@@ -37,6 +38,7 @@ from melvoc.vocoder import Vocoder
 if TYPE_CHECKING:
     from melvoc.loading import VocoderInfo, info, list_vocoders, load
     from melvoc.spectrogram.conversion import convert_mel
+    from melvoc.spectrogram.file import load_mel, save_mel
     from melvoc.storage.vocoder_file import from_bytes, pack, save, to_bytes, unpack
 
 __version__ = "0.1.0"
@@ -64,9 +66,11 @@ __all__ = [
     "info",
     "list_vocoders",
     "load",
+    "load_mel",
     "pack",
     "resample",
     "save",
+    "save_mel",
     "to_bytes",
     "unpack",
 ]
@@ -77,6 +81,7 @@ _LATER = {
     "testing": "melvoc.testing",
     "train": "melvoc.train",
     "convert_mel": "melvoc.spectrogram.conversion",
+    **dict.fromkeys(("load_mel", "save_mel"), "melvoc.spectrogram.file"),
     **dict.fromkeys(("VocoderInfo", "info", "list_vocoders", "load"), "melvoc.loading"),
     **dict.fromkeys(("from_bytes", "pack", "save", "to_bytes", "unpack"), "melvoc.storage.vocoder_file"),
 }

@@ -8,7 +8,6 @@ convert, stream, train) follows from its record.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from melvoc.errors import OptionError, quoted
+from melvoc.errors import OptionError, did_you_mean, quoted
 from melvoc.spectrogram.spec import MelSpec
 
 LARGEST = 1 << 20  # of any number in a network's configuration
@@ -94,8 +93,7 @@ class NetworkConfig:
         known = {entry.name: entry for entry in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
-                close = difflib.get_close_matches(str(name)[:80], known, 1)
-                hint = f"did you mean {close[0]!r}?" if close else f"the fields are {', '.join(known)}"
+                hint = did_you_mean(name, known, 1) or f"the fields are {', '.join(known)}"
                 raise OptionError(f"{cls.__name__} has no field {quoted(name)}; {hint}")
         needed = [name for name, entry in known.items() if entry.default is dataclasses.MISSING]
         if missing := [name for name in needed if name not in values]:

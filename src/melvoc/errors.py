@@ -7,11 +7,12 @@ message is shorter than 2 kB and has no control characters, and `quoted` shows a
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import re
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeGuard
 
@@ -146,6 +147,20 @@ class _Short(reprlib.Repr):
 def quoted(value: object) -> str:
     """`repr`, but short, and quick whatever the value: what stands in a file may be nested, endless or both."""
     return _Short().repr(value)
+
+
+def did_you_mean(name: object, names: Iterable[str], most: int = 2) -> str:
+    """The hint at an unknown name, "" if none is like it.
+
+    Args:
+        name: the unknown one.
+        names: the known ones, the best first: those that contain it come in this order, before those spelt similarly.
+        most: how many are named.
+    """
+    text, known = str(name)[:80].lower(), list(names)
+    holding = [one for one in known if len(text) > 2 and text in one.lower()]
+    close = list(dict.fromkeys([*holding, *difflib.get_close_matches(text, known, most, cutoff=0.5)]))[:most]
+    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def reason(error: BaseException) -> str:

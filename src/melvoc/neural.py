@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import OptionError, SpecError
-from melvoc.nn.engines import block_frames, make_engine
+from melvoc.nn.engines import block_frames, engine_name, make_engine
 from melvoc.nn.graph import Engine, Node
 from melvoc.options import LoadOptions
 from melvoc.spectrogram.spec import MelSpec
@@ -125,6 +125,12 @@ class NeuralVocoder(Vocoder):
                     costs=tuned_costs,
                 )
             return self._engine
+
+    @property
+    def engine_name(self) -> str:
+        """The engine's name; "torch" also where another was asked for and found to lack its compiler."""
+        chosen = engine_name(self.device, self.dtype, self.engine_choice)
+        return "torch" if type(self._engine) is Engine else chosen
 
     @property
     def block_frames(self) -> int:

@@ -7,7 +7,6 @@ others.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 from melvoc import architectures, metrics
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import CheckpointError, PluginError, UnknownVocoderError, quoted
+from melvoc.errors import CheckpointError, PluginError, UnknownVocoderError, did_you_mean, quoted
 from melvoc.host import warn
 from melvoc.metrics import Metric
 
@@ -205,9 +204,8 @@ def all_metrics() -> Iterator[Metric]:
 
 
 def unknown(name: str, table: Mapping[str, object]) -> UnknownVocoderError:
-    """The error for a vocoder that nothing registers, with the closest names."""
-    close = difflib.get_close_matches(name, table, 3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "melvoc.list_vocoders() lists the names."
+    """The error for a vocoder that nothing registers, with the closest names, the best vocoder's first."""
+    hint = did_you_mean(name, table, 3) or "melvoc.list_vocoders() lists the names."
     return UnknownVocoderError(
         f"no vocoder {name!r} is registered; {hint} Give a file by its path (ending in .safetensors), a "
         "repository as hf://owner/repo"

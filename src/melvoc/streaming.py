@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from melvoc.spectrogram.check import check_piece, rows_of, warn_of
 from melvoc.synthesis import Run, stacked
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from melvoc.spectrogram.likelihood import Verdict, Watch
     from melvoc.vocoder import Vocoder
 
@@ -47,11 +49,14 @@ class VocoderStream:
         self._end: str | None = None  # why no more frames are taken
 
     @public
-    def push(self, mel: Tensor, *, conditions: Mapping[str, Tensor] | None = None) -> Tensor:
+    def push(
+        self, mel: Tensor | NDArray[Any], *, conditions: Mapping[str, Tensor | NDArray[Any]] | None = None
+    ) -> Tensor:
         """Take the next frames.
 
         Args:
-            mel: `[n_mels, t]`, `[B, n_mels, t]` or `[B, 1, n_mels, t]`; t may be 0, B must be the first piece's.
+            mel: `[n_mels, t]`, `[B, n_mels, t]` or `[B, 1, n_mels, t]`, a tensor or a NumPy array; t may be 0, B must
+                be the first piece's.
             conditions: of these frames, as in `mel_to_waveform`.
 
         Returns:
@@ -66,7 +71,7 @@ class VocoderStream:
         mel = rows_of(mel, spec, empty=True)
         if self._batch is not None and mel.shape[0] != self._batch:
             raise SpecError(f"this piece has a batch of {mel.shape[0]}, but the stream began with {self._batch}")
-        check_piece(mel, spec, known=self._watch is None)
+        check_piece(mel, spec)
         frames = stacked(self._vocoder, mel, conditions)
         if self._watch is not None:
             self._warn(self._watch.push(mel))
@@ -94,6 +99,14 @@ class VocoderStream:
             wave = torch.zeros(batch, vocoder.channels, 0, device=vocoder.device, dtype=self._run.wave_dtype)
         self._finish("was flushed")
         return wave
+
+    def __repr__(self) -> str:
+        """One line: of which vocoder, at which rate, how late, and how far."""
+        frames = "frame" if self.latency_frames == 1 else "frames"
+        return (
+            f"<VocoderStream of {self._vocoder.name!r}: {self.sample_rate} Hz, latency {self.latency_samples} samples "
+            f"({self.latency_frames} {frames}), {self._end or 'open'}>"
+        )
 
     def close(self) -> None:
         """Release the state; further pushes are refused."""

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
+from melvoc.arrays import as_tensor
 from melvoc.audio.resampling import Resampler, resampled_length
 from melvoc.errors import MelvocError, PluginError, SpecError
 from melvoc.nn.graph import Machine, join
@@ -24,6 +25,8 @@ from melvoc.post import PostMachine, PostStep, Sound
 from melvoc.spectrogram.transform import MelSpectrogram
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from melvoc.vocoder import Vocoder
 
 
@@ -305,7 +308,7 @@ class Resynthesis:
         return wave
 
 
-def stacked(vocoder: Vocoder, mel: Tensor, conditions: Mapping[str, Tensor] | None) -> Tensor:
+def stacked(vocoder: Vocoder, mel: Tensor, conditions: Mapping[str, Tensor | NDArray[Any]] | None) -> Tensor:
     """The frames that a network sees: the mel, then each condition in the vocoder's order, as further channels.
 
     Args:
@@ -322,7 +325,7 @@ def stacked(vocoder: Vocoder, mel: Tensor, conditions: Mapping[str, Tensor] | No
         raise SpecError(f"conditions are {sorted(given)}, but {vocoder.name} takes {listed}; pass exactly those")
     parts = [mel]
     for name, what in wanted.items():
-        value = torch.as_tensor(given[name]).to(mel)
+        value = as_tensor(given[name], f"condition {name!r}").to(mel)
         value = value[:, None] if value.dim() == 2 else value
         expected = [mel.shape[0], what.channels, mel.shape[-1]]
         if list(value.shape) != expected:

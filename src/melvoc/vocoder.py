@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from melvoc.audio.resampling import resampled_length
+from melvoc.audio.resampling import resampled_length, whole_rate
 from melvoc.errors import MelMismatchError, MelvocError, SpecError
 from melvoc.host import public
 from melvoc.nn.graph import Engine, Node
@@ -84,6 +84,11 @@ class Vocoder(nn.Module):
         return Engine()
 
     @property
+    def engine_name(self) -> str:
+        """What that is: "torch", or one of melvoc's own, "cpu", "cuda" or "mps"."""
+        return "torch"
+
+    @property
     def block_frames(self) -> int:
         """Mel frames per block of long input, where the vocoder streams."""
         return 128
@@ -109,6 +114,15 @@ class Vocoder(nn.Module):
         return _NO_CONDITIONS
 
     # Inherited
+
+    def __repr__(self) -> str:
+        """One line: what it makes, how large it is, and where and how it computes."""
+        millions = sum(parameter.numel() for parameter in self.parameters()) / 1e6
+        return (
+            f"<{type(self).__name__} {self.name!r}: {self.sample_rate} Hz, {self.spec.n_mels} bands, hop "
+            f"{self.spec.hop_length}, {millions:.3g} M parameters, {str(self.dtype).removeprefix('torch.')}, "
+            f"{self.device}, engine {self.engine_name}>"
+        )
 
     @public
     def __call__(self, mel: Tensor) -> Tensor:
@@ -153,19 +167,19 @@ class Vocoder(nn.Module):
         Raises:
             SpecError: a waveform of another shape or type, with NaN or Inf, or shorter than the padding.
         """
-        wave = batch_wave(_tensor(waveform)).to(self.device)
+        wave = batch_wave(waveform).to(self.device)
         return self._analysis[0].to(self.device)(wave, sample_rate=whole_rate(sample_rate))  # type: ignore[no-any-return]
 
     @public
     @torch.no_grad()
     def mel_to_waveform(
         self,
-        mel: Tensor,
+        mel: Tensor | NDArray[Any],
         *,
         spec: MelSpec | None = None,
         lengths: Sequence[int] | Tensor | None = None,
         length: int | None = None,
-        conditions: Mapping[str, Tensor] | None = None,
+        conditions: Mapping[str, Tensor | NDArray[Any]] | None = None,
         refine: int | None = None,
         sample_rate: int | None = None,
         block_frames: int | None = None,
@@ -173,9 +187,10 @@ class Vocoder(nn.Module):
         """Turn mels into sound.
 
         Args:
-            mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]` in this vocoder's spec.
+            mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]` in this vocoder's spec: a tensor or NumPy array.
             spec: the mel's spec, if known: compared with the vocoder's field by field. Without it, the mel's range is
-                checked, and an improbable mel is warned about. Shape and finiteness are always checked.
+                checked more closely, and an improbable mel is warned about. Shape, finiteness and a range beyond which
+                a mel is noise are always checked.
             lengths: valid frames per row, B counts from 0 to T; frames beyond them never influence the result.
             length: samples wanted, at the result's rate: a longer result is cut, a shorter one is padded by at most one
                 hop of zeros. Cannot be combined with lengths.
@@ -245,7 +260,7 @@ class Vocoder(nn.Module):
         Raises:
             SpecError: as `mel`, or a waveform without samples.
         """
-        wave = batch_wave(_tensor(waveform))
+        wave = batch_wave(waveform)
         if not wave.numel():
             raise SpecError(f"the waveform is {list(wave.shape)}, without any samples; give at least one")
         old, new = whole_rate(sample_rate), self._rate(output_sample_rate)
@@ -317,21 +332,6 @@ class Vocoder(nn.Module):
                 "melvoc.convert_mel",
                 fields=different,
             )
-
-
-def _tensor(values: Tensor | NDArray[Any]) -> Tensor:
-    return torch.as_tensor(values) if type(values).__module__ == "numpy" else values  # type: ignore[return-value]
-
-
-def whole_rate(sample_rate: int) -> int:
-    """A sample rate, validated.
-
-    Raises:
-        SpecError: not a whole number of Hz, or less than 1.
-    """
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, Integral) or not 1 <= sample_rate < 2**31:
-        raise SpecError(f"sample_rate={sample_rate!r}, but it is a whole number of Hz from 1 to {2**31 - 1}")
-    return int(sample_rate)
 
 
 def _groups(lengths: Sequence[int] | Tensor, mel: Tensor) -> list[tuple[int, list[int]]]:

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor
 
+from melvoc.arrays import as_tensor
 from melvoc.audio.source import Source
 from melvoc.audio.writer import SUBTYPES, AudioWriter
-from melvoc.errors import MelvocError, MissingFileError, SpecError, unreadable
+from melvoc.errors import MelvocError, MissingFileError, OptionError, SpecError, quoted, unreadable
 from melvoc.host import public, warn
 from melvoc.storage.pipes import is_readable, regular
 from melvoc.storage.reading import exists
@@ -50,28 +51,61 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "error_string", None) or error).removeprefix("Error : ").rstrip(".")
 
 
-def fold_channels(wave: Tensor) -> Tensor:
-    """Channels as rows of a batch: `[B, C, N]` to `[B * C, 1, N]`, each vocoded on its own.
+def fold_channels(wave: Tensor | NDArray[Any], mode: Literal["lr", "ms"] = "lr") -> Tensor:
+    """Channels as rows of a batch, each vocoded on its own.
+
+    Args:
+        wave: `[C, N]`, as `read` gives it, or `[B, C, N]`: a tensor or a NumPy array.
+        mode: "lr" for the channels as they are, however many; "ms" for the mid and the side of two,
+            `(left + right) / 2` and `(left - right) / 2`, which keep what is in the middle there (docs/streaming.md).
+
+    Returns:
+        `[B * C, 1, N]`.
 
     Raises:
-        SpecError: any other shape.
+        SpecError: any other shape, or other than two channels with "ms".
+        OptionError: any other mode.
     """
+    wave = as_tensor(wave, "the wave")
+    shape = list(wave.shape)
+    wave = wave[None] if wave.dim() == 2 else wave
     if wave.dim() != 3:
-        raise SpecError(f"the wave has shape {list(wave.shape)}, but fold_channels takes [B, C, N]")
+        raise SpecError(f"the wave has shape {shape}, but fold_channels takes [C, N] or [B, C, N]")
+    wave = 0.5 * _sum_and_difference(wave) if _is_ms(mode, wave.shape[1]) else wave
     return wave.reshape(-1, 1, wave.shape[-1])
 
 
-def unfold_channels(wave: Tensor, channels: int) -> Tensor:
-    """The inverse of `fold_channels`: `[B * C, 1, N]` to `[B, C, N]`.
+def unfold_channels(wave: Tensor | NDArray[Any], channels: int, mode: Literal["lr", "ms"] = "lr") -> Tensor:
+    """The inverse of `fold_channels`: `[B * C, 1, N]` to `[B, C, N]`, which `write` takes where B is 1.
+
+    With "ms" the result can exceed [-1, 1], where the mid and the side of a vocoder do not fit each other.
 
     Raises:
-        SpecError: any other shape, or a number of rows that is not a multiple of the channels.
+        SpecError: any other shape, a number of rows that is not a multiple of the channels, or other than two channels
+            with "ms".
+        OptionError: any other mode.
     """
+    wave = as_tensor(wave, "the wave")
     if wave.dim() != 3 or wave.shape[1] != 1 or channels < 1 or wave.shape[0] % channels:
         raise SpecError(
             f"the wave has shape {list(wave.shape)}, but with {channels} channels it is [B * {channels}, 1, N]"
         )
-    return wave.reshape(-1, channels, wave.shape[-1])
+    wave = wave.reshape(-1, channels, wave.shape[-1])
+    return _sum_and_difference(wave) if _is_ms(mode, channels) else wave
+
+
+def _is_ms(mode: str, channels: int) -> bool:
+    if mode not in ("lr", "ms"):
+        raise OptionError(f"mode={quoted(mode)}, but channels are folded as they are ('lr') or as mid and side ('ms')")
+    if mode == "ms" and channels != 2:
+        raise SpecError(f"mode='ms' with {channels} channels, but mid and side are made of two; use mode='lr'")
+    return mode == "ms"
+
+
+def _sum_and_difference(wave: Tensor) -> Tensor:
+    """`[B, 2, N]` to the same: the first plus the second, the first minus the second."""
+    first, second = wave.unbind(1)
+    return torch.stack([first + second, first - second], 1)
 
 
 @public
@@ -94,7 +128,8 @@ def write(path: str | os.PathLike[str], wave: Tensor | NDArray[Any], rate: int, 
 
     Args:
         path: ends in .wav or .flac.
-        wave: `[N]`, `[C, N]` or `[1, C, N]`, of torch or NumPy; in PCM, values outside [-1, 1] are clipped.
+        wave: `[N]`, `[C, N]`, `[1, C, N]` or `[C, 1, N]` (a batch of C mono sounds, as a vocoder makes them of a file's
+            channels), of torch or NumPy; in PCM, values outside [-1, 1] are clipped.
         rate: the sample rate in Hz.
         subtype: "PCM_16" (also where it is None), "PCM_24", "PCM_32" or "FLOAT"; FLAC has the first two.
 
@@ -103,11 +138,17 @@ def write(path: str | os.PathLike[str], wave: Tensor | NDArray[Any], rate: int, 
         OptionError: any other subtype, or a rate or number of channels that the format does not have.
         MelvocError: any other extension, or a file that cannot be written whole.
     """
-    wave = torch.as_tensor(wave)
+    wave = as_tensor(wave, "the wave")
     shape = list(wave.shape)
-    wave = wave[None] if wave.dim() == 1 else wave[0] if wave.dim() == 3 and shape[0] == 1 else wave
+    if wave.dim() == 1:
+        wave = wave[None]
+    elif wave.dim() == 3 and 1 in shape[:2]:
+        wave = wave.flatten(0, 1)
     if wave.dim() != 2:
-        raise SpecError(f"{os.fsdecode(path)}: the wave has shape {shape}, but a file holds [N], [C, N] or [1, C, N]")
+        raise SpecError(
+            f"{os.fsdecode(path)}: the wave has shape {shape}, but a file holds [N], [C, N], [1, C, N] or [C, 1, N]; "
+            "write each sound of a batch to its own file"
+        )
     with AudioWriter(path, sample_rate=rate, channels=wave.shape[0], subtype=subtype or SUBTYPES[0]) as writer:
         writer.write(wave)
 

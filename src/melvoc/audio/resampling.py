@@ -11,14 +11,19 @@ from __future__ import annotations
 import functools
 import math
 from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from melvoc.arrays import as_tensor
 from melvoc.errors import SpecError
 from melvoc.host import public
 from melvoc.nn.graph import Machine, Window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ZERO_CROSSINGS = 64
 ROLLOFF = 0.9475937167399596
@@ -65,11 +70,11 @@ def _dense(orig: int, new: int) -> Tensor:
 
 
 @public
-def resample(waveform: Tensor, orig: int, new: int) -> Tensor:
+def resample(waveform: Tensor | NDArray[Any], orig: int, new: int) -> Tensor:
     """Resample whole signals; differentiable, on any device.
 
     Args:
-        waveform: `[..., N]`, float32 or float64.
+        waveform: `[..., N]`, float32 or float64: a tensor or a NumPy array.
         orig: its sample rate, in Hz.
         new: the target rate, in Hz.
 
@@ -77,9 +82,14 @@ def resample(waveform: Tensor, orig: int, new: int) -> Tensor:
         `[..., ceil(N * new / orig)]`.
 
     Raises:
-        SpecError: a rate that is not a whole number of at least 1.
+        SpecError: a rate that is not a whole number of at least 1, or a waveform of integers.
     """
-    machine = Resampler(orig, new)
+    machine, waveform = Resampler(orig, new), as_tensor(waveform, "the waveform")
+    if not waveform.is_floating_point() or not waveform.dim():
+        raise SpecError(
+            f"the waveform is {list(waveform.shape)} of {waveform.dtype}, but it is [..., N] of float32 or float64 in "
+            "[-1, 1]; divide integers by their full scale"
+        )
     if machine.orig == machine.new:
         return waveform
     total = resampled_length(waveform.shape[-1], machine.orig, machine.new)
@@ -161,6 +171,17 @@ class Resampler(Machine):
         if self.orig == self.new:
             return samples
         return resampled_length(samples + self.width + self.orig - 1, self.orig, self.new)
+
+
+def whole_rate(sample_rate: int) -> int:
+    """A sample rate, validated.
+
+    Raises:
+        SpecError: not a whole number of Hz, or less than 1.
+    """
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, Integral) or not 1 <= sample_rate < 2**31:
+        raise SpecError(f"sample_rate={sample_rate!r}, but it is a whole number of Hz from 1 to {2**31 - 1}")
+    return int(sample_rate)
 
 
 def resampled_length(samples: int, old: int, new: int) -> int:

@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
+from melvoc.arrays import as_tensor
 from melvoc.errors import MelvocError, MissingFileError, OptionError, SpecError, quoted
 from melvoc.host import public
 from melvoc.storage.atomic import replacing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _BLOCK = 1 << 16  # samples that are copied at once
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT")
@@ -27,13 +31,13 @@ _MOST = {"WAV": (1024, 2**31 - 1), "FLAC": (8, 655_350)}  # channels, Hz
 _WIDTHS = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4}  # bytes
 
 
-def to_pcm16(wave: Tensor) -> Tensor:
+def to_pcm16(wave: Tensor | NDArray[Any]) -> Tensor:
     """Floats as 16-bit PCM: times 32768, rounded to nearest, clipped to [-32768, 32767]; never wraps.
 
     A 16-bit file that is read and written again keeps every bit.
 
     Args:
-        wave: any shape, floating-point.
+        wave: any shape, floating-point: a tensor or a NumPy array.
 
     Returns:
         The same shape, int16.
@@ -65,7 +69,8 @@ def _named(path: Path) -> str | bytes:
     return os.fsencode(path) if os.name == "posix" else str(path)
 
 
-def _checked(wave: Tensor) -> Tensor:
+def _checked(wave: Tensor | NDArray[Any]) -> Tensor:
+    wave = as_tensor(wave, "the wave")
     if not wave.is_floating_point():
         raise SpecError(
             f"the wave is {wave.dtype}, but PCM is made from floats in [-1, 1]; divide integers by their range"
@@ -183,13 +188,14 @@ class AudioWriter:
             ) from error
 
     @public
-    def write(self, wave: Tensor) -> None:
-        """Append `[C, n]`; in PCM it is clipped to [-1, 1].
+    def write(self, wave: Tensor | NDArray[Any]) -> None:
+        """Append `[C, n]`, a tensor or a NumPy array; in PCM it is clipped to [-1, 1].
 
         Raises:
             SpecError: any other shape, or NaN or Inf.
             MelvocError: the file cannot be written, for example on a full disk.
         """
+        wave = as_tensor(wave, "the wave")
         if wave.dim() != 2 or wave.shape[0] != self.channels:
             raise SpecError(
                 f"{self.path}: the wave has shape {list(wave.shape)}, but this file takes [C, n] with {self.channels} "

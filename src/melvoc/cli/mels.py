@@ -13,7 +13,7 @@ from melvoc.audio.folder import ENDINGS as SOUNDS
 from melvoc.cli.common import add_fetching, check_standard_input, default_spec, finite_blocks, load, named, read_spec
 from melvoc.cli.folders import add_several, are_several, ending_of, make_plan, run_plan
 from melvoc.errors import MelvocError, clipped
-from melvoc.spectrogram.file import write_mel
+from melvoc.spectrogram.file import save_mel
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram
 
@@ -109,5 +109,5 @@ def make_mel(choice: Choice, source: str, output: str) -> str:
             raise MelvocError(f"{reader.path}: has no samples; give a file with sound in it")
         parts.append(analysis.flush())
     mel = torch.cat(parts, dim=-1)
-    write_mel(output, mel, spec, samples=analysis.samples)
+    save_mel(output, mel, spec, samples=analysis.samples)
     return f"{clipped(output)}: {mel.shape[0]} x {mel.shape[1]} bands x {mel.shape[2]} frames at {spec.sample_rate} Hz"

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from melvoc.arrays import as_tensor
 from melvoc.errors import SpecError
 from melvoc.host import warn
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import constants, nepers_per_unit
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from melvoc.spectrogram.likelihood import Verdict
 
 _BELOW, _ABOVE = 4.0, 3.0  # nepers that a decoder may fall below the floor, or rise above full scale
@@ -23,11 +26,12 @@ _TAIL, _TAIL_NEPERS = 2000, 2.5  # among this many values one more, if others co
 _MEDIAN_ABOVE = 2.0  # nepers above full-scale white noise that no sound's median reaches
 
 
-def batch_mel(mel: Tensor, spec: MelSpec, *, empty: bool = False) -> Tensor:
+def batch_mel(mel: Tensor | NDArray[Any], spec: MelSpec, *, empty: bool = False) -> Tensor:
     """A mel of any accepted shape as a batch; shape and type are checked, values are not.
 
     Args:
-        mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]`, floating point.
+        mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]`, floating point: a tensor or a NumPy
+            array.
         spec: the spec whose `n_mels` it must have.
         empty: whether T may be 0.
 
@@ -35,10 +39,9 @@ def batch_mel(mel: Tensor, spec: MelSpec, *, empty: bool = False) -> Tensor:
         `[B, n_mels, T]`.
 
     Raises:
-        SpecError: not a tensor, the wrong shape or type, or no frames.
+        SpecError: neither, the wrong shape or type, or no frames.
     """
-    if not isinstance(mel, Tensor):
-        raise SpecError(f"the mel is a {type(mel).__name__}, but it is a torch.Tensor; torch.as_tensor makes one")
+    mel = as_tensor(mel, "the mel")
     if not mel.is_floating_point():
         raise SpecError(f"the mel is {mel.dtype}, but a log-mel is floating point; pass mel.float()")
     shape = list(mel.shape)
@@ -56,7 +59,7 @@ def batch_mel(mel: Tensor, spec: MelSpec, *, empty: bool = False) -> Tensor:
     return mel
 
 
-def rows_of(mel: Tensor, spec: MelSpec, *, empty: bool = False) -> Tensor:
+def rows_of(mel: Tensor | NDArray[Any], spec: MelSpec, *, empty: bool = False) -> Tensor:
     """`batch_mel` for at least one mel.
 
     Raises:
@@ -79,7 +82,8 @@ def check_mel(mel: Tensor, spec: MelSpec, *, known: bool = False) -> Tensor:
     Args:
         mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]`.
         spec: the spec it should be a mel of.
-        known: the caller named the mel's spec, so only shape and finiteness are checked.
+        known: the caller named the mel's spec: only shape, finiteness and a range that is 2 nepers wider on both sides
+            are checked, as for a piece of a stream.
 
     Returns:
         `[B, n_mels, T]`.
@@ -89,7 +93,7 @@ def check_mel(mel: Tensor, spec: MelSpec, *, known: bool = False) -> Tensor:
     """
     mel = batch_mel(mel, spec)
     if known:
-        _finite_range(mel)
+        check_piece(mel, spec)
     elif verdict := judge(mel, spec):
         warn_of(verdict, spec)
     return mel
@@ -128,19 +132,30 @@ def warn_of(verdict: Verdict, spec: MelSpec) -> None:
     )
 
 
-def check_piece(mel: Tensor, spec: MelSpec, *, known: bool = False) -> None:
-    """The checks for a piece of a stream, of any length: finiteness, and (unless its spec is known) a range that is 2
-    nepers wider on both sides.
+def check_piece(mel: Tensor, spec: MelSpec) -> None:
+    """The checks for a piece of a stream, of any length, and for a mel whose spec is named: finiteness, and a range
+    that is 2 nepers wider on both sides.
 
-    A piece is too short to tell a decoder's random tails from another scale, and an error would end the stream.
+    A piece is too short to tell a decoder's random tails from another scale, and an error would end the stream. Beyond
+    that range a network makes noise at full scale, of values far below the floor as well as above full scale, whatever
+    the caller knows of the mel.
 
     Raises:
         SpecError: as `check_mel`.
     """
     if mel.numel():
-        low, high = _finite_range(mel)
-        if not known:
-            _check_range(mel, low, high, spec, outliers=1.0)
+        _check_range(mel, *_finite_range(mel), spec, outliers=1.0)
+
+
+def finite_mel(mel: Tensor | NDArray[Any], spec: MelSpec) -> Tensor:
+    """`batch_mel` whose values are finite, and anything else.
+
+    Raises:
+        SpecError: as `batch_mel`, or NaN or Inf.
+    """
+    mel = batch_mel(mel, spec)
+    _finite_range(mel)
+    return mel
 
 
 def _finite_range(mel: Tensor) -> tuple[float, float]:
@@ -189,7 +204,8 @@ def _check_range(mel: Tensor, low: float, high: float, spec: MelSpec, *, outlier
     raise SpecError(
         f"this mel {beyond}, but one with log={spec.log!r}, log_floor={spec.log_floor:g} and power={spec.power:g} "
         f"stays between {least:.4g} and {most:.4g}; it looks like {_likely_cause(mel, spec)}. Make it with "
-        "melvoc.MelSpectrogram of this spec, or convert it with melvoc.convert_mel"
+        "melvoc.MelSpectrogram of this spec, convert it with melvoc.convert_mel, or limit a decoder's with "
+        "spec.clamp(mel)"
     )
 
 

@@ -9,15 +9,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from melvoc.errors import SpecError
 from melvoc.host import public
-from melvoc.spectrogram.check import check_mel
+from melvoc.spectrogram.check import finite_mel
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import constants, nepers_per_unit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _STEPS = 60  # of the inversion in convert_mel: more of them gain far less than the error of the estimate itself
 _GROUP = 16  # bands that share one dense matrix product
@@ -128,7 +132,7 @@ def from_nepers(nepers: Tensor, spec: MelSpec) -> Tensor:
 
 
 @public
-def convert_mel(mel: Tensor, *, source: MelSpec, target: MelSpec) -> Tensor:
+def convert_mel(mel: Tensor | NDArray[Any], *, source: MelSpec, target: MelSpec) -> Tensor:
     """Convert a mel of one spec to a mel of another.
 
     Where only `log`, `log_floor` or `magnitude_eps` differ, the result is exact to float rounding, except for cells
@@ -137,7 +141,7 @@ def convert_mel(mel: Tensor, *, source: MelSpec, target: MelSpec) -> Tensor:
     an estimate, whose error docs/melspec.md gives. What the source lacks (above its `f_max`, for example) is silence.
 
     Args:
-        mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]` in the source's spec.
+        mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]` in the source's spec: a tensor or a NumPy array.
         source: the spec of the mel.
         target: the spec to convert it to.
 
@@ -150,7 +154,7 @@ def convert_mel(mel: Tensor, *, source: MelSpec, target: MelSpec) -> Tensor:
     for name, spec in (("source", source), ("target", target)):
         if not isinstance(spec, MelSpec):
             raise SpecError(f"{name}={spec!r} is a {type(spec).__name__}; pass a MelSpec (MelSpec.preset has some)")
-    mel = check_mel(mel, source, known=True)
+    mel = finite_mel(mel, source)
     different = source.diff(target)
     if fixed := [name for name in _FIXED if name in different]:
         values = "; ".join(f"{name}: {different[name][0]!r} and {different[name][1]!r}" for name in fixed)

@@ -7,15 +7,22 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from melvoc.arrays import as_tensor
 from melvoc.errors import CheckpointError, MelvocError, MissingFileError, SpecError, quoted, unreadable
+from melvoc.host import public
+from melvoc.spectrogram.check import batch_mel, finite_mel
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.atomic import replacing
 from melvoc.storage.pipes import is_readable, regular
 from melvoc.storage.reading import LARGEST_TEXT, check_plain, first_bytes, is_file, is_safetensors, opened
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 VERSION = 1
 KEY = "mel"
@@ -39,10 +46,20 @@ class MelFile:
     samples: int | None = None
 
 
-def write_mel(path: str | os.PathLike[str], mel: Tensor, spec: MelSpec, *, samples: int | None = None) -> None:
-    """Write a mel: `.safetensors` with its spec, or `.npy` without. The file is written whole or not at all.
+@public
+def save_mel(
+    path: str | os.PathLike[str], mel: Tensor | NDArray[Any], spec: MelSpec, *, samples: int | None = None
+) -> None:
+    """Write a mel with its spec, for `load_mel` and `melvoc vocode`. The file is written whole or not at all.
+
+    Args:
+        path: ends in .safetensors; or in .npy, which holds no spec.
+        mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]`, a tensor or a NumPy array; it keeps its shape.
+        spec: the mel's.
+        samples: length of the sound that it was made from, at the spec's rate, which `melvoc vocode` cuts to.
 
     Raises:
+        SpecError: it is no mel of that spec, by its shape, its type, or NaN or Inf in it.
         MelvocError: any other extension, or a file that cannot be written.
     """
     import numpy
@@ -52,7 +69,10 @@ def write_mel(path: str | os.PathLike[str], mel: Tensor, spec: MelSpec, *, sampl
     target = Path(path)
     if target.suffix not in ENDINGS:
         raise MelvocError(f"{target}: a mel is written as .safetensors (with its spec) or .npy, not {target.suffix!r}")
-    mel = mel.detach().cpu().contiguous()
+    if not isinstance(spec, MelSpec):
+        raise SpecError(f"spec={spec!r} is a {type(spec).__name__}; pass the melvoc.MelSpec the mel was made with")
+    mel = as_tensor(mel, "the mel").detach().cpu().contiguous()
+    finite_mel(mel, spec)
     try:
         with replacing(target) as temporary:
             if target.suffix == ".npy":
@@ -66,8 +86,29 @@ def write_mel(path: str | os.PathLike[str], mel: Tensor, spec: MelSpec, *, sampl
         raise MelvocError(f"{target}: cannot be written ({reason}); does the folder exist, with room in it?") from error
 
 
+def load_mel(path: str | os.PathLike[str]) -> tuple[Tensor, MelSpec | None]:
+    """Read a mel and its spec, as `save_mel` and `melvoc mel` write them.
+
+    >>> import tempfile
+    >>> spec = MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_mel(f"{folder}/a.safetensors", torch.zeros(40, 9), spec)
+    ...     mel, found = load_mel(f"{folder}/a.safetensors")
+    >>> tuple(mel.shape), found == spec
+    ((40, 9), True)
+
+    Returns:
+        The mel in the shape it was saved in, on the CPU; and its spec, None where the file is a bare `.npy` array.
+
+    Raises:
+        MelvocError: no such file, a damaged one, or one without a mel in it.
+    """
+    found = read_mel(path)
+    return found.mel, found.spec
+
+
 def read_mel(path: str | os.PathLike[str]) -> MelFile:
-    """Read a mel that `write_mel` wrote, or any `.npy` array of floats; from a pipe too.
+    """Read a mel that `save_mel` wrote, or any `.npy` array of floats; from a pipe too.
 
     Raises:
         MelvocError: no such file, a damaged one, or one without a mel in it.
@@ -156,6 +197,7 @@ def _read_safetensors(source: Path) -> MelFile:
         raise ValueError(f"its header has {len(header)} characters")
     spec, samples = _parse(json.loads(header))
     check_plain({KEY: mel}, "its header")
+    batch_mel(mel, spec, empty=True)
     most = mel.shape[-1] * spec.hop_length + spec.n_fft if mel.dim() else 0
     if samples is not None and samples > most:
         raise ValueError(f"its header has samples={samples}, but its {list(mel.shape)} frames are of at most {most}")

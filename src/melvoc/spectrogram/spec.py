@@ -6,52 +6,23 @@ described here.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from numbers import Integral
-from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from melvoc.errors import SpecError, quoted
-from melvoc.spectrogram import keys
-from melvoc.spectrogram.bands import band_edges, empty_band
+from melvoc.errors import SpecError, did_you_mean, quoted
+from melvoc.spectrogram.bands import band_edges
+from melvoc.spectrogram.fields import DEFAULT_FLOOR, LARGEST, LARGEST_FFT, check_relations, choice, integer, number
+from melvoc.spectrogram.keys import CONFIG_KEYS, mel_fields
+from melvoc.spectrogram.limits import limits
 from melvoc.spectrogram.presets import PRESETS
 
-_LARGEST = 2**31 - 1
-_LARGEST_FFT = 2**18  # seconds of sound in one frame: more is a mistake
-_LARGEST_OVERLAP = 1024  # frames that a sample is in; the usual ones are 4 to 8
-_LARGEST_BANK = 2**24  # weights of the filter bank, bands by bins; the published ones have about 2**17
-_SMALLEST_NORMAL = 2.0**-126  # float32's: anything smaller may be flushed to zero, whose logarithm is not finite
-_LARGEST_FLOAT = 3.0e38
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
 
-_CHOICES: Mapping[str, tuple[object, ...]] = MappingProxyType(
-    {
-        "mel_scale": ("slaney", "htk"),
-        "norm": ("slaney", None),
-        "power": (1.0, 2.0),
-        "log": ("ln", "log10", "log1p", "db"),
-        "pad_mode": ("reflect", "constant"),
-    }
-)
-_DEFAULT_FLOOR: Mapping[str, float] = MappingProxyType({"ln": 1e-5, "log10": 1e-5, "db": 1e-10, "log1p": 0.0})
-
-# Our field: the key in a HiFi-GAN or BigVGAN config.json.
-_CONFIG_KEYS: Mapping[str, str] = MappingProxyType(
-    {
-        "sample_rate": "sampling_rate",
-        "n_fft": "n_fft",
-        "hop_length": "hop_size",
-        "win_length": "win_size",
-        "n_mels": "num_mels",
-        "f_min": "fmin",
-        "f_max": "fmax",
-    }
-)
-# What forks of that code call a field besides its own name and the key above.
-_FURTHER_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"norm": ("mel_norm",), "power": ("mel_power",), "log_floor": ("clip_val", "mel_floor")}
-)
+    from melvoc.spectrogram.identification import Candidate
 
 
 @dataclass(frozen=True, kw_only=True, init=False)
@@ -123,37 +94,25 @@ class MelSpec:
         pad_mode: Literal["reflect", "constant"] = "reflect",
     ) -> None:
         values: dict[str, Any] = {
-            "sample_rate": _integer("sample_rate", sample_rate),
-            "n_fft": _integer("n_fft", n_fft, least=2, most=_LARGEST_FFT),
-            "hop_length": _integer("hop_length", hop_length),
-            "win_length": _integer("win_length", n_fft if win_length is None else win_length),
-            "n_mels": _integer("n_mels", n_mels),
-            "f_min": _number("f_min", f_min),
-            "mel_scale": _choice("mel_scale", mel_scale),
-            "norm": _choice("norm", norm),
-            "power": _choice("power", _number("power", power)),
-            "log": _choice("log", log),
-            "magnitude_eps": _number("magnitude_eps", magnitude_eps),
+            "sample_rate": integer("sample_rate", sample_rate),
+            "n_fft": integer("n_fft", n_fft, least=2, most=LARGEST_FFT),
+            "hop_length": integer("hop_length", hop_length),
+            "win_length": integer("win_length", n_fft if win_length is None else win_length),
+            "n_mels": integer("n_mels", n_mels),
+            "f_min": number("f_min", f_min),
+            "mel_scale": choice("mel_scale", mel_scale),
+            "norm": choice("norm", norm),
+            "power": choice("power", number("power", power)),
+            "log": choice("log", log),
+            "magnitude_eps": number("magnitude_eps", magnitude_eps),
             "center": center,
-            "pad_mode": _choice("pad_mode", pad_mode),
+            "pad_mode": choice("pad_mode", pad_mode),
         }
-        values["f_max"] = values["sample_rate"] / 2 if f_max is None else _number("f_max", f_max)
-        values["log_floor"] = _DEFAULT_FLOOR[log] if log_floor is None else _number("log_floor", log_floor)
+        values["f_max"] = values["sample_rate"] / 2 if f_max is None else number("f_max", f_max)
+        values["log_floor"] = DEFAULT_FLOOR[log] if log_floor is None else number("log_floor", log_floor)
         for field in fields(self):
             object.__setattr__(self, field.name, values[field.name])
-        _check_relations(self)
-        if self.n_mels > 2 * self.n_bins:  # a bin lies inside two bands at most; checked before they are laid out
-            raise SpecError(
-                f"n_mels={self.n_mels}, but the {self.n_bins} bins of n_fft={self.n_fft} fill at most twice as many "
-                "bands; lower n_mels or raise n_fft"
-            )
-        if self.n_mels * self.n_bins > _LARGEST_BANK:
-            raise SpecError(
-                f"n_mels={self.n_mels} bands by {self.n_bins} bins of n_fft={self.n_fft} are more weights than "
-                f"{_LARGEST_BANK}; lower n_mels or n_fft"
-            )
-        if problem := empty_band(self.band_edges(), sample_rate=self.sample_rate, n_fft=self.n_fft):
-            raise SpecError(f"n_mels={self.n_mels}: {problem}; lower n_mels, raise n_fft, or widen f_min to f_max")
+        check_relations(self)
 
     @property
     def pad(self) -> int:
@@ -171,15 +130,63 @@ class MelSpec:
 
     def samples(self, frames: int) -> int:
         """Samples that a vocoder makes from `frames` frames: `frames * hop_length`."""
-        return _integer("frames", frames, least=0) * self.hop_length
+        return integer("frames", frames, least=0) * self.hop_length
 
     def frames(self, samples: int) -> int:
         """Frames of a signal of `samples` samples: `1 + (samples + 2 * pad - n_fft) // hop_length`, at least 0.
 
         Not the inverse of `samples` if `center` is true: a signal then has one frame more.
         """
-        count = _integer("samples", samples, least=0, most=_LARGEST**2)
+        count = integer("samples", samples, least=0, most=LARGEST**2)
         return max(0, 1 + (count + 2 * self.pad - self.n_fft) // self.hop_length)
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the greatest value, in the spec's logarithm, that a mel of sound in [-1, 1] can have.
+
+        The least is silence's. The greatest is a bound, from the window's sum and energy and each band's weights, which
+        no such sound exceeds, and that the loudest comes within 3 dB of in every preset.
+        """
+        return limits(self)
+
+    def clamp(self, mel: Tensor | NDArray[Any]) -> Tensor:
+        """A mel that a decoder made, within `limits`; differentiable.
+
+        Args:
+            mel: of any shape, floating point.
+
+        Returns:
+            The same shape and type, as a tensor.
+        """
+        from melvoc.arrays import as_tensor  # which imports torch
+
+        return as_tensor(mel, "the mel").clamp(*self.limits)
+
+    def replace(self, **changes: Any) -> Self:
+        """The spec with some fields changed, and the defaults of the others resolved anew.
+
+        A field that equals its default is one that was left out: half of `sample_rate` as `f_max`, `n_fft` as
+        `win_length` and the logarithm's own `log_floor` follow when what they depend on changes.
+
+        >>> spec = MelSpec(sample_rate=22050, n_fft=1024, hop_length=256, n_mels=80)
+        >>> spec.replace(sample_rate=44100, log="db").diff(spec)
+        {'sample_rate': (44100, 22050), 'f_max': (22050.0, 11025.0), 'log': ('db', 'ln'), 'log_floor': (1e-10, 1e-05)}
+
+        Raises:
+            SpecError: an unknown field, or a value that breaks MelSpec's rules.
+        """
+        return self.from_dict(self._stated() | changes)
+
+    def __repr__(self) -> str:
+        """The fields that are not their defaults; Python that makes the spec again."""
+        return f"MelSpec({', '.join(f'{name}={value!r}' for name, value in self._stated().items())})"
+
+    def _stated(self) -> dict[str, Any]:
+        """The fields that are not their defaults."""
+        defaults: dict[str, Any] = dict(MelSpec.__init__.__kwdefaults__ or {})
+        defaults |= {"win_length": self.n_fft, "f_max": self.sample_rate / 2, "log_floor": DEFAULT_FLOOR[self.log]}
+        values = self.to_dict()
+        return {name: values[name] for name in values if name not in defaults or values[name] != defaults[name]}
 
     def diff(self, other: MelSpec) -> dict[str, tuple[Any, Any]]:
         """The fields that differ: `{field: (mine, other's)}`, empty if the specs are equal."""
@@ -221,30 +228,11 @@ class MelSpec:
             SpecError: a key is missing, or a value breaks MelSpec's rules.
         """
         _mapping(config, "MelSpec.from_config")
-        if missing := [key for key in _CONFIG_KEYS.values() if key not in config]:
-            raise SpecError(
-                f"this config has no {', '.join(map(repr, missing))}; a published config.json has "
-                f"{', '.join(_CONFIG_KEYS.values())}: add what is missing, or write out MelSpec(...)"
-            )
-        every = [field.name for field in fields(cls)]
-        names = {field: {_CONFIG_KEYS.get(field, field), field, *_FURTHER_KEYS.get(field, ())} for field in every}
-        values: dict[str, Any] = {}
-        for field, further in names.items():
-            null = field in ("norm", "sample_rate", "n_fft", "hop_length", "n_mels")  # elsewhere it means the default
-            said = [config[key] for key in sorted(further) if key in config and (null or config[key] is not None)]
-            if any(value != said[0] for value in said):
-                raise SpecError(f"this config says {' and '.join(map(quoted, said))} for {field}; remove the wrong one")
-            values |= {field: said[0]} if said else {}
-        known = {key for further in names.values() for key in further}
-        if odd := keys.unaccounted(config, known, keys.MEL):
-            raise SpecError(
-                f"this config says {odd}={quoted(config[odd])}, which melvoc does not read and which may make another "
-                "mel; write MelSpec(...) out, or remove the key if it says nothing new"
-            )
+        values = mel_fields(config, [field.name for field in fields(cls)])
         try:
             return cls(**values)
         except SpecError as error:
-            keys_of_ours = ", ".join(f"{key} is {name}" for name, key in _CONFIG_KEYS.items() if key != name)
+            keys_of_ours = ", ".join(f"{key} is {name}" for name, key in CONFIG_KEYS.items() if key != name)
             raise SpecError(f"this config is not a mel's: {error} (in the config {keys_of_ours})") from None
 
     @classmethod
@@ -258,65 +246,25 @@ class MelSpec:
             raise SpecError(f"{name!r} is not a preset{_closest(name, PRESETS)}; the presets are {', '.join(PRESETS)}")
         return cls(**PRESETS[name])
 
+    @staticmethod
+    def identify(mel: Tensor | NDArray[Any], audio: Tensor | NDArray[Any], sample_rate: int) -> list[Candidate]:
+        """The presets that can have made this mel of this sound, the likeliest first.
 
-def _check_relations(spec: MelSpec) -> None:
-    if not isinstance(spec.center, bool):
-        raise SpecError(f"center={quoted(spec.center)}, but it is True or False")
-    if spec.win_length > spec.n_fft:
-        raise SpecError(f"win_length={spec.win_length} is longer than n_fft={spec.n_fft}; lower it or raise n_fft")
-    if spec.hop_length > spec.win_length:
-        raise SpecError(
-            f"hop_length={spec.hop_length} is longer than win_length={spec.win_length}, so samples would be "
-            "skipped; lower hop_length (a quarter of the window is usual)"
-        )
-    if spec.n_fft > _LARGEST_OVERLAP * spec.hop_length:
-        raise SpecError(
-            f"hop_length={spec.hop_length} with n_fft={spec.n_fft}, but no sample is in more than {_LARGEST_OVERLAP} "
-            "frames; raise hop_length (a quarter of the window is usual)"
-        )
-    nyquist = spec.sample_rate / 2
-    if not 0 <= spec.f_min < spec.f_max <= nyquist:
-        raise SpecError(
-            f"f_min={spec.f_min:g}, f_max={spec.f_max:g}, but 0 <= f_min < f_max <= {nyquist:g} (half of "
-            f"sample_rate={spec.sample_rate}); f_max=None means exactly that half"
-        )
-    if spec.magnitude_eps and not _SMALLEST_NORMAL <= spec.magnitude_eps <= 1.0:
-        raise SpecError(f"magnitude_eps={spec.magnitude_eps:g}, but it is 0 or between 1.2e-38 and 1; 1e-9 is usual")
-    if spec.log == "log1p" and spec.log_floor:
-        raise SpecError(f"log_floor={spec.log_floor:g}, but log1p has no floor; pass 0 or None, or log='ln'")
-    if spec.log != "log1p" and not _SMALLEST_NORMAL <= spec.log_floor <= _LARGEST_FLOAT:
-        raise SpecError(
-            f"log_floor={spec.log_floor:g}, but log={spec.log!r} needs a floor above 0 that float32 can hold (at "
-            f"least 1.2e-38); None means {_DEFAULT_FLOOR[spec.log]:g}"
-        )
+        Args:
+            mel: `[n_mels, T]`, `[B, n_mels, T]` or `[B, 1, n_mels, T]`.
+            audio: the whole sound: `[N]`, `[B, N]` or `[B, 1, N]`, in [-1, 1].
+            sample_rate: the sound's, in Hz.
 
+        Returns:
+            `(preset, distance)`: its name, and how far its own mel of the sound is from this one, as the mean absolute
+            difference in nepers of amplitude (8.7 dB each). The right one is below 1e-4, and presets that are the same
+            spec have the same distance. Those that make another number of bands or frames are left out.
 
-def _integer(name: str, value: object, *, least: int = 1, most: int = _LARGEST) -> int:
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise SpecError(f"{name}={quoted(value)} is a {type(value).__name__}, but it is a whole number; pass an int")
-    number = int(value)
-    if not least <= number <= most:
-        raise SpecError(f"{name}={quoted(number)}, but it is a whole number from {least} to {most}; pass one")
-    return number
-
-
-def _number(name: str, value: object) -> float:
-    if not isinstance(value, (Integral, float)) or isinstance(value, bool):
-        raise SpecError(
-            f"{name}={quoted(value)} is a {type(value).__name__}, but it is a number; pass an int or a float"
-        )
-    number = int(value) if isinstance(value, Integral) else float(value)
-    if not 0 <= number <= _LARGEST_FLOAT:  # false for NaN too
-        raise SpecError(f"{name}={quoted(number)}, but it is a finite number from 0 up; pass one")
-    return float(number) + 0.0  # so that -0.0 is 0.0
-
-
-def _choice(name: str, value: object) -> object:
-    choices = _CHOICES[name]
-    if not isinstance(value, (str, float, type(None))) or value not in choices:
-        hint = _closest(value, [choice for choice in choices if isinstance(choice, str)])
-        raise SpecError(f"{name}={quoted(value)}, but it is one of {', '.join(map(repr, choices))}{hint}")
-    return value
+        Raises:
+            SpecError: no preset makes a mel of this shape, or mel or audio are none.
+        """
+        above = importlib.import_module("melvoc.spectrogram.identification")  # it makes mels, which needs this module
+        return above.identify(mel, audio, sample_rate)  # type: ignore[no-any-return]
 
 
 def _mapping(values: object, caller: str) -> None:
@@ -324,6 +272,6 @@ def _mapping(values: object, caller: str) -> None:
         raise SpecError(f"{caller} got a {type(values).__name__}, but it reads a dict; json.loads makes one from text")
 
 
-def _closest(name: object, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(name)[:80], list(names), n=2, cutoff=0.5)
-    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+def _closest(name: object, names: Mapping[str, Any] | list[str]) -> str:
+    hint = did_you_mean(name, names)
+    return f" ({hint})" if hint else ""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from melvoc.audio.resampling import Resampler, resample
+from melvoc.arrays import as_tensor
+from melvoc.audio.resampling import Resampler, resample, whole_rate
 from melvoc.errors import SpecError
 from melvoc.host import public, warn
 from melvoc.spectrogram.spec import MelSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _BLOCK_SAMPLES = 1 << 21  # frames are cut in blocks of about this many samples, to bound memory on long audio
 
@@ -34,8 +39,8 @@ class MelSpectrogram(nn.Module):
 
     Differentiable; gradients are finite everywhere: 0 where the magnitude is 0, and where a band is below the floor.
 
-    Shape: waveform `[N]`, `[B, N]` or `[B, 1, N]`, float32 or float64, in [-1, 1]; returns
-    `[B, n_mels, spec.frames(N)]` in the spec's logarithm.
+    Shape: waveform `[N]`, `[B, N]` or `[B, 1, N]`, float32 or float64, in [-1, 1], a tensor or a NumPy array; returns
+    `[B, n_mels, spec.frames(N)]` in the spec's logarithm, a tensor.
 
     >>> spec = MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
     >>> tuple(MelSpectrogram(spec)(torch.zeros(16000)).shape)
@@ -50,15 +55,16 @@ class MelSpectrogram(nn.Module):
         self._warned = False
 
     def extra_repr(self) -> str:
-        """The spec, in the module's repr."""
+        """The spec, in the module's repr, which is one line."""
         return repr(self.spec)
 
     @public
-    def forward(self, waveform: Tensor, *, sample_rate: int | None = None) -> Tensor:
+    def forward(self, waveform: Tensor | NDArray[Any], *, sample_rate: int | None = None) -> Tensor:
         """The mel of a whole signal.
 
         Args:
-            waveform: `[N]`, `[B, N]` or `[B, 1, N]` in [-1, 1]; values outside are accepted, with one warning.
+            waveform: `[N]`, `[B, N]` or `[B, 1, N]` in [-1, 1], a tensor or a NumPy array; values outside are accepted,
+                with one warning.
             sample_rate: of the waveform, in Hz; it is resampled if it is not the spec's. None: the spec's.
 
         Returns:
@@ -69,7 +75,7 @@ class MelSpectrogram(nn.Module):
         """
         wave = self._checked(waveform)
         if sample_rate is not None:
-            wave = resample(wave, sample_rate, self.spec.sample_rate)
+            wave = resample(wave, whole_rate(sample_rate), self.spec.sample_rate)
         _check_length(wave.shape[-1], self.spec)
         return _frames_to_mel(_pad(wave, self.spec), self.spec)
 
@@ -82,7 +88,7 @@ class MelSpectrogram(nn.Module):
         """
         return MelStream(self, sample_rate=sample_rate, cover=cover)
 
-    def _checked(self, waveform: Tensor) -> Tensor:
+    def _checked(self, waveform: Tensor | NDArray[Any]) -> Tensor:
         """`[B, N]`, finite; warns once about values outside [-1, 1]."""
         wave = batch_wave(waveform)
         if wave.numel() == 0:
@@ -116,7 +122,8 @@ class MelStream:
 
     def __init__(self, mel: MelSpectrogram, *, sample_rate: int | None = None, cover: bool = False) -> None:
         self._mel, self._cover = mel, cover
-        self._resampler = Resampler(mel.spec.sample_rate if sample_rate is None else sample_rate, mel.spec.sample_rate)
+        rate = mel.spec.sample_rate
+        self._resampler = Resampler(rate if sample_rate is None else whole_rate(sample_rate), rate)
         self._nothing: Tensor | None = None  # [B, 0] of the first piece's rows, type and device
         self._waiting: Tensor | None = None  # [B, n] of the padded signal, from the next frame's first sample
         self._recent: Tensor | None = None  # [B, n] last samples of the signal, which the end's padding mirrors
@@ -124,7 +131,7 @@ class MelStream:
         self.taken = self.samples = 0
 
     @public
-    def push(self, waveform: Tensor) -> Tensor:
+    def push(self, waveform: Tensor | NDArray[Any]) -> Tensor:
         """Push the next samples.
 
         Args:
@@ -196,16 +203,20 @@ class MelStream:
         self._waiting = padded[:, count * spec.hop_length :].clone()
         return _frames_to_mel(padded, spec)
 
+    def __repr__(self) -> str:
+        state = "flushed" if self._flushed else "open"
+        return f"<MelStream: {self.taken} samples taken, {state}, {self._mel.spec!r}>"
+
     def _check_open(self) -> None:
         if self._flushed:
             raise SpecError("this mel stream was flushed and takes no more samples; open a new one with stream()")
 
 
-def batch_wave(waveform: Tensor) -> Tensor:
+def batch_wave(waveform: Tensor | NDArray[Any]) -> Tensor:
     """A waveform of any accepted shape as a batch.
 
     Args:
-        waveform: `[N]`, `[B, N]` or `[B, 1, N]`, float32 or float64.
+        waveform: `[N]`, `[B, N]` or `[B, 1, N]`, float32 or float64: a tensor or a NumPy array.
 
     Returns:
         `[B, N]`.
@@ -213,8 +224,7 @@ def batch_wave(waveform: Tensor) -> Tensor:
     Raises:
         SpecError: another shape or type.
     """
-    if not isinstance(waveform, Tensor):
-        raise SpecError(f"the waveform is a {type(waveform).__name__}, but it is a torch.Tensor; try torch.as_tensor")
+    waveform = as_tensor(waveform, "the waveform")
     if waveform.dtype not in (torch.float32, torch.float64):
         way_out = ".float()" if waveform.is_floating_point() else ".float() divided by the integers' full scale"
         raise SpecError(f"the waveform is {waveform.dtype}, but it is float32 or float64 in [-1, 1]; pass {way_out}")

@@ -222,6 +222,14 @@ class Trainer:
         """Leave the process group, if this trainer opened it."""
         self._world.close()
 
+    def __repr__(self) -> str:
+        """One line: how far, on what, and where."""
+        files = "1 file" if len(self.files) == 1 else f"{len(self.files)} files"
+        return (
+            f"<Trainer of {self._record.name}: step {self.step} of {self.config.steps}, {files}, "
+            f"{self.seconds_of_sound:.0f} s of sound, {self._world.device}, in {os.fspath(self.config.run_dir)!r}>"
+        )
+
     def __enter__(self) -> Self:
         return self
 

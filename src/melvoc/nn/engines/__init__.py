@@ -44,19 +44,28 @@ def make_engine(
         memory: "low" to hold less than 1.3 times the weights, slower.
         costs: those that were measured on this machine, if any; asked for where they matter.
     """
-    if device.type == "mps":
+    name = engine_name(device, dtype, choice)
+    if name == "mps":
         from melvoc.nn.engines.mps import make_mps_engine
 
         return make_mps_engine(network, hop_length)
-    if choice == "auto" and device.type == "cpu" and dtype == torch.float32:
+    if name == "cpu":
         from melvoc.nn.engines.cpu import make_cpu_engine
 
         return make_cpu_engine(memory, costs())
-    if choice == "auto" and device.type == "cuda":
+    if name == "cuda":
         from melvoc.nn.engines.cuda import make_cuda_engine
 
         return make_cuda_engine()
     return Engine()
+
+
+def engine_name(device: torch.device, dtype: torch.dtype, choice: Literal["auto", "torch"]) -> str:
+    """Which engine suits a device: "cpu", "cuda", "mps", or "torch" for the plain one."""
+    if device.type == "mps":
+        return "mps"
+    fast = device.type == "cuda" or (device.type == "cpu" and dtype == torch.float32)
+    return device.type if choice == "auto" and fast else "torch"
 
 
 def block_frames(device: torch.device, *, hop_length: int, frame_values: int) -> int:
