@@ -90,6 +90,10 @@ class PluginError(MelvocError, ImportError):
     """A third-party vocoder or architecture that fails to import or breaks the contract; raised from its cause."""
 
 
+class MissingPackageError(MelvocError, ImportError):
+    """An optional package that is not installed or does not import; the message says how to get it."""
+
+
 class DownloadError(MelvocError, OSError):
     """A file that could not be fetched, or is not the pinned one.
 

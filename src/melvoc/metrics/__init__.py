@@ -7,11 +7,14 @@ record says what its figure cannot hear.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
+
+from melvoc.errors import MissingPackageError
 
 Better = Literal["lower", "higher", "nearer 0"]
 
@@ -24,7 +27,8 @@ class Metric:
         name: the column of results.json.
         title: its usual name, with its unit.
         function: of reference and sound (both `[N]`, float32, in [-1, 1], equally long) and the sample rate in Hz.
-            Raises MelvocError, with the reason, where the figure cannot be computed.
+            Raises MelvocError, with the reason, where the figure cannot be computed; MissingPackageError for want of a
+            package.
         better: the direction of a better sound.
         low: the least value that it takes.
         high: the largest.
@@ -46,3 +50,21 @@ class Metric:
     speech: bool = False
     reference: bool = True
     packages: tuple[str, ...] = ()
+
+
+def needed(module: str, package: str) -> Any:
+    """An optional module, imported now.
+
+    Args:
+        module: its dotted name.
+        package: what `pip install` calls it.
+
+    Raises:
+        MissingPackageError: it cannot be imported, whatever the reason: some packages import others that do not start
+            beside every torch.
+    """
+    try:
+        return importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise MissingPackageError(f"{package} cannot be imported ({why}); pip install {package}") from error
