@@ -97,3 +97,13 @@ def check_length(wave: Tensor, least: int) -> None:
     """
     if wave.shape[-1] < least:
         raise MelvocError(f"the sound has {wave.shape[-1]} samples, but this figure needs at least {least}")
+
+
+def check_sounding(*waves: Tensor) -> None:
+    """Refuse silence, which the models of listeners have no figure for.
+
+    Raises:
+        MelvocError: one of the waves has no sample above -100 dB.
+    """
+    if any(not wave.numel() or float(wave.abs().max()) < 1e-5 for wave in waves):
+        raise MelvocError("the recording or the sound is silent, and this figure is of what is heard")
