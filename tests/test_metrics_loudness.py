@@ -46,3 +46,8 @@ def test_a_gain_is_its_own_difference() -> None:
 def test_silence_has_no_loudness() -> None:
     with pytest.raises(MelvocError, match="the sound is below -70 LUFS, where BS.1770 has no loudness for it"):
         loudness(noise(), torch.zeros(32000), 16000)
+
+
+def test_a_sound_that_is_too_short() -> None:
+    with pytest.raises(MelvocError, match="the sound has 300 samples, but this figure needs at least 320"):
+        loudness(noise(300), noise(300), 16000)

@@ -123,6 +123,7 @@ def _vuv_parts(reference: Tensor, sound: Tensor, sample_rate: int) -> Parts:
 
 
 def _vocos_pitches(reference: Tensor, sound: Tensor, sample_rate: int) -> tuple[Pitch, Pitch]:
+    check_sounding(reference, sound)
     first, second = (
         _vocos_pitch(resample(wave, sample_rate, periodicity.CREPE_RATE).numpy().tobytes())
         for wave in (reference, sound)
@@ -136,7 +137,6 @@ def _vocos_pitch(samples: bytes) -> Pitch:
     from librosa import fft_frequencies, perceptual_weighting
 
     wave = torch.tensor(memoryview(samples).cast("f"))
-    check_sounding(wave)
     check_length(wave, periodicity.WINDOW)
     size, hop = periodicity.WINDOW, periodicity.CREPE_RATE // 100
     found = periodicity.predict(wave[None], hop)[1][0]

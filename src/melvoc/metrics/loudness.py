@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from melvoc.errors import MelvocError
-from melvoc.metrics import Metric
+from melvoc.metrics import Metric, check_length
 
 BLOCK = 0.4  # seconds; 75% overlap
 ABSOLUTE = -70.0  # LUFS, below which a block does not count
@@ -25,10 +25,11 @@ def integrated_loudness(wave: Tensor, sample_rate: int) -> float:
     """The loudness of a sound `[N]` in LUFS: ITU-R BS.1770-5, one channel. What lasts less than 0.4 s is one block.
 
     Raises:
-        MelvocError: everything is below -70 LUFS.
+        MelvocError: everything is below -70 LUFS, or there is less than 20 ms.
     """
     from scipy.signal import lfilter
 
+    check_length(wave, sample_rate // 50)
     samples = wave.double().numpy()
     for numerator, denominator in k_weighting(sample_rate):
         samples = lfilter(numerator, denominator, samples)
@@ -67,7 +68,7 @@ def loudness(reference: Tensor, sound: Tensor, sample_rate: int) -> float:
     """The sound's loudness minus the reference's, in LU.
 
     Raises:
-        MelvocError: one of the two is below -70 LUFS.
+        MelvocError: one of the two is below -70 LUFS, or shorter than 20 ms.
     """
     return integrated_loudness(sound, sample_rate) - integrated_loudness(reference, sample_rate)
 

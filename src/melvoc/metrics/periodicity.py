@@ -38,7 +38,7 @@ def pitch(wave: Tensor, sample_rate: int) -> Pitch:
 
     Raises:
         MissingPackageError: without torchcrepe.
-        MelvocError: silence, or less than 50 ms.
+        MelvocError: less than 46 ms.
     """
     return _pitch(wave.float().numpy().tobytes(), sample_rate)
 
@@ -47,7 +47,6 @@ def pitch(wave: Tensor, sample_rate: int) -> Pitch:
 def _pitch(samples: bytes, sample_rate: int) -> Pitch:
     crepe = needed("torchcrepe", "torchcrepe")
     wave = resample(torch.tensor(memoryview(samples).cast("f")), sample_rate, RATE)
-    check_sounding(wave)
     check_length(wave, WINDOW)
     frames, hop = len(wave) // HOP, HOP * CREPE_RATE // RATE
     reach = (WINDOW - hop) // 2
@@ -77,7 +76,12 @@ def _resized(row: Tensor, frames: int) -> Tensor:
 
 
 def pitches(reference: Tensor, sound: Tensor, sample_rate: int) -> tuple[Pitch, Pitch]:
-    """Those of the recording and of the sound."""
+    """Those of the recording and of the sound.
+
+    Raises:
+        MelvocError: silence, or as `pitch`.
+    """
+    check_sounding(reference, sound)
     return pitch(reference, sample_rate), pitch(sound, sample_rate)
 
 
@@ -95,7 +99,7 @@ def periodicity(reference: Tensor, sound: Tensor, sample_rate: int) -> float:
     """The root mean square of the differences of periodicity.
 
     Raises:
-        MelvocError: as `pitch`.
+        MelvocError: as `pitches`.
     """
     return periodicity_error([periodicity_parts(*pitches(reference, sound, sample_rate))])
 

@@ -33,7 +33,7 @@ def vuv_f1(reference: Tensor, sound: Tensor, sample_rate: int) -> float:
     """The F1 score of one sound.
 
     Raises:
-        MelvocError: nothing is voiced, or as `melvoc.metrics.periodicity.pitch`.
+        MelvocError: nothing is voiced, or as `melvoc.metrics.periodicity.pitches`.
     """
     return f1([vuv_parts(*pitches(reference, sound, sample_rate))])
 
