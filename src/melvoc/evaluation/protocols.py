@@ -1,7 +1,7 @@
 """Protocols: how the papers prepared sounds, and how they made one figure of many files, by name.
 
 `bigvgan` is what sony/bigvsan_eval computes, of files as BigVGAN's evaluation writes them; `vocos` is the validation of
-gemelo-ai/vocos. docs/evaluation.md says where melvoc's arithmetic is another.
+gemelo-ai/vocos. docs/metrics.md says where melvoc's arithmetic is another.
 """
 
 from __future__ import annotations

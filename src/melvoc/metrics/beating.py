@@ -139,7 +139,7 @@ METRIC = Metric(
     better="lower",
     low=0.0,
     high=math.inf,
-    source="melvoc: docs/evaluation.md",
+    source="melvoc: docs/metrics.md",
     deaf_to="everything that does not repeat with the frames",
     at_frame_rate=beating_at,
 )

@@ -37,6 +37,6 @@ METRIC = Metric(
     better="lower",
     low=0.0,
     high=math.inf,
-    source="Gray and Markel 1976, equation 1 with p = 2",
+    source="Gray and Markel 1976, the root mean square distance of log spectra",
     deaf_to="phase; counts what is too soft to hear as much as what is loud",
 )

@@ -40,6 +40,6 @@ METRIC = Metric(
     better="lower",
     low=0.0,
     high=math.inf,
-    source="Kong et al. 2020 (HiFi-GAN), equation 4, in a common mel",
+    source="Kong et al. 2020 (HiFi-GAN), the mel-spectrogram loss, in a common mel",
     deaf_to="phase",
 )

@@ -53,6 +53,6 @@ METRIC = Metric(
     better="lower",
     low=0.0,
     high=math.inf,
-    source="melvoc: docs/evaluation.md, after the roughness of Zwicker and Fastl",
+    source="melvoc: docs/metrics.md, after the roughness of Zwicker and Fastl",
     deaf_to="what fluctuates, and when; slow changes; fine structure above 200 Hz",
 )

@@ -53,6 +53,6 @@ METRIC = Metric(
     better="lower",
     low=0.0,
     high=math.inf,
-    source="Yamamoto et al. 2020 (Parallel WaveGAN), equations 3 to 6, as auraloss computes it",
+    source="Yamamoto et al. 2020 (Parallel WaveGAN), as auraloss computes it",
     deaf_to="phase; much of what lies below -80 dB",
 )

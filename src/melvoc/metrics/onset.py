@@ -50,6 +50,6 @@ METRIC = Metric(
     better="nearer 0",
     low=-math.inf,
     high=math.inf,
-    source="melvoc: docs/evaluation.md, after the pre-echo of transform codecs",
+    source="melvoc: docs/metrics.md, after the pre-echo of transform codecs",
     deaf_to="everything but the 20 ms around loud onsets",
 )

@@ -61,7 +61,7 @@ METRIC = Metric(
     better="lower",
     low=0.0,
     high=math.inf,
-    source="melvoc: docs/evaluation.md",
+    source="melvoc: docs/metrics.md",
     deaf_to="everything but steady lines at multiples of the frame rate",
     at_frame_rate=tonal_at,
 )
