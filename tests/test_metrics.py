@@ -173,3 +173,20 @@ def test_a_broken_one_disturbs_no_other(install: Callable[..., None], found: obj
     install(crest=found)
     with pytest.warns(UserWarning, match=f"{said}.*it is left out"):
         assert [metric.name for metric in all_metrics()] == [*OWN]
+
+
+# The page
+
+
+def row(metric: Metric) -> str:
+    """A metric's row of docs/metrics.md."""
+    low, high = (f"{value:g}".replace("inf", "∞") for value in (metric.low, metric.high))
+    needs = ", ".join(f"`{package}`" for package in metric.packages)
+    cells = (f"`{metric.name}`", metric.title, metric.better, f"{low} to {high}", needs, metric.deaf_to, metric.source)
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_page_has_a_row_for_each_metric_that_says_what_its_record_says() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+    expected = "\n".join(row(metric) for metric in OWN.values())
+    assert f"\n{expected}\n\n" in page, f"the table of docs/metrics.md is to be\n{expected}"

@@ -61,3 +61,11 @@ def test_a_sound_that_is_too_short() -> None:
         beating_at(noise(6400), noise(6400), RATE, FRAMES)
     with pytest.raises(MelvocError, match="the sound has 3000 samples, but this figure needs at least 5120"):
         beating(noise(3000), noise(3000), RATE)
+
+
+def test_frames_that_are_too_fast_for_an_envelope() -> None:
+    wave = noise(RATE)
+    with pytest.raises(MelvocError, match="400 frames a second are too many for this figure, which sees up to 250"):
+        beating_at(wave, wave, RATE, 400.0)
+    long = noise(48000)
+    assert beating(long, long, 96000) == 0  # of whose usual hops some are too fast

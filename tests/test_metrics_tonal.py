@@ -59,3 +59,8 @@ def test_a_sound_that_is_too_short() -> None:
         tonal_at(noise(8000), noise(8000), RATE, RATE / HOP)
     with pytest.raises(MelvocError, match="the sound has 3000 samples, but this figure needs at least 6144"):
         tonal(noise(3000), noise(3000), RATE)
+
+
+def test_frames_of_a_few_samples_have_no_multiples() -> None:
+    with pytest.raises(MelvocError, match="8000 frames a second have no multiples below 8000 Hz"):
+        tonal_at(noise(), noise(), RATE, 8000.0)

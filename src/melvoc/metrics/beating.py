@@ -30,7 +30,7 @@ def envelopes(wave: Tensor, sample_rate: int) -> Iterator[tuple[Tensor, float]]:
     Returns:
         For each part: magnitudes `[bins, T]` without the one at 0 Hz, and their rate in Hz.
     """
-    window = 2 ** round(math.log2(0.0058 * sample_rate))
+    window = _window(sample_rate)
     hop = window // 8
     for part in wave.chunk(math.ceil(len(wave) / (PART * sample_rate))):
         if len(part) >= PART * sample_rate / 2 or len(part) == len(wave):
@@ -38,6 +38,10 @@ def envelopes(wave: Tensor, sample_rate: int) -> Iterator[tuple[Tensor, float]]:
                 part, window, hop, window=torch.hann_window(window), center=False, return_complex=True
             )
             yield spectrum.abs()[1:], sample_rate / hop
+
+
+def _window(sample_rate: int) -> int:
+    return 1 << round(math.log2(0.0058 * sample_rate))
 
 
 def smooth(magnitudes: Tensor, rate: float, seconds: float) -> Tensor:
@@ -97,6 +101,11 @@ def _added(reference: Tensor, sound: Tensor, sample_rate: int, frame_rates: list
     return max(0.0, *(mine.at(rate) - theirs.at(rate) for rate in frame_rates))
 
 
+def fastest(sample_rate: int) -> float:
+    """The fastest fluctuation in Hz of which an envelope's window lets anything through."""
+    return 2 * sample_rate / _window(sample_rate)
+
+
 def least_samples(sample_rate: int, frame_rate: float) -> int:
     """What a sound has to have: 40 frames, and 0.4 s."""
     return round(max(0.4, LEAST_FRAMES / frame_rate) * sample_rate)
@@ -118,8 +127,12 @@ def beating_at(reference: Tensor, sound: Tensor, sample_rate: int, frame_rate: f
     """How many dB more the sound beats at the frame rate than the recording does; 0 where it does not.
 
     Raises:
-        MelvocError: fewer than 40 frames or 0.4 s of sound.
+        MelvocError: fewer than 40 frames or 0.4 s of sound, or frames of less than about 3 ms.
     """
+    if frame_rate > fastest(sample_rate):
+        raise MelvocError(
+            f"{frame_rate:g} frames a second are too many for this figure, which sees up to {fastest(sample_rate):g}"
+        )
     return _added(reference, sound, sample_rate, [frame_rate])
 
 
@@ -129,7 +142,8 @@ def beating(reference: Tensor, sound: Tensor, sample_rate: int) -> float:
     Raises:
         MelvocError: fewer than 40 frames or 0.4 s of sound.
     """
-    return _added(reference, sound, sample_rate, usual_rates(reference.shape[-1], sample_rate, LEAST_FRAMES))
+    rates = usual_rates(reference.shape[-1], sample_rate, LEAST_FRAMES)
+    return _added(reference, sound, sample_rate, [rate for rate in rates if rate <= fastest(sample_rate)])
 
 
 METRIC = Metric(

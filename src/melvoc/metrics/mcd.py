@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,7 @@ def mel_cepstra(wave: Tensor) -> Tensor:
     Returns:
         `[T, 26]` float64, T frames of 1024 samples, 256 apart.
     """
-    window = torch.signal.windows.blackman(FRAME, dtype=torch.float64)
+    window = torch.blackman_window(FRAME, periodic=False, dtype=torch.float64)
     frames = (wave.double() * FULL_SCALE).unfold(0, FRAME, HOP) * (window / window.norm())
     power = (torch.fft.rfft(frames).abs().square() + QUIET) * (2 / FRAME)  # so that a sum is the mean over the circle
     power[:, [0, -1]] /= 2
@@ -44,7 +45,7 @@ def mel_cepstra(wave: Tensor) -> Tensor:
     cepstra[:, 0] = (power.sum(1) ** (GAMMA / 2) - 1) / GAMMA  # a flat spectrum
     for _ in range(MOST_STEPS):
         slope, curve = _derivatives(power, cepstra)
-        step = torch.linalg.solve(curve, slope)
+        step = torch.from_numpy(np.linalg.solve(curve.numpy(), slope.numpy()[..., None]))[..., 0]
         decrement = (step * slope).sum(1)
         if float(decrement.max()) < CLOSE:
             break

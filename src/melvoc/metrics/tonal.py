@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from melvoc.errors import MelvocError
 from melvoc.metrics import Metric, check_length
 from melvoc.metrics.beating import usual_rates
 
@@ -37,8 +38,10 @@ def tonal_at(reference: Tensor, sound: Tensor, sample_rate: int, frame_rate: flo
     stands out itself; both are of what lies beside the line.
 
     Raises:
-        MelvocError: the sound is shorter than 48 frames.
+        MelvocError: the sound is shorter than 48 frames, or a frame than 4 samples.
     """
+    if frame_rate > sample_rate / 4:
+        raise MelvocError(f"{frame_rate:g} frames a second have no multiples below {sample_rate / 2:g} Hz")
     check_length(reference, round(WINDOWS * FRAMES * sample_rate / frame_rate))
     theirs, mine = (line_levels(wave, sample_rate, frame_rate) for wave in (reference, sound))
     return max(0.0, 10 * math.log10(float((mine / theirs.clamp(min=1.0)).mean())))
