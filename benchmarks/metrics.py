@@ -33,7 +33,7 @@ def main() -> None:
     """Make the sounds, measure them, and print the means."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="+", help="what melvoc.load takes; of one mel")
-    parser.add_argument("--sounds", type=Path, required=True, help="a folder; of cc0_44khz a choice of 16")
+    parser.add_argument("--sounds", type=Path, nargs="+", help="files, or a folder (of cc0_44khz a choice of 16)")
     parser.add_argument("--iterations", type=int, nargs="*", default=[8, 32, 200], help="of Griffin-Lim")
     parser.add_argument("--metric", nargs="*", help="names; default: all that need no package")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="default")
@@ -47,9 +47,7 @@ def main() -> None:
     wanted = options.metric or protocol.metrics
     metrics = [one for one in all_metrics() if (one.name in wanted if wanted else not one.packages)]
     found: dict[tuple[str, str], list[object]] = defaultdict(list)
-    for path in sorted(options.sounds.iterdir()):
-        if options.sounds.name == "cc0_44khz" and path.stem not in MUSIC:
-            continue
+    for path in files(options.sounds):
         reference = prepared(path, first.sample_rate, options.seconds, protocol)
         print(path.name, flush=True)
         sounds = {"recording": reference} if any(not metric.reference for metric in metrics) else {}
@@ -63,6 +61,14 @@ def main() -> None:
         pool = protocol.pool.get(metric_name)
         mean = "-" if not values else f"{pool.figure(values) if pool else statistics.fmean(values):.4g}"  # type: ignore
         print(f"{metric_name:16} {name:16} {mean:>8} of {len(values)}")
+
+
+def files(places: list[Path]) -> list[Path]:
+    """The sounds that are meant."""
+    if len(places) > 1 or places[0].is_file():
+        return places
+    every = sorted(places[0].iterdir())
+    return [path for path in every if path.stem in MUSIC] if places[0].name == "cc0_44khz" else every
 
 
 def prepared(path: Path, rate: int, seconds: float | None, protocol: Protocol) -> Tensor:

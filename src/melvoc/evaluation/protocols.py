@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -142,7 +143,8 @@ def _vocos_pitch(samples: bytes) -> Pitch:
     found = periodicity.predict(wave[None], hop)[1][0]
     spectrum = torch.stft(wave, size, hop, window=torch.hann_window(size), center=False, return_complex=True)
     frequencies = fft_frequencies(sr=periodicity.CREPE_RATE, n_fft=size)
-    levels = perceptual_weighting(spectrum.abs().square().numpy(), frequencies) - VOCOS_FULL_SCALE
+    with np.errstate(divide="ignore"):  # at 0 Hz, whose weight is limited
+        levels = perceptual_weighting(spectrum.abs().square().numpy(), frequencies) - VOCOS_FULL_SCALE
     found = found.masked_fill(torch.from_numpy(levels.mean(0) < VOCOS_SILENCE), 0.0)
     return Pitch(found, found >= VOCOS_VOICED)
 
