@@ -37,7 +37,7 @@ LAYERS: list[list[str]] = [
     ["storage.conversion", "storage.client"],
     ["storage.hub"],
     ["loading"],
-    ["train", "testing"],
+    ["train", "testing", "evaluation"],
     ["cli"],
     ["__main__"],
 ]
