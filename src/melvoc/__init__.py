@@ -5,6 +5,7 @@
 - `MelSpec`, `MelSpectrogram`, `convert_mel`: mels and their specifications (`melvoc.spectrogram`).
 - `save`, `to_bytes`, `from_bytes`, `pack`, `unpack`: vocoders to and from files (`melvoc.storage`).
 - `melvoc.audio`, `resample`: sound files and sample rates.
+- `evaluate`: how good vocoders are on sounds of your own, with a report (`melvoc.evaluation`).
 - `melvoc.train`: a small generator for your own sounds.
 - `melvoc.testing`: checks for a vocoder of your own.
 """
@@ -35,6 +36,7 @@ from melvoc.synthesis import Condition
 from melvoc.vocoder import Vocoder
 
 if TYPE_CHECKING:
+    from melvoc.evaluation.runner import evaluate
     from melvoc.loading import VocoderInfo, info, list_vocoders, load
     from melvoc.spectrogram.conversion import convert_mel
     from melvoc.storage.vocoder_file import from_bytes, pack, save, to_bytes, unpack
@@ -60,6 +62,7 @@ __all__ = [
     "__version__",
     "audio",
     "convert_mel",
+    "evaluate",
     "from_bytes",
     "info",
     "list_vocoders",
@@ -77,6 +80,7 @@ _LATER = {
     "testing": "melvoc.testing",
     "train": "melvoc.train",
     "convert_mel": "melvoc.spectrogram.conversion",
+    "evaluate": "melvoc.evaluation.runner",
     **dict.fromkeys(("VocoderInfo", "info", "list_vocoders", "load"), "melvoc.loading"),
     **dict.fromkeys(("from_bytes", "pack", "save", "to_bytes", "unpack"), "melvoc.storage.vocoder_file"),
 }
