@@ -28,7 +28,7 @@ LAYERS: list[list[str]] = [
     ["audio", "spectrogram.conversion", "architectures", "metrics"],
     ["spectrogram.projection"],
     ["post.refine"],
-    ["synthesis"],
+    ["synthesis", "plot"],
     ["streaming"],
     ["vocoder"],
     ["griffinlim", "neural", "registry"],

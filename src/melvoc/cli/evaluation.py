@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
             sample_rate=arguments.sample_rate, device=getattr(arguments, "device", "auto"), seed=arguments.seed,
             overwrite=arguments.overwrite, progress=progress,
         )  # fmt: skip
-    print(found.summary)
+    print(f"{found.headline} {found.grounds}".strip())
     for entry in found.missing:
         print(f"not measured: {entry['title']} ({entry['how']})")
     print(Path(arguments.output) / "report.html")

@@ -35,7 +35,8 @@ def page(found: Evaluation) -> str:
         ),
         tag=TAGS[verdict.kind],
         doubtful="" if verdict.kind == "clear" else " doubtful",
-        summary=escape(found.summary),
+        headline=escape(found.headline),
+        grounds=escape(found.grounds),
         deaf=items(f"{metric.title}: {metric.deaf_to}." for metric in found.metrics),
         notes=items(found.notes),
         problems=_problems(found),
@@ -51,7 +52,7 @@ def page(found: Evaluation) -> str:
 def _overview(found: Evaluation, leader: str | None) -> str:
     """Candidates by figures: the best of each column marked, and what cannot be told from it."""
     average, everyone = found.means(), candidates(found.rows)
-    names, costs = shortened([one[0] for one in everyone]), means(found.rows, list(_COSTS))
+    names, costs = shortened([one[0] for one in everyone]), _costs(found)
     metrics = [metric for metric in found.metrics if any(metric.name in values for values in average.values())]
     if not metrics:
         return "<p>Nothing was measured.</p>"
@@ -68,6 +69,16 @@ def _overview(found: Evaluation, leader: str | None) -> str:
         "best, whose lead is within the spread over files (95 % interval of the differences by file)."
     )
     return table(heads, body, caption)
+
+
+def _costs(found: Evaluation) -> dict[Candidate, dict[str, float]]:
+    """The mean speed and the most memory of each candidate, and its parameters."""
+    costs = means(found.rows, list(_COSTS))
+    for row in found.rows:
+        if (peak := _number(row["peak_memory_mb"])) is not None:
+            own = costs[_candidate(row)]
+            own["peak_memory_mb"] = max(own.get("peak_memory_mb", 0.0), peak)
+    return costs
 
 
 def _marks(found: Evaluation, metric: Metric, average: Mapping[Candidate, Mapping[str, float]]) -> dict[Candidate, str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from melvoc.errors import MelvocError
 from melvoc.evaluation.ranking import Candidate, Verdict, candidates, judge, means
-from melvoc.evaluation.wording import sentence
+from melvoc.evaluation.wording import grounds, headline, shortened
 from melvoc.metrics import Metric
 from melvoc.storage.atomic import replacing
 
@@ -79,12 +79,18 @@ class Evaluation:
         return 2 * sum(files.values()) > len(files)
 
     @property
-    def summary(self) -> str:
-        """The verdict in a sentence."""
+    def headline(self) -> str:
+        """Which candidate to use, in a sentence."""
         speeds = {one: found["speed"] for one, found in means(self.rows, ["speed"]).items() if "speed" in found}
-        known = {name for found in self.means().values() for name in found}
-        computed = [metric for metric in self.metrics if metric.name in known]
-        return sentence(self.verdict, self.means(), speeds, computed)
+        return headline(self.verdict, speeds, self._short())
+
+    @property
+    def grounds(self) -> str:
+        """What the headline rests on, and what that cannot hear."""
+        return grounds(self.verdict, self.means(), self.metrics, self._short())
+
+    def _short(self) -> dict[str, str]:
+        return shortened([str(row["vocoder"]) for row in self.rows])
 
     def means(self) -> dict[Candidate, dict[str, float]]:
         """Each candidate's figures over all files: means, or what the protocol makes of the set."""
@@ -95,7 +101,8 @@ class Evaluation:
         """The content of results.json."""
         verdict, average = self.verdict, self.means()
         return {
-            "summary": self.summary,
+            "headline": self.headline,
+            "grounds": self.grounds,
             "verdict": {"kind": verdict.kind, "choice": verdict.choice, "leader": verdict.leader},
             "means": [{"vocoder": one[0], "refine": one[1]} | average[one] for one in candidates(self.rows)],
             "rows": self.rows,

@@ -81,7 +81,7 @@ def evaluate(
     Example:
         >>> import melvoc
         >>> found = melvoc.evaluate("docs/audio", "griffinlim", metrics=["mel_l1"])  # doctest: +SKIP
-        >>> print(found.summary)  # doctest: +SKIP
+        >>> print(found.headline)  # doctest: +SKIP
     """
     chosen = _protocol(protocol)
     wanted = _metrics(chosen.metrics if metrics is None else metrics)

@@ -34,61 +34,59 @@ def label(candidate: Candidate, names: Mapping[str, str] | None = None) -> str:
 
 
 def shortened(names: Sequence[str]) -> dict[str, str]:
-    """Paths without the folders that they share, where that leaves them apart; other names as they are."""
+    """Paths without the folders that they share and without ".safetensors", where that leaves them apart; other names
+    as they are."""
     paths = [name for name in dict.fromkeys(names) if "/" in name and not name.startswith("hf://")]
-    last = {name: PurePath(name).name for name in paths}
-    for parts in range(2, 32):
-        clash = {short for short in last.values() if list(last.values()).count(short) > 1}
-        if not clash:
-            break
-        last = {
-            name: "/".join(PurePath(name).parts[-parts:]) if short in clash else short for name, short in last.items()
-        }
-    return {name: last.get(name, name) for name in names}
+    for parts in range(1, max((len(PurePath(name).parts) for name in paths), default=0) + 1):
+        short = {name: "/".join(PurePath(name).parts[-parts:]).removesuffix(".safetensors") for name in paths}
+        if len({short.get(name, name) for name in names}) == len(set(names)):
+            return {name: short.get(name, name) for name in names}
+    return {name: name for name in names}
 
 
-def sentence(verdict: Verdict, average: Means, speeds: Mapping[Candidate, float], metrics: Sequence[Metric]) -> str:
-    """Which vocoder to use, and why.
+def headline(verdict: Verdict, speeds: Mapping[Candidate, float], names: Mapping[str, str]) -> str:
+    """Which candidate to use, in a sentence.
 
     Args:
         verdict: on the rows.
-        average: figures of each candidate.
         speeds: times real time of each candidate.
-        metrics: that were computed.
+        names: shorter ones of the vocoders.
     """
-    names, titles = shortened([name for name, _ in average]), {metric.name: metric.title for metric in metrics}
-    if verdict.choice is None or verdict.leader is None:
+    if verdict.choice is None:
         return "No figure could be computed, so there is nothing to choose by."
     choice = label(verdict.choice, names)
-    if verdict.rival is None:
+    if verdict.kind == "one candidate":
         return f"Only {choice} was measured: name another vocoder, or rounds of refinement, to compare."
-    rival, leader, lead = label(verdict.rival, names), titles[verdict.leader], verdict.lead
-    mine, theirs = (average[one][verdict.leader] for one in (verdict.choice, verdict.rival))
-    by = f"{leader}: {shown(mine)} against {shown(theirs)} of {rival}"
     if verdict.kind == "one figure":
-        return (
-            f"By the only figure that was computed, {choice} is ahead ({by}). One figure is not enough to choose by: "
-            "compute others, and listen."
-        )
-    votes = _votes(verdict, titles)
-    if verdict.kind == "one file" or lead is None:
-        return (
-            f"On this one file {choice} is ahead ({by}; {votes}). One file shows no spread: measure more, and listen."
-        )
-    margin = f"a difference of {shown(abs(lead.mean))} with a margin of {shown(lead.margin)} over {lead.files} files"
-    if verdict.kind == "split":
-        return f"The figures disagree: {choice} leads ({by}, {margin}), but {votes}. Listen to both before you choose."
+        return f"{choice} is ahead, but by the only figure there is, which is not enough to choose by: compute others."
+    if verdict.kind == "one file":
+        return f"On this one file {choice} is ahead, which may be chance: measure more files, and listen."
+    if verdict.kind == "split" and verdict.rival is not None:
+        return f"Try {choice} first, but listen to {label(verdict.rival, names)} as well: the figures disagree."
     if verdict.kind == "close":
         equals = [verdict.choice, *verdict.equals]
         fastest = max(equals, key=lambda one: speeds.get(one, 0.0))
-        speed = f", {speeds[fastest]:.1f} times real time" if fastest in speeds else ""
-        return (
-            f"{listed([label(one, names) for one in equals])} cannot be told apart by these files ({by}, {margin}; "
-            f"{votes}). Choose by ear, or take the fastest: {label(fastest, names)}{speed}."
-        )
-    equals_named = listed([label(one, names) for one in verdict.equals])
-    but = f" {leader} alone cannot tell it from {equals_named}, but the others can." if verdict.equals else ""
-    return f"Use {choice}: it is ahead ({by}, {margin}), and {votes}.{but}"
+        speed = f" ({speeds[fastest]:.1f} times real time)" if fastest in speeds else ""
+        several = listed([label(one, names) for one in equals])
+        return f"{several} cannot be told apart here: choose by ear, or the fastest, {label(fastest, names)}{speed}."
+    return f"Use {choice}."
+
+
+def grounds(verdict: Verdict, average: Means, metrics: Sequence[Metric], names: Mapping[str, str]) -> str:
+    """What a headline rests on, and what that cannot hear; nothing where nothing was compared."""
+    if verdict.choice is None or verdict.rival is None or verdict.leader is None:
+        return ""
+    known = {metric.name: metric for metric in metrics}
+    leader, lead = known[verdict.leader], verdict.lead
+    mine, theirs = (
+        f"{shown(average[one][leader.name])} of {label(one, names)}" for one in (verdict.choice, verdict.rival)
+    )
+    text = f"The leading figure, {leader.title}: {mine} against {theirs}"
+    if lead is not None and lead.files > 1:
+        text += f", a difference of {shown(abs(lead.mean))} give or take {shown(lead.margin)} over {lead.files} files"
+    others = len(average[verdict.choice].keys() & known.keys()) - 1
+    deaf = f"It cannot hear {leader.deaf_to}."
+    return f"{text}. {deaf}" + (f" {_votes(verdict, known, others)}" if others else "")
 
 
 def listed(words: Sequence[str]) -> str:
@@ -96,13 +94,15 @@ def listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _votes(verdict: Verdict, titles: Mapping[str, str]) -> str:
+def _votes(verdict: Verdict, known: Mapping[str, Metric], others: int) -> str:
     """How the other figures voted."""
-    others = len(titles) - 1
-    parts = [f"{len(verdict.agree) or 'none'} of {others} other figures agree{'s' * (len(verdict.agree) == 1)}"]
-    if verdict.against:
-        against = listed([titles[name] for name in verdict.against])
-        parts.append(f"{len(verdict.against)} say{'s' * (len(verdict.against) == 1)} the opposite ({against})")
-    if rest := others - len(verdict.agree) - len(verdict.against):
-        parts.append(f"{rest} cannot tell")
-    return listed(parts)
+    agree, against = len(verdict.agree), verdict.against
+    if not agree and not against:
+        return f"None of the others ({others}) can tell the two apart."
+    text = f"Of {others} other figures {agree} agree, {len(against)} say the opposite"
+    rest = others - agree - len(against)
+    text += f" and {rest} cannot tell." if rest else "."
+    if against:
+        which = [f"{known[name].title}, which cannot hear {known[name].deaf_to}" for name in against]
+        text += f" The opposite: {'; '.join(which)}."
+    return text
