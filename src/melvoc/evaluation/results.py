@@ -135,15 +135,23 @@ class Evaluation:
             raise MelvocError(f"{place}: cannot be written ({error.strerror or error}); make room for it") from error
 
 
-def make_folder(folder: str | os.PathLike[str], *, overwrite: bool) -> None:
+def check_free(folder: str | os.PathLike[str]) -> None:
+    """Check that a folder has no report yet.
+
+    Raises:
+        MelvocError: it has one.
+    """
+    if any((Path(folder) / name).exists() for name in (REPORT, JSON, CSV)):
+        raise MelvocError(f"{folder}: has a report already; choose another folder, or --overwrite (overwrite=True)")
+
+
+def make_folder(folder: str | os.PathLike[str]) -> None:
     """Make the folder of a report.
 
     Raises:
-        MelvocError: it cannot be made or written, or it has a report already and may not be overwritten.
+        MelvocError: it cannot be made or written.
     """
     place = Path(folder)
-    if not overwrite and any((place / name).exists() for name in (REPORT, JSON, CSV)):
-        raise MelvocError(f"{place}: has a report already; choose another folder, or --overwrite (overwrite=True)")
     try:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place) as probe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from torch import Tensor
 from melvoc.audio.files import read
 from melvoc.audio.folder import ENDINGS, find_files
 from melvoc.audio.resampling import resample
-from melvoc.errors import MelvocError, MissingFileError, MissingPackageError, OptionError, quoted
+from melvoc.errors import MelvocError, MissingFileError, MissingPackageError, OptionError, clipped, quoted
 from melvoc.evaluation.entries import Entry, Given, gather
 from melvoc.evaluation.gallery import Gallery
 from melvoc.evaluation.machine import environment
 from melvoc.evaluation.notes import notes
 from melvoc.evaluation.protocols import PROTOCOLS, Parts, Protocol
 from melvoc.evaluation.ranking import Candidate
-from melvoc.evaluation.results import Evaluation, Row, make_folder
+from melvoc.evaluation.results import Evaluation, Row, check_free, make_folder
 from melvoc.evaluation.speech import looks_like_speech
 from melvoc.evaluation.wording import label, shortened
 from melvoc.host import public
@@ -88,9 +89,11 @@ def evaluate(
     rounds = _rounds(refine)
     rate = None if sample_rate is None else whole_rate(sample_rate)
     files = find_audio(audio)
-    if out is not None:
-        make_folder(out, overwrite=overwrite)
+    if out is not None and not overwrite:
+        check_free(out)
     entries = gather(vocoders, files, device=device, seed=seed)
+    if out is not None:
+        make_folder(out)
     asked = True if speech is None and chosen.metrics is not None else speech  # both papers measured speech
     session = Session(entries, rounds, chosen, wanted, speech=asked, sample_rate=rate, seed=seed)
     total = len(files) * len(entries) * len(rounds)
@@ -103,6 +106,9 @@ def evaluate(
         result = session.conclude(complete=done)
         if out is not None and (result.rows or (done and len(files) > 1)):
             result.save(out)
+        elif out is not None:
+            with suppress(OSError):  # it has something else in it
+                Path(out).rmdir()
     if not result.rows and len(files) == 1:
         raise MelvocError(str(result.failed[0]["error"]))
     return result
@@ -162,11 +168,12 @@ class Session:
         )  # fmt: skip
         self._short, self._done = shortened([entry.name for entry in entries]), 0
 
-    def measure(self, file: str, progress: Progress, total: int) -> None:
+    def measure(self, path: str, progress: Progress, total: int) -> None:
         """All vocoders on one file."""
         progress("evaluating", self._done, total)
+        file = clipped(path)  # a name that any text can hold
         try:
-            reference, rate = self._protocol.prepare(*_read(file))
+            reference, rate = self._protocol.prepare(*_read(path))
             speech = looks_like_speech(reference, rate) if self._speech is None else self._speech
             common = self._rate or min(rate, *(entry.vocoder.sample_rate for entry in self._entries))
             target = resample(reference, rate, common)
@@ -198,9 +205,11 @@ class Session:
         result.settings["complete"] = complete
         for (candidate, name), parts in self._parts.items():
             try:
-                result.pooled.setdefault(candidate, {})[name] = self._protocol.pool[name].figure(parts)
+                value = self._protocol.pool[name].figure(parts)
             except MelvocError:
-                continue  # no file has it, as each row says
+                continue  # of no file, as each row says
+            if math.isfinite(value):
+                result.pooled.setdefault(candidate, {})[name] = value
         packages = {package for metric in result.metrics for package in metric.packages}
         device = self._entries[0].vocoder.device
         result.environment = environment(device, ("soundfile", "auraloss", *sorted(packages)))

@@ -1,4 +1,4 @@
-"""Whether a sound is speech: a simple test, which says what it goes by."""
+"""Whether a sound is speech: a simple test."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ from torch import Tensor
 
 from melvoc.audio.resampling import resample
 
-RULE = (
-    "a sound of at least 1 s counts as speech if 40 to 90 % of its loud frames have a pitch from 70 to 400 Hz, at "
-    "least 40 % of the pitch's steps are glides, and at least 30 % of the bands' modulation is at 2.5 to 8 Hz"
-)
 _RATE, _HOP, _FRAME, _FFT = 16000, 160, 640, 2048  # 10 ms steps, 40 ms windows
 _MOST = 20 * _RATE  # samples that are looked at
 _LAGS = slice(_RATE // 400, _RATE // 70)
@@ -19,10 +15,11 @@ _QUIET = 1e-4  # of the loudest frame's power: -40 dB
 
 
 def looks_like_speech(wave: Tensor, sample_rate: int) -> bool:
-    """Whether a sound `[C, N]` looks like speech, by `RULE`.
+    """Whether a sound `[C, N]` looks like speech. A rough test, of which docs/evaluation.md says how often it errs.
 
-    It is rough: it knows voices by what Scheirer and Slaney (ICASSP 1997) found to tell them from music, modulation at
-    the rate of syllables, and by a pitch that comes, goes and glides. docs/evaluation.md says how often it errs.
+    A sound of at least 1 s does if 40 to 90 % of its loud frames have a pitch from 70 to 400 Hz, at least 45 % of that
+    pitch's steps are glides, and at least 30 % of the modulation of its bands is at 2.5 to 8 Hz, the rate of syllables
+    (Scheirer and Slaney, ICASSP 1997).
     """
     mono = resample(wave.mean(0)[: _MOST * sample_rate // _RATE], sample_rate, _RATE)
     if len(mono) < _RATE or not bool(mono.any()):
@@ -32,7 +29,7 @@ def looks_like_speech(wave: Tensor, sample_rate: int) -> bool:
     pitch, loud = _pitch(frames), power.sum(1) > _QUIET * power.sum(1).max()
     voiced = (pitch > 0) & loud
     share = float(voiced.sum() / loud.sum())
-    return 0.4 <= share <= 0.9 and _glides(pitch, voiced) >= 0.4 and _syllables(power) >= 0.3
+    return 0.4 <= share <= 0.9 and _glides(pitch, voiced) >= 0.45 and _syllables(power) >= 0.3
 
 
 def _pitch(frames: Tensor) -> Tensor:

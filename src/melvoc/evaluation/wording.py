@@ -99,9 +99,8 @@ def _votes(verdict: Verdict, known: Mapping[str, Metric], others: int) -> str:
     agree, against = len(verdict.agree), verdict.against
     if not agree and not against:
         return f"None of the others ({others}) can tell the two apart."
-    text = f"Of {others} other figures {agree} agree, {len(against)} say the opposite"
-    rest = others - agree - len(against)
-    text += f" and {rest} cannot tell." if rest else "."
+    counts = {"agree": agree, "say the opposite": len(against), "cannot tell": others - agree - len(against)}
+    text = f"Of the other figures {listed([f'{count} {what}' for what, count in counts.items() if count])}."
     if against:
         which = [f"{known[name].title}, which cannot hear {known[name].deaf_to}" for name in against]
         text += f" The opposite: {'; '.join(which)}."
