@@ -9,7 +9,7 @@ from evaluations import metric, table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melvoc.evaluation.ranking import candidates, difference, goodness, judge, means
+from melvoc.evaluation.ranking import Table, difference, goodness, judge, means
 
 MEL, PESQ, MOS = metric("multi_scale_mel"), metric("pesq", "higher"), metric("distillmos", "higher", reference=False)
 SPREAD = [0.00, 0.03, -0.02, 0.01, -0.02]  # of files, the same for every vocoder
@@ -27,7 +27,7 @@ def test_the_leading_figure_and_the_others_agree() -> None:
             "bad": {"multi_scale_mel": around(2.0), "pesq": around(2.5)},
         }
     )
-    verdict = judge(rows, [MEL, PESQ], speech=False)
+    verdict = judge(Table(rows), [MEL, PESQ], speech=False)
     assert (verdict.kind, verdict.choice, verdict.rival) == ("clear", ("good", 0), ("bad", 0))
     assert (verdict.leader, verdict.agree, verdict.against) == ("multi_scale_mel", ("pesq",), ())
 
@@ -40,12 +40,12 @@ def test_speech_is_led_by_the_figure_without_a_reference() -> None:
             "v1": {"multi_scale_mel": around(1.28), "pesq": around(3.18), "distillmos": around(4.30)},
         }
     )
-    verdict = judge(rows, [MEL, PESQ, MOS], speech=True)
+    verdict = judge(Table(rows), [MEL, PESQ, MOS], speech=True)
     assert (verdict.choice, verdict.leader) == (("v1", 0), "distillmos")
     assert (verdict.agree, verdict.against) == (("multi_scale_mel",), ("pesq",))
-    assert judge(rows, [PESQ, MOS], speech=True).kind == "split", "the only other figure says the opposite"
-    assert judge(rows, [MEL, PESQ, MOS], speech=False).leader == "multi_scale_mel"
-    assert judge(rows, [PESQ], speech=True).leader == "pesq", "what there is leads"
+    assert judge(Table(rows), [PESQ, MOS], speech=True).kind == "split", "the only other figure says the opposite"
+    assert judge(Table(rows), [MEL, PESQ, MOS], speech=False).leader == "multi_scale_mel"
+    assert judge(Table(rows), [PESQ], speech=True).leader == "pesq", "what there is leads"
 
 
 def test_equals_are_decided_by_the_other_figures() -> None:
@@ -55,7 +55,7 @@ def test_equals_are_decided_by_the_other_figures() -> None:
             "second": {"multi_scale_mel": around(1.01, jitter=0.2), "pesq": around(3.5)},
         }
     )
-    verdict = judge(rows, [MEL, PESQ], speech=False)
+    verdict = judge(Table(rows), [MEL, PESQ], speech=False)
     assert (verdict.kind, verdict.choice, verdict.equals) == ("clear", ("second", 0), (("first", 0),))
 
 
@@ -66,18 +66,18 @@ def test_differences_within_the_spread_over_files_are_close() -> None:
             "second": {"multi_scale_mel": around(1.01, jitter=0.2), "pesq": around(3.01, jitter=0.3)},
         }
     )
-    verdict = judge(rows, [MEL, PESQ], speech=False)
+    verdict = judge(Table(rows), [MEL, PESQ], speech=False)
     assert (verdict.kind, verdict.choice, verdict.equals) == ("close", ("first", 0), (("second", 0),))
 
 
 def test_the_interval_is_students_and_paired() -> None:
     rows = table({"a": {"pesq": [3.0, 1.0, 2.0]}, "b": {"pesq": [2.9, 0.7, 1.8]}})
-    found = difference(rows, PESQ, ("a", 0), ("b", 0))
+    found = difference(Table(rows), PESQ, ("a", 0), ("b", 0))
     assert found is not None
     assert found.mean == pytest.approx(0.2)
     assert found.margin == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-5)  # t of 2 degrees of freedom
     assert found.sign == 0
-    assert difference(rows, PESQ, ("a", 0), ("c", 0)) is None
+    assert difference(Table(rows), PESQ, ("a", 0), ("c", 0)) is None
 
 
 @pytest.mark.parametrize(
@@ -92,18 +92,18 @@ def test_the_interval_is_students_and_paired() -> None:
 )  # fmt: skip
 def test_what_there_is_too_little_of(rows: list[dict[str, float]], kind: str) -> None:
     names = {name for row in rows for name in row}
-    assert judge(rows, [entry for entry in (MEL, PESQ) if entry.name in names], speech=False).kind == kind
+    assert judge(Table(rows), [entry for entry in (MEL, PESQ) if entry.name in names], speech=False).kind == kind
 
 
 def test_nobody_gains_by_a_file_that_was_left_out() -> None:
     rows = table({"a": {"pesq": [4.0, None]}, "b": {"pesq": [4.0, 1.0]}})
-    assert means(rows, ["pesq"]) == {("a", 0): {"pesq": 4.0}, ("b", 0): {"pesq": 4.0}}
+    assert means(Table(rows), ["pesq"]) == {("a", 0): {"pesq": 4.0}, ("b", 0): {"pesq": 4.0}}
 
 
 def test_each_refinement_is_a_candidate() -> None:
     rows = table({"a": {"pesq": [3.0]}}) + table({"a": {"pesq": [3.5]}}, refine=4)
-    assert candidates(rows) == [("a", 0), ("a", 4)]
-    assert judge(rows, [PESQ], speech=False).choice == ("a", 4)
+    assert Table(rows).candidates == [("a", 0), ("a", 4)]
+    assert judge(Table(rows), [PESQ], speech=False).choice == ("a", 4)
 
 
 def test_which_way_is_better() -> None:
@@ -119,8 +119,8 @@ def test_the_order_of_rows_changes_nothing_but_ties(values: list[tuple[float, ..
         "a": {"multi_scale_mel": columns[0], "pesq": columns[1]},
         "b": {"multi_scale_mel": columns[2], "pesq": columns[3]},
     }
-    verdict = judge(table({name: figures[name] for name in order}), [MEL, PESQ], speech=False)
-    other = judge(table(figures), [MEL, PESQ], speech=False)
+    verdict = judge(Table(table({name: figures[name] for name in order})), [MEL, PESQ], speech=False)
+    other = judge(Table(table(figures)), [MEL, PESQ], speech=False)
     assert verdict.kind == other.kind
     if verdict.choice != other.choice:
         assert verdict.kind in ("close", "one file")

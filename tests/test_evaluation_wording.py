@@ -6,7 +6,7 @@ import pytest
 from evaluations import metric, table
 from test_evaluation_ranking import MEL, MOS, PESQ, around
 
-from melvoc.evaluation.ranking import judge, means
+from melvoc.evaluation.ranking import Table, judge, means
 from melvoc.evaluation.wording import grounds, headline, label, listed, shortened, shown
 from melvoc.metrics import Metric
 
@@ -15,9 +15,9 @@ SPEEDS = {("a", 0): 2.0, ("b", 0): 31.4}
 
 def said(figures: dict[str, dict[str, list[float]]], metrics: list[Metric], *, speech: bool = False) -> tuple[str, str]:
     rows = table(figures)
-    verdict = judge(rows, metrics, speech=speech)
+    verdict = judge(Table(rows), metrics, speech=speech)
     names = shortened(list(figures))
-    average = means(rows, [entry.name for entry in metrics])
+    average = means(Table(rows), [entry.name for entry in metrics])
     return headline(verdict, SPEEDS, names), grounds(verdict, average, metrics, names)
 
 

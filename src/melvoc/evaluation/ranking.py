@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from typing import Literal
 
@@ -77,26 +78,45 @@ def goodness(value: float, metric: Metric) -> float:
     return {"lower": -value, "higher": value, "nearer 0": -abs(value)}[metric.better]
 
 
-def candidates(rows: Sequence[Row]) -> list[Candidate]:
-    """The pairs of vocoder and refinement, in the order of their rows."""
-    return list(dict.fromkeys(_candidate(row) for row in rows))
+class Table:
+    """Figures by candidate and file.
+
+    Args:
+        rows: with `file`, `vocoder`, `refine` and a column for each figure, None where there is none.
+
+    Attributes:
+        candidates: the pairs of vocoder and refinement, in the order of their rows.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows: dict[Candidate, list[Row]] = {}
+        for row in rows:
+            self._rows.setdefault(candidate_of(row), []).append(row)
+        self._figures: dict[tuple[str, Candidate], dict[str, float]] = {}
+        self.candidates = list(self._rows)
+
+    def figures(self, name: str, candidate: Candidate) -> Mapping[str, float]:
+        """One figure of a candidate, by file, where it could be computed."""
+        if (name, candidate) not in self._figures:
+            self._figures[name, candidate] = {
+                str(row["file"]): float(value)
+                for row in self._rows.get(candidate, ())
+                if (value := row.get(name)) is not None
+            }
+        return self._figures[name, candidate]
 
 
-def figures(rows: Sequence[Row], name: str, candidate: Candidate) -> dict[str, float]:
-    """One figure of a candidate, by file, where it could be computed."""
-    return {
-        str(row["file"]): float(value)
-        for row in rows
-        if _candidate(row) == candidate and (value := row.get(name)) is not None
-    }
+def candidate_of(row: Row) -> Candidate:
+    """Whose figures a row has."""
+    return str(row["vocoder"]), int(row["refine"] or 0)
 
 
-def means(rows: Sequence[Row], names: Sequence[str]) -> dict[Candidate, dict[str, float]]:
+def means(table: Table, names: Sequence[str]) -> dict[Candidate, dict[str, float]]:
     """The mean of each figure, over the files for which every candidate has it: nobody gains by a file left out."""
-    everyone = candidates(rows)
+    everyone = table.candidates
     result: dict[Candidate, dict[str, float]] = {candidate: {} for candidate in everyone}
     for name in names:
-        values = [figures(rows, name, candidate) for candidate in everyone]
+        values = [table.figures(name, candidate) for candidate in everyone]
         common = set.intersection(*map(set, values)) if values else set()
         for candidate, own in zip(everyone, values, strict=True):
             if common:
@@ -104,9 +124,9 @@ def means(rows: Sequence[Row], names: Sequence[str]) -> dict[Candidate, dict[str
     return result
 
 
-def difference(rows: Sequence[Row], metric: Metric, first: Candidate, second: Candidate) -> Difference | None:
+def difference(table: Table, metric: Metric, first: Candidate, second: Candidate) -> Difference | None:
     """How much better the first candidate is than the second; None where no file has both figures."""
-    mine, theirs = figures(rows, metric.name, first), figures(rows, metric.name, second)
+    mine, theirs = table.figures(metric.name, first), table.figures(metric.name, second)
     values = [goodness(mine[file], metric) - goodness(theirs[file], metric) for file in mine.keys() & theirs.keys()]
     if not values:
         return None
@@ -114,23 +134,20 @@ def difference(rows: Sequence[Row], metric: Metric, first: Candidate, second: Ca
     mean = math.fsum(values) / count
     if count == 1:
         return Difference(mean=mean, margin=math.inf, files=1)
-    from scipy.stats import t as student
-
     variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
-    quantile = float(student.ppf((1 + _CONFIDENCE) / 2, count - 1))
-    return Difference(mean=mean, margin=quantile * math.sqrt(variance / count), files=count)
+    return Difference(mean=mean, margin=_quantile(count - 1) * math.sqrt(variance / count), files=count)
 
 
-def judge(rows: Sequence[Row], metrics: Sequence[Metric], *, speech: bool) -> Verdict:
+def judge(table: Table, metrics: Sequence[Metric], *, speech: bool) -> Verdict:
     """Choose a candidate by the rule above.
 
     Args:
-        rows: with `file`, `vocoder`, `refine` and a column for each metric; None where there is no figure.
-        metrics: of the columns.
+        table: of the figures.
+        metrics: of its columns.
         speech: whether the files are speech, for which the figure without a reference leads.
     """
-    everyone = candidates(rows)
-    average = means(rows, [metric.name for metric in metrics])
+    everyone = table.candidates
+    average = means(table, [metric.name for metric in metrics])
     known = [metric for metric in metrics if everyone and all(metric.name in average[one] for one in everyone)]
     if not known:
         return Verdict(kind="nothing")
@@ -138,17 +155,25 @@ def judge(rows: Sequence[Row], metrics: Sequence[Metric], *, speech: bool) -> Ve
     ranked = sorted(everyone, key=lambda one: goodness(average[one][leader.name], leader), reverse=True)
     if len(everyone) == 1:
         return Verdict(kind="one candidate", choice=ranked[0], leader=leader.name)
-    equals = [ranked[0], *(one for one in ranked[1:] if _sign(rows, leader, ranked[0], one) == 0)]
-    choice = max(equals, key=lambda one: _votes(rows, others, one, equals))  # the first of several: the leader's
+    equals = [ranked[0], *(one for one in ranked[1:] if _sign(table, leader, ranked[0], one) == 0)]
+    choice = max(equals, key=lambda one: _votes(table, others, one, equals))  # the first of several: the leader's
     tied = tuple(one for one in equals if one != choice)
     rival = (*tied, *(one for one in ranked if one not in equals))[0]
-    signs = {metric.name: _sign(rows, metric, choice, rival) for metric in others}
+    signs = {metric.name: _sign(table, metric, choice, rival) for metric in others}
     agree, against = (tuple(name for name, sign in signs.items() if sign == wanted) for wanted in (1, -1))
-    lead = difference(rows, leader, choice, rival)
+    lead = difference(table, leader, choice, rival)
     kind = _kind(lead, len(known), bool(tied), len(agree) - len(against))
     return Verdict(
         kind=kind, choice=choice, leader=leader.name, equals=tied, rival=rival, lead=lead, agree=agree, against=against
     )
+
+
+@lru_cache
+def _quantile(freedom: int) -> float:
+    """Student's t: of a mean's error in units of its standard error, what 95 % stay within."""
+    from scipy.stats import t as student
+
+    return float(student.ppf((1 + _CONFIDENCE) / 2, freedom))
 
 
 def _kind(lead: Difference | None, known: int, tied: bool, net: int) -> Kind:
@@ -169,15 +194,11 @@ def _split(known: Sequence[Metric], speech: bool) -> tuple[Metric, list[Metric]]
     return leader, [metric for metric in known if metric is not leader]
 
 
-def _votes(rows: Sequence[Row], others: Sequence[Metric], one: Candidate, equals: Sequence[Candidate]) -> int:
+def _votes(table: Table, others: Sequence[Metric], one: Candidate, equals: Sequence[Candidate]) -> int:
     """For a candidate and against it, by all other figures and against all its equals."""
-    return sum(_sign(rows, metric, one, other) for metric in others for other in equals if other != one)
+    return sum(_sign(table, metric, one, other) for metric in others for other in equals if other != one)
 
 
-def _sign(rows: Sequence[Row], metric: Metric, first: Candidate, second: Candidate) -> int:
-    found = difference(rows, metric, first, second)
+def _sign(table: Table, metric: Metric, first: Candidate, second: Candidate) -> int:
+    found = difference(table, metric, first, second)
     return 0 if found is None else found.sign
-
-
-def _candidate(row: Row) -> Candidate:
-    return str(row["vocoder"]), int(row["refine"] or 0)

@@ -12,7 +12,7 @@ from typing import Any
 from melvoc.evaluation.gallery import MOST_SECONDS, PICTURES, RULE
 from melvoc.evaluation.markup import DASH, clip, figure, heading, items, named, plain, scale, table, terms, text
 from melvoc.evaluation.pictures import DIFFERENCES, LEVELS
-from melvoc.evaluation.ranking import Candidate, candidates, difference, goodness, means
+from melvoc.evaluation.ranking import Candidate, Table, candidate_of, difference, goodness, means
 from melvoc.evaluation.results import Evaluation, Row
 from melvoc.evaluation.wording import TAGS, label, shortened
 from melvoc.metrics import Metric
@@ -51,15 +51,15 @@ def page(found: Evaluation) -> str:
 
 def _overview(found: Evaluation, leader: str | None) -> str:
     """Candidates by figures: the best of each column marked, and what cannot be told from it."""
-    average, everyone = found.means(), candidates(found.rows)
-    names, costs = shortened([one[0] for one in everyone]), _costs(found)
+    average, figures = found.means(), Table(found.rows)
+    names, costs = shortened([one[0] for one in average]), _costs(found)
     metrics = [metric for metric in found.metrics if any(metric.name in values for values in average.values())]
     if not metrics:
         return "<p>Nothing was measured.</p>"
     metrics.sort(key=lambda metric: metric.name != leader)
-    marks = {metric.name: _marks(found, metric, average) for metric in metrics}
+    marks = {metric.name: _marks(figures, metric, average) for metric in metrics}
     body = []
-    for one in everyone:
+    for one in average:
         cells = [figure(average[one].get(metric.name), marks[metric.name].get(one, "")) for metric in metrics]
         cells += [figure(costs[one].get(name)) for name in _COSTS]
         body.append(f"<tr>{named(one[0], label(one, names))}{''.join(cells)}</tr>")
@@ -73,15 +73,15 @@ def _overview(found: Evaluation, leader: str | None) -> str:
 
 def _costs(found: Evaluation) -> dict[Candidate, dict[str, float]]:
     """The mean speed and the most memory of each candidate, and its parameters."""
-    costs = means(found.rows, list(_COSTS))
+    costs = means(Table(found.rows), list(_COSTS))
     for row in found.rows:
         if (peak := _number(row["peak_memory_mb"])) is not None:
-            own = costs[_candidate(row)]
+            own = costs[candidate_of(row)]
             own["peak_memory_mb"] = max(own.get("peak_memory_mb", 0.0), peak)
     return costs
 
 
-def _marks(found: Evaluation, metric: Metric, average: Mapping[Candidate, Mapping[str, float]]) -> dict[Candidate, str]:
+def _marks(figures: Table, metric: Metric, average: Mapping[Candidate, Mapping[str, float]]) -> dict[Candidate, str]:
     """How each candidate's cell is marked."""
     have = [one for one in average if metric.name in average[one]]
     if len(have) < 2:
@@ -89,7 +89,7 @@ def _marks(found: Evaluation, metric: Metric, average: Mapping[Candidate, Mappin
     best = max(have, key=lambda one: goodness(average[one][metric.name], metric))
     marks = {best: "best"}
     for one in have:
-        lead = difference(found.rows, metric, best, one)
+        lead = difference(figures, metric, best, one)
         if one != best and lead is not None and lead.sign == 0:
             marks[one] = "equal"
     return marks
@@ -103,7 +103,7 @@ def _everything(found: Evaluation) -> str:
     names, best = shortened([str(row["vocoder"]) for row in found.rows]), _best_by_file(found)
     body = []
     for row in found.rows:
-        file, one = str(row["file"]), _candidate(row)
+        file, one = str(row["file"]), candidate_of(row)
         cells = [named(file, shorter[file], sortable=True), text(label(one, names), label(one))]
         for metric in found.metrics:
             value = _number(row[metric.name])
@@ -122,7 +122,7 @@ def _best_by_file(found: Evaluation) -> dict[tuple[str, str], Candidate]:
         for metric in found.metrics:
             if (value := _number(row[metric.name])) is not None:
                 key = str(row["file"]), metric.name
-                values.setdefault(key, []).append((goodness(value, metric), _candidate(row)))
+                values.setdefault(key, []).append((goodness(value, metric), candidate_of(row)))
     return {key: max(several)[1] for key, several in values.items() if len(several) > 1}
 
 
@@ -194,10 +194,6 @@ def _vocoders(vocoders: Sequence[Mapping[str, Any]]) -> str:
         body.append(f"<tr>{named(entry['name'], names[entry['name']])}{cells}</tr>")
     heads = ["vocoder", *fields, *(f"mel: {name}" for name in mel)]
     return table(heads, body, "The vocoders, and the mels that they went by.")
-
-
-def _candidate(row: Row) -> Candidate:
-    return str(row["vocoder"]), int(row["refine"] or 0)
 
 
 def _number(value: object) -> float | None:

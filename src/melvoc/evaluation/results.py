@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from melvoc.errors import MelvocError
-from melvoc.evaluation.ranking import Candidate, Verdict, candidates, judge, means
+from melvoc.evaluation.ranking import Candidate, Table, Verdict, judge, means
 from melvoc.evaluation.wording import grounds, headline, shortened
 from melvoc.metrics import Metric
 from melvoc.storage.atomic import replacing
@@ -70,7 +70,7 @@ class Evaluation:
     @property
     def verdict(self) -> Verdict:
         """Which candidate to use, and how sure that is."""
-        return judge(self.rows, self.metrics, speech=self.speech)
+        return judge(Table(self.rows), self.metrics, speech=self.speech)
 
     @property
     def speech(self) -> bool:
@@ -81,7 +81,7 @@ class Evaluation:
     @property
     def headline(self) -> str:
         """Which candidate to use, in a sentence."""
-        speeds = {one: found["speed"] for one, found in means(self.rows, ["speed"]).items() if "speed" in found}
+        speeds = {one: found["speed"] for one, found in means(Table(self.rows), ["speed"]).items() if "speed" in found}
         return headline(self.verdict, speeds, self._short())
 
     @property
@@ -94,7 +94,7 @@ class Evaluation:
 
     def means(self) -> dict[Candidate, dict[str, float]]:
         """Each candidate's figures over all files: means, or what the protocol makes of the set."""
-        found = means(self.rows, [metric.name for metric in self.metrics])
+        found = means(Table(self.rows), [metric.name for metric in self.metrics])
         return {one: values | self.pooled.get(one, {}) for one, values in found.items()}
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Evaluation:
             "headline": self.headline,
             "grounds": self.grounds,
             "verdict": {"kind": verdict.kind, "choice": verdict.choice, "leader": verdict.leader},
-            "means": [{"vocoder": one[0], "refine": one[1]} | average[one] for one in candidates(self.rows)],
+            "means": [{"vocoder": one[0], "refine": one[1]} | average[one] for one in average],
             "rows": self.rows,
             "missing": self.missing,
             "failed": self.failed,
