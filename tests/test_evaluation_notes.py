@@ -43,9 +43,7 @@ def test_how_speech_was_told() -> None:
     assert "1 of 1 files sound like speech" in said({"speech": True}, speech=None)[1]
     missing = [{"name": "distillmos", "title": "DistillMOS", "how": "pip install distillmos"}]
     found = notes([ROW | {"speech": True}], [MINE], {"speech": True}, missing)
-    assert found[-1].startswith(
-        "The figure that ranks speech as listeners do, DistillMOS, was not computed: pip install"
-    )
+    assert found[-1].startswith("The figure that leads for speech, DistillMOS, was not computed: pip install")
 
 
 def test_nothing_measured() -> None:

@@ -180,6 +180,10 @@ def test_a_single_bad_file_is_an_error_and_leaves_nothing(tmp_path: Path) -> Non
     with pytest.raises(MelvocError, match=r"bad.wav: cannot be read as sound"):
         evaluate(tmp_path / "bad.wav", griffinlim(), out=tmp_path / "r")
     assert not (tmp_path / "r").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(MelvocError, match=r"bad.wav: cannot be read as sound"):
+        evaluate(tmp_path / "bad.wav", griffinlim(), out=tmp_path / "mine")
+    assert (tmp_path / "mine").is_dir(), "a folder that was there stays"
 
 
 def test_a_report_of_failures_only(tmp_path: Path) -> None:
@@ -232,7 +236,7 @@ def test_what_is_missing_is_named_with_the_way_to_get_it(tmp_path: Path, only: l
         },
     ]
     assert (calls, found.rows[1]["visqol"], found.rows[1]["distillmos"]) == ([1], None, None), "asked once"
-    assert any(note.startswith("The figure that ranks speech as listeners do") for note in found.notes)
+    assert any(note.startswith("The figure that leads for speech") for note in found.notes)
 
 
 def test_a_protocol_prepares_listens_and_pools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,6 +281,27 @@ def test_ctrl_c_leaves_a_report_of_what_was_done(sounds: Path, tmp_path: Path) -
     assert len(stored["rows"]) == 3
     assert stored["settings"]["complete"] is False
     assert "The evaluation was stopped before its end" in (tmp_path / "r" / "report.html").read_text()
+
+
+class Stopped(Fragile):
+    """Ctrl-C arrives while its second file is on its way."""
+
+    calls = 0
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.calls > 2:  # the first is for warmth
+            raise KeyboardInterrupt
+        return mel.new_zeros(mel.shape[0], 1, mel.shape[-1] * self.samples_per_frame)
+
+
+def test_ctrl_c_before_the_first_copy_of_a_file(sounds: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(sounds, Stopped(), out=tmp_path / "r")
+    stored = json.loads((tmp_path / "r" / "results.json").read_text())
+    assert [row["file"] for row in stored["rows"]] == [f"{sounds}/a.wav"]
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert page.count("<audio") == 2, "the file that was done, and not the other"
 
 
 def test_a_report_is_not_overwritten_by_accident(tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ class Entry:
 
     def _synthesise(self, mel: Tensor, refine: int, seed: int) -> Tensor:
         """`[C, N]`; of a vocoder with several channels of its own, their mean."""
-        with torch.random.fork_rng():
+        device = self.vocoder.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
             wave = self.vocoder.mel_to_waveform(mel, spec=self.vocoder.spec, refine=refine)
         return wave.mean(1).float().cpu()

@@ -34,8 +34,8 @@ def notes(
     speech = any(row["speech"] for row in rows)
     if speech and (gone := next((entry for entry in missing if entry["name"] == "distillmos"), None)):
         found.append(
-            f"The figure that ranks speech as listeners do, {gone['title']}, was not computed: {gone['how']}. Without "
-            "it the choice rests on figures that Griffin-Lim can mislead."
+            f"The figure that leads for speech, {gone['title']}, was not computed: {gone['how']}. Without it the "
+            "choice rests on figures that Griffin-Lim can mislead."
         )
     return found
 

@@ -145,17 +145,19 @@ def check_free(folder: str | os.PathLike[str]) -> None:
         raise MelvocError(f"{folder}: has a report already; choose another folder, or --overwrite (overwrite=True)")
 
 
-def make_folder(folder: str | os.PathLike[str]) -> None:
-    """Make the folder of a report.
+def make_folder(folder: str | os.PathLike[str]) -> bool:
+    """Make the folder of a report; whether there was none.
 
     Raises:
         MelvocError: it cannot be made or written.
     """
     place = Path(folder)
+    made = not place.exists()
     try:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place) as probe:
             probe.write(b"room?")
+        return made
     except OSError as error:
         why = "a file" if place.is_file() else error.strerror or str(error)
         raise MelvocError(f"{place}: no folder for a report can be made there ({why}); choose another") from error

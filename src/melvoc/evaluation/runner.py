@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -92,8 +91,7 @@ def evaluate(
     if out is not None and not overwrite:
         check_free(out)
     entries = gather(vocoders, files, device=device, seed=seed)
-    if out is not None:
-        make_folder(out)
+    made = out is not None and make_folder(out)
     asked = True if speech is None and chosen.metrics is not None else speech  # both papers measured speech
     session = Session(entries, rounds, chosen, wanted, speech=asked, sample_rate=rate, seed=seed)
     total = len(files) * len(entries) * len(rounds)
@@ -106,9 +104,8 @@ def evaluate(
         result = session.conclude(complete=done)
         if out is not None and (result.rows or (done and len(files) > 1)):
             result.save(out)
-        elif out is not None:
-            with suppress(OSError):  # it has something else in it
-                Path(out).rmdir()
+        elif out is not None and made:
+            Path(out).rmdir()
     if not result.rows and len(files) == 1:
         raise MelvocError(str(result.failed[0]["error"]))
     return result
@@ -203,6 +200,8 @@ class Session:
         """The result of what was measured."""
         result = self.result
         result.settings["complete"] = complete
+        for file in list(result.clips):
+            self._gallery.close(file)  # where a signal came before its first copy
         for (candidate, name), parts in self._parts.items():
             try:
                 value = self._protocol.pool[name].figure(parts)
@@ -247,7 +246,7 @@ class Session:
                 self.result.missing.append({"name": metric.name, "title": metric.title, "how": str(error)})
             except Exception as error:  # of other people's code
                 text = str(error) if isinstance(error, MelvocError) else f"{type(error).__name__}: {error}"
-                reasons.append(f"{metric.name}: {text}")
+                reasons.append(f"{metric.name}: {text.replace('; ', ', ')}")
         return figures, reasons
 
     def _figure(self, metric: Metric, entry: Entry, rounds: int, reference: Tensor, sound: Tensor, rate: int) -> float:
