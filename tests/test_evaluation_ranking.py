@@ -70,6 +70,16 @@ def test_differences_within_the_spread_over_files_are_close() -> None:
     assert (verdict.kind, verdict.choice, verdict.equals) == ("close", ("first", 0), (("second", 0),))
 
 
+def test_a_minority_of_the_others_does_not_decide_between_equals() -> None:
+    """The first three clips of LJSpeech, HiFi-GAN V1 and V2: 2 figures for V1, 1 for V2, and 9 that cannot tell."""
+    names = [f"m{number}" for number in range(12)]
+    first = {"distillmos": around(4.24)} | {name: around(1.0) for name in names}
+    second = {"distillmos": around(4.15, jitter=0.3)} | {name: around(1.0, jitter=0.1) for name in names}
+    second |= {"m0": around(2.0), "m1": around(2.0), "m2": around(0.5)}
+    verdict = judge(Table(table({"v1": first, "v2": second})), [MOS, *map(metric, names)], speech=True)
+    assert (verdict.kind, verdict.choice, len(verdict.agree), len(verdict.against)) == ("close", ("v1", 0), 2, 1)
+
+
 def test_the_interval_is_students_and_paired() -> None:
     rows = table({"a": {"pesq": [3.0, 1.0, 2.0]}, "b": {"pesq": [2.9, 0.7, 1.8]}})
     found = difference(Table(rows), PESQ, ("a", 0), ("b", 0))

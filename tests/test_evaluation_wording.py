@@ -71,6 +71,7 @@ def test_names_are_as_short_as_they_can_be() -> None:
     given = ["runs/a/generator.safetensors", "runs/b/generator.safetensors", "griffinlim", "hf://me/voc"]
     assert list(shortened(given).values()) == ["a/generator", "b/generator", "griffinlim", "hf://me/voc"]
     assert shortened(["x/v1.safetensors"]) == {"x/v1.safetensors": "v1"}
+    assert shortened(["v1.safetensors", "v1"])["v1.safetensors"] == "v1.safetensors"
     assert shortened(["x/griffinlim.safetensors", "griffinlim"])["x/griffinlim.safetensors"] == "x/griffinlim"
     assert label(("x/v1", 4), {"x/v1": "v1"}) == "v1 with refine=4"
 

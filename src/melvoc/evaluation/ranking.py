@@ -162,7 +162,7 @@ def judge(table: Table, metrics: Sequence[Metric], *, speech: bool) -> Verdict:
     signs = {metric.name: _sign(table, metric, choice, rival) for metric in others}
     agree, against = (tuple(name for name, sign in signs.items() if sign == wanted) for wanted in (1, -1))
     lead = difference(table, leader, choice, rival)
-    kind = _kind(lead, len(known), bool(tied), len(agree) - len(against))
+    kind = _kind(lead, len(others), len(agree), len(against), tied=bool(tied))
     return Verdict(
         kind=kind, choice=choice, leader=leader.name, equals=tied, rival=rival, lead=lead, agree=agree, against=against
     )
@@ -176,14 +176,14 @@ def _quantile(freedom: int) -> float:
     return float(student.ppf((1 + _CONFIDENCE) / 2, freedom))
 
 
-def _kind(lead: Difference | None, known: int, tied: bool, net: int) -> Kind:
-    if known == 1:
+def _kind(lead: Difference | None, others: int, agree: int, against: int, *, tied: bool) -> Kind:
+    if not others:
         return "one figure"
     if lead is None or lead.files == 1:
         return "one file"
-    if net < 0:
+    if against > agree:
         return "split"
-    return "close" if tied and net == 0 else "clear"
+    return "close" if tied and 2 * agree < others else "clear"
 
 
 def _split(known: Sequence[Metric], speech: bool) -> tuple[Metric, list[Metric]]:

@@ -9,7 +9,7 @@ from melvoc.evaluation.ranking import Candidate, Kind, Verdict
 from melvoc.metrics import Metric
 
 TAGS: Mapping[Kind, str] = {
-    "clear": "the figures agree",
+    "clear": "most figures agree",
     "close": "too close to tell",
     "split": "the figures disagree",
     "one file": "one file only",
@@ -36,7 +36,11 @@ def label(candidate: Candidate, names: Mapping[str, str] | None = None) -> str:
 def shortened(names: Sequence[str]) -> dict[str, str]:
     """Paths without the folders that they share and without ".safetensors", where that leaves them apart; other names
     as they are."""
-    paths = [name for name in dict.fromkeys(names) if "/" in name and not name.startswith("hf://")]
+    paths = [
+        name
+        for name in dict.fromkeys(names)
+        if ("/" in name or name.endswith(".safetensors")) and not name.startswith("hf://")
+    ]
     for parts in range(1, max((len(PurePath(name).parts) for name in paths), default=0) + 1):
         short = {name: "/".join(PurePath(name).parts[-parts:]).removesuffix(".safetensors") for name in paths}
         if len({short.get(name, name) for name in names}) == len(set(names)):
