@@ -14,7 +14,6 @@ import melvoc
 from melvoc.audio import AudioReader
 from melvoc.cli.options import add_fields, attributes, given
 from melvoc.errors import MelvocError
-from melvoc.griffinlim import default_spec as default_spec
 from melvoc.options import FETCHING, LoadOptions
 from melvoc.spectrogram.presets import PRESETS
 from melvoc.spectrogram.spec import MelSpec
