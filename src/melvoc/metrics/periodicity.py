@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,7 +55,9 @@ def _pitch(samples: bytes, sample_rate: int) -> Pitch:
     hertz, periodicity = predict(padded, hop)
     periodicity = crepe.threshold.Silence()(periodicity, padded, CREPE_RATE, hop, pad=False)
     hertz, periodicity = (_resized(row, frames) for row in (hertz.log2(), periodicity))
-    voiced = ~crepe.threshold.Hysteresis()(2**hertz, periodicity)[0].isnan()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of the mean of no pitch at all
+        voiced = ~crepe.threshold.Hysteresis()(2**hertz, periodicity)[0].isnan()
     return Pitch(periodicity[0], voiced)
 
 
