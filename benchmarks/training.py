@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from melvoc import MelSpec
 from melvoc.registry import architecture
+from melvoc.spectrogram.transform import log_mel
 from melvoc.train import Discriminators, TrainConfig
 from melvoc.train.data import Batch, Segments
 from melvoc.train.distributed import World
 from melvoc.train.ema import TrainableGenerator
-from melvoc.train.losses import log_mel
 from melvoc.train.sounds import Sound
 from melvoc.train.state import Stepper, TrainState
 
@@ -54,10 +54,10 @@ def plain_loop(
         return total
 
     def step(batch: Batch) -> None:
-        real, target = batch.wave, log_mel(batch.wave, SPEC)
+        real, target = batch.wave, log_mel(batch.wave[:, 0], SPEC)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             generated = generator(batch.mel)
-        made = log_mel(generated.float(), SPEC)
+        made = log_mel(generated[:, 0].float(), SPEC)
         for_discriminators.zero_grad()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             periods = judge(discriminators.mpd, real, generated.detach())

@@ -194,7 +194,7 @@ def test_a_command_that_is_not_run_names_what_exists(page: str, command: str) ->
 
 # Public names
 
-MODULES = ["", "audio", "train", "testing", "metrics", "batch"]  # below melvoc; those that are there
+MODULES = ["", "audio", "train", "testing", "metrics", "batch", "plot"]  # below melvoc; those that are there
 API = ROOT / "docs" / "api.md"
 
 

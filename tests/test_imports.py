@@ -29,7 +29,7 @@ LAYERS: list[list[str]] = [
     ["audio", "spectrogram.conversion", "spectrogram.file", "spectrogram.identification", "architectures", "metrics"],
     ["spectrogram.projection"],
     ["post.refine"],
-    ["synthesis"],
+    ["synthesis", "plot"],
     ["streaming"],
     ["vocoder"],
     ["griffinlim", "neural", "registry"],
@@ -38,7 +38,7 @@ LAYERS: list[list[str]] = [
     ["storage.conversion", "storage.client"],
     ["storage.hub"],
     ["loading"],
-    ["train", "testing"],
+    ["train", "testing", "evaluation"],
     ["cli"],
     ["__main__"],
 ]

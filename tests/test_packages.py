@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "tests"
 PLUGIN = EXAMPLES / "plugin_example"
 ARCHITECTURE = EXAMPLES / "architecture_example"
+METRIC = EXAMPLES / "metric_example"
 
 
 def run(*command: str | Path, **more: object) -> str:
@@ -29,9 +30,9 @@ def run(*command: str | Path, **more: object) -> str:
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The four wheels, built without asking the network for a build backend."""
+    """The five wheels, built without asking the network for a build backend."""
     folder = tmp_path_factory.mktemp("wheels")
-    for source in (ROOT, PLUGIN, ARCHITECTURE, EXAMPLES / "downstream_example"):
+    for source in (ROOT, PLUGIN, ARCHITECTURE, METRIC, EXAMPLES / "downstream_example"):
         run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source)
     return {wheel.name.split("-")[0]: wheel for wheel in folder.glob("*.whl")}
 
@@ -86,7 +87,7 @@ def test_the_plugin_is_a_vocoder() -> None:
 
 def test_the_page_on_plugins_shows_these_packages() -> None:
     page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-    modules = (PLUGIN / "src" / "melvoc_organ", ARCHITECTURE / "src" / "melvoc_pulse")
+    modules = (PLUGIN / "src" / "melvoc_organ", ARCHITECTURE / "src" / "melvoc_pulse", METRIC / "src" / "melvoc_crest")
     files = [file for module in modules for file in (module / "__init__.py", module.parents[1] / "pyproject.toml")]
     for file in files:
         assert f"\n{file.read_text(encoding='utf-8').strip()}\n```" in page, (
@@ -143,6 +144,20 @@ else:
 print("done")
 """
     assert run(python, "-c", code, cwd=tmp_path).strip() == "done"
+
+
+@pytest.mark.slow
+def test_a_packages_metric_stands_among_melvocs_own(python: Path, tmp_path: Path) -> None:
+    code = """
+import sys
+import torch
+from melvoc.registry import all_metrics
+last = list(all_metrics())[-1]
+assert last.name == "crest", last.name
+assert sys.modules["melvoc_crest"].__file__.startswith(sys.prefix)
+print(round(last.function(torch.ones(1000), torch.sin(torch.arange(1000) * 0.1), 16000), 1))
+"""
+    assert run(python, "-c", code, cwd=tmp_path).strip() == "3.0"
 
 
 @pytest.mark.slow

@@ -216,7 +216,7 @@ def test_half_a_second_is_asked_of_what_is_trained_on(tmp_path: Path) -> None:
 
 def test_the_last_k_checkpoints_and_the_best_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     distances = iter([5.0, 1.0, 3.0, 4.0, 2.0])
-    monkeypatch.setattr("melvoc.train.trainer.validate", lambda *args, **kwargs: {"mel": next(distances), "stft": 0.0})
+    monkeypatch.setattr("melvoc.train.trainer.validate", lambda *args, **kwargs: {"multi_scale_mel": next(distances)})
     train(tmp_path, steps=5, checkpoint_every=1, keep_checkpoints=2)
     assert names(tmp_path / "run" / "checkpoints") == [f"step-0000000{step}.pt" for step in (2, 4, 5)]
     best = melvoc.load(tmp_path / "run" / "best.safetensors", device="cpu")

@@ -6,6 +6,8 @@
   (`melvoc.spectrogram`).
 - `save`, `to_bytes`, `from_bytes`, `pack`, `unpack`: vocoders to and from files (`melvoc.storage`).
 - `melvoc.audio`, `resample`: sound files and sample rates.
+- `evaluate`: how good vocoders are on sounds of your own, with a report (`melvoc.evaluation`).
+- `melvoc.plot`: plots of mels (matplotlib).
 - `melvoc.train`: a small generator for your own sounds.
 - `melvoc.testing`: checks for a vocoder of your own.
 """
@@ -24,6 +26,7 @@ from melvoc.errors import (
     MelMismatchError,
     MelvocError,
     MissingFileError,
+    MissingPackageError,
     OptionError,
     PluginError,
     SpecError,
@@ -36,6 +39,7 @@ from melvoc.synthesis import Condition
 from melvoc.vocoder import Vocoder
 
 if TYPE_CHECKING:
+    from melvoc.evaluation.runner import evaluate
     from melvoc.loading import VocoderInfo, info, list_vocoders, load
     from melvoc.spectrogram.conversion import convert_mel
     from melvoc.spectrogram.file import load_mel, save_mel
@@ -52,6 +56,7 @@ __all__ = [
     "MelSpectrogram",
     "MelvocError",
     "MissingFileError",
+    "MissingPackageError",
     "OptionError",
     "PluginError",
     "SpecError",
@@ -62,6 +67,7 @@ __all__ = [
     "__version__",
     "audio",
     "convert_mel",
+    "evaluate",
     "from_bytes",
     "info",
     "list_vocoders",
@@ -78,10 +84,12 @@ __all__ = [
 
 # Imported on first use, because a program that makes mels loads no vocoder, and most programs never train.
 _LATER = {
+    "plot": "melvoc.plot",
     "testing": "melvoc.testing",
     "train": "melvoc.train",
     "convert_mel": "melvoc.spectrogram.conversion",
     **dict.fromkeys(("load_mel", "save_mel"), "melvoc.spectrogram.file"),
+    "evaluate": "melvoc.evaluation.runner",
     **dict.fromkeys(("VocoderInfo", "info", "list_vocoders", "load"), "melvoc.loading"),
     **dict.fromkeys(("from_bytes", "pack", "save", "to_bytes", "unpack"), "melvoc.storage.vocoder_file"),
 }

@@ -103,6 +103,10 @@ class ConformanceError(MelvocError, AssertionError):
         self.check = check
 
 
+class MissingPackageError(MelvocError, ImportError):
+    """An optional package that is not installed or does not import; the message says how to get it."""
+
+
 class DownloadError(MelvocError, OSError):
     """A file that could not be fetched, or is not the pinned one.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from numbers import Integral
 from typing import Any, Literal, Self
 
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from melvoc.errors import OptionError, quoted
+from melvoc.errors import OptionError, SpecError, quoted
 from melvoc.options import LoadOptions
 from melvoc.spectrogram.conversion import filter_bank
 from melvoc.spectrogram.projection import projection
@@ -180,6 +181,19 @@ def load_griffinlim(
     options = LoadOptions(device=device, dtype=dtype, engine=engine, memory=memory)
     vocoder = GriffinLim(spec=spec, n_iter=n_iter, momentum=momentum, seed=seed, name=name)
     return vocoder.to(options.place, options.dtype)
+
+
+def default_spec(sample_rate: int) -> MelSpec:
+    """A mel for sounds of a rate, where none is given: 128 bands, n_fft 2048 and hop 512, or a multiple of both at
+    rates so high that some band would have no bin.
+
+    Raises:
+        SpecError: no such mel for this rate.
+    """
+    for times in (1, 2, 4, 8):
+        with suppress(SpecError):
+            return MelSpec(sample_rate=sample_rate, n_fft=2048 * times, hop_length=512 * times, n_mels=128)
+    return MelSpec(sample_rate=sample_rate, n_fft=2048, hop_length=512, n_mels=128)
 
 
 def _within_full_scale(wave: Tensor, hop_length: int) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 import melvoc
 from melvoc.audio import AudioReader
 from melvoc.cli.options import add_fields, attributes, given
-from melvoc.errors import MelvocError, SpecError
+from melvoc.errors import MelvocError
 from melvoc.options import FETCHING, LoadOptions
 from melvoc.spectrogram.presets import PRESETS
 from melvoc.spectrogram.spec import MelSpec
@@ -84,16 +83,3 @@ def read_spec(text: str) -> MelSpec:
         return MelSpec.preset(text)
     values = read_config(path, advice="give a preset's name or a file of MelSpec fields")
     return MelSpec.from_config(values) if "sampling_rate" in values else MelSpec.from_dict(values)
-
-
-def default_spec(sample_rate: int) -> MelSpec:
-    """Griffin-Lim's mel where none is given: 128 bands at the input's rate, n_fft 2048 and hop 512, or a multiple of
-    both at rates so high that some band would have no bin.
-
-    Raises:
-        SpecError: no such mel for this rate.
-    """
-    for times in (1, 2, 4, 8):
-        with suppress(SpecError):
-            return MelSpec(sample_rate=sample_rate, n_fft=2048 * times, hop_length=512 * times, n_mels=128)
-    return MelSpec(sample_rate=sample_rate, n_fft=2048, hop_length=512, n_mels=128)

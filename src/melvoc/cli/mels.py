@@ -10,9 +10,10 @@ import torch
 
 from melvoc.audio import AudioReader
 from melvoc.audio.folder import ENDINGS as SOUNDS
-from melvoc.cli.common import add_fetching, check_standard_input, default_spec, finite_blocks, load, named, read_spec
+from melvoc.cli.common import add_fetching, check_standard_input, finite_blocks, load, named, read_spec
 from melvoc.cli.folders import add_several, are_several, ending_of, make_plan, run_plan
 from melvoc.errors import MelvocError, clipped
+from melvoc.griffinlim import default_spec
 from melvoc.spectrogram.file import save_mel
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram

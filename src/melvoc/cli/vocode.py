@@ -18,9 +18,10 @@ from melvoc.audio import SUBTYPES, AudioReader, AudioWriter, to_pcm16
 from melvoc.audio.folder import ENDINGS as SOUNDS
 from melvoc.audio.resampling import resampled_length
 from melvoc.audio.writer import container_of
-from melvoc.cli.common import add_loading, check_standard_input, default_spec, finite_blocks, load, named, read_spec
+from melvoc.cli.common import add_loading, check_standard_input, finite_blocks, load, named, read_spec
 from melvoc.cli.folders import Job, add_several, are_several, ending_of, make_plan, run_plan
 from melvoc.errors import MelvocError, SpecError
+from melvoc.griffinlim import default_spec
 from melvoc.host import warn
 from melvoc.registry import GRIFFINLIM
 from melvoc.spectrogram.check import judge

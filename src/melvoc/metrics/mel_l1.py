@@ -6,21 +6,31 @@ import math
 
 from torch import Tensor
 
-from melvoc.metrics import Metric
+from melvoc.metrics import Metric, check_length
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.spectrogram.transform import MelSpectrogram
+from melvoc.spectrogram.transform import log_mel
 
 
 def common_spec(sample_rate: int) -> MelSpec:
-    """The mel in which sounds of a rate are compared, whatever their vocoders' own: windows of 46 ms, 128 bands."""
+    """The mel in which sounds of a rate are compared, whatever their vocoders' own: about 46 ms, 128 bands."""
     n_fft = 2 ** round(math.log2(2048 * sample_rate / 44100))
     return MelSpec(sample_rate=sample_rate, n_fft=n_fft, hop_length=n_fft // 4, n_mels=128)
 
 
+def mel_distance(reference: Tensor, sound: Tensor, spec: MelSpec) -> Tensor:
+    """Mean absolute difference of the log-mels of waves `[B, N]`, in the spec's unit; differentiable, unchecked."""
+    return (log_mel(sound, spec) - log_mel(reference, spec)).abs().mean()
+
+
 def mel_l1(reference: Tensor, sound: Tensor, sample_rate: int) -> float:
-    """Mean absolute difference of log-mels, in nepers."""
-    mel = MelSpectrogram(common_spec(sample_rate))
-    return float((mel(sound) - mel(reference)).abs().mean())
+    """Mean absolute difference of log-mels in the common mel, in nepers.
+
+    Raises:
+        MelvocError: fewer than `common_spec(sample_rate).n_fft` samples.
+    """
+    spec = common_spec(sample_rate)
+    check_length(reference, spec.n_fft)
+    return float(mel_distance(reference[None], sound[None], spec))
 
 
 METRIC = Metric(
@@ -30,6 +40,6 @@ METRIC = Metric(
     better="lower",
     low=0.0,
     high=math.inf,
-    source="Kong et al. 2020 (HiFi-GAN), equation 4, in a common mel",
+    source="Kong et al. 2020 (HiFi-GAN), the mel-spectrogram loss, in a common mel",
     deaf_to="phase",
 )

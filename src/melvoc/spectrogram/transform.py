@@ -77,7 +77,7 @@ class MelSpectrogram(nn.Module):
         if sample_rate is not None:
             wave = resample(wave, whole_rate(sample_rate), self.spec.sample_rate)
         _check_length(wave.shape[-1], self.spec)
-        return _frames_to_mel(_pad(wave, self.spec), self.spec)
+        return frames_to_mel(_pad(wave, self.spec), self.spec)
 
     def stream(self, *, sample_rate: int | None = None, cover: bool = False) -> MelStream:
         """A stream that takes the waveform in pieces and returns the frames that one call on the whole would.
@@ -180,9 +180,9 @@ class MelStream:
         self._recent = self._waiting = None
         assert recent is not None  # set by `_take`
         if waiting is None:  # shorter than the padding, so the padding is zeros
-            return _frames_to_mel(_pad(recent, spec), spec)
+            return frames_to_mel(_pad(recent, spec), spec)
         end = _pad(recent, spec, start=False)[:, recent.shape[-1] :]
-        return torch.cat([frames, _frames_to_mel(torch.cat([waiting, end], -1), spec)], -1)
+        return torch.cat([frames, frames_to_mel(torch.cat([waiting, end], -1), spec)], -1)
 
     def _take(self, wave: Tensor) -> Tensor:
         """The frames that the next samples at the spec's rate complete."""
@@ -201,7 +201,7 @@ class MelStream:
         spec = self._mel.spec
         count = max(0, 1 + (padded.shape[-1] - spec.n_fft) // spec.hop_length)
         self._waiting = padded[:, count * spec.hop_length :].clone()
-        return _frames_to_mel(padded, spec)
+        return frames_to_mel(padded, spec)
 
     def __repr__(self) -> str:
         state = "flushed" if self._flushed else "open"
@@ -210,6 +210,11 @@ class MelStream:
     def _check_open(self) -> None:
         if self._flushed:
             raise SpecError("this mel stream was flushed and takes no more samples; open a new one with stream()")
+
+
+def log_mel(wave: Tensor, spec: MelSpec) -> Tensor:
+    """The mel of waves at the spec's rate: `[B, N]` to `[B, n_mels, T]`, unchecked, so that nothing waits for a GPU."""
+    return frames_to_mel(_pad(wave, spec), spec)
 
 
 def batch_wave(waveform: Tensor | NDArray[Any]) -> Tensor:
@@ -252,7 +257,7 @@ def _pad(wave: Tensor, spec: MelSpec, *, start: bool = True, end: bool = True) -
     return F.pad(wave[:, None], (spec.pad * start, spec.pad * end), mode=spec.pad_mode)[:, 0]
 
 
-def _frames_to_mel(padded: Tensor, spec: MelSpec) -> Tensor:
+def frames_to_mel(padded: Tensor, spec: MelSpec) -> Tensor:
     """`[B, n]`, padded, to `[B, n_mels, 1 + (n - n_fft) // hop_length]`, possibly no frames at all."""
     count = 1 + (padded.shape[-1] - spec.n_fft) // spec.hop_length
     if count < 1 or not padded.shape[0]:  # torch's FFT fails on an empty batch

@@ -44,7 +44,7 @@ class LossWeights:
         adversarial: least-squares GAN loss, both sides.
         feature: matching of the discriminators' features.
         mel: L1 distance of log-mels.
-        stft: auraloss' multi-resolution STFT distance; 15 is usual.
+        stft: the multi-resolution STFT distance (auraloss' `MultiResolutionSTFTLoss`); 15 is usual.
     """
 
     adversarial: float = 1.0

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from melvoc.errors import MelvocError
+from melvoc.metrics.mel_l1 import mel_distance
+from melvoc.metrics.mr_stft import stft_distance
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.spectrogram.transform import constants, magnitudes, to_log
+from melvoc.spectrogram.transform import frames_to_mel
 from melvoc.train.discriminators import Judgement
-
-QUIET = 0.01  # RMS: -40 dB
-_RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))  # n_fft, hop and window, as in Parallel WaveGAN
 
 
 def loss_spec(spec: MelSpec) -> MelSpec:
@@ -32,21 +28,12 @@ def padded_mel(padded: Tensor, spec: MelSpec) -> Tensor:
     Shape:
         `[B, (T - 1) * hop_length + n_fft]` to `[B, n_mels, T]`.
     """
-    with torch.autocast(padded.device.type, enabled=False):
-        _, filters = constants(spec, padded.device, torch.float32)
-        return to_log(magnitudes(padded.float(), spec) @ filters.T, spec).transpose(1, 2)
-
-
-def log_mel(wave: Tensor, spec: MelSpec) -> Tensor:
-    """The mel of whole waves: `[B, 1, N]` to `[B, n_mels, T]`, unchecked."""
-    return padded_mel(F.pad(wave, (spec.pad, spec.pad), mode=spec.pad_mode)[:, 0], spec)
+    return frames_to_mel(padded.float(), spec)
 
 
 def mel_loss(generated: Tensor, real: Tensor, spec: MelSpec) -> Tensor:
     """The L1 distance of log-mels of two waves `[B, 1, N]`; no gradient flows to the real one."""
-    with torch.no_grad():
-        target = log_mel(real, spec)
-    return (log_mel(generated, spec) - target).abs().mean()
+    return mel_distance(real[:, 0].detach().float(), generated[:, 0].float(), spec)
 
 
 def discriminator_loss(judgements: list[Judgement]) -> Tensor:
@@ -77,41 +64,6 @@ def feature_loss(generated: list[Judgement], real: list[Judgement]) -> Tensor:
     return torch.stack([distance.float() for distance in distances]).sum()
 
 
-def make_stft_loss() -> Callable[[Tensor, Tensor], Tensor]:
-    """auraloss' `MultiResolutionSTFTLoss` of `(generated, real)`, both `[B, 1, N]`.
-
-    Raises:
-        MelvocError: auraloss is not installed.
-    """
-    try:
-        from auraloss.freq import MultiResolutionSTFTLoss
-    except ImportError as error:
-        raise MelvocError(
-            "the STFT loss needs auraloss; pip install 'melvoc[train]', or leave its weight at 0"
-        ) from error
-    loss: Callable[[Tensor, Tensor], Tensor] = MultiResolutionSTFTLoss()
-    return loss
-
-
-@torch.no_grad()
-def stft_distance(generated: Tensor, real: Tensor) -> float:
-    """Spectral convergence plus log-magnitude L1, mean of three resolutions (Yamamoto et al. 2020), for validation.
-
-    The convergence is relative to the real sound, or to noise of -40 dB where that is more: relative to near silence
-    any sound is thousands of times too loud.
-
-    Args:
-        generated: `[B, 1, N]`.
-        real: `[B, 1, N]`.
-    """
-    total = 0.0
-    for n_fft, hop, size in _RESOLUTIONS:
-        window = torch.hann_window(size, device=real.device)
-        mine, theirs = (
-            torch.stft(x[:, 0].float(), n_fft, hop, size, window, return_complex=True).abs().clamp(min=1e-4)
-            for x in (generated, real)
-        )
-        quiet = QUIET * (window.square().sum() * theirs.numel()).sqrt()
-        convergence = (theirs - mine).norm() / torch.maximum(theirs.norm(), quiet)
-        total += float(convergence + (theirs.log() - mine.log()).abs().mean())
-    return total / len(_RESOLUTIONS)
+def stft_loss(generated: Tensor, real: Tensor) -> Tensor:
+    """The multi-resolution STFT distance of two waves `[B, 1, N]`; no gradient flows to the real one."""
+    return stft_distance(real[:, 0].detach().float(), generated[:, 0].float())

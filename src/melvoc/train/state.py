@@ -23,8 +23,8 @@ from melvoc.train.losses import (
     discriminator_loss,
     feature_loss,
     loss_spec,
-    make_stft_loss,
     mel_loss,
+    stft_loss,
 )
 
 
@@ -108,9 +108,7 @@ class Stepper:
         self.spec = loss_spec(spec)
         self.stft: Callable[[Tensor, Tensor], Tensor] | None = None
         if config.weights.stft:
-            self.stft = make_stft_loss()
-            if isinstance(self.stft, nn.Module):
-                self.stft = self.stft.to(world.device)
+            self.stft = stft_loss
         self.warmup = config.discriminator_warmup or 0
         self.needs_discriminators = bool(config.weights.adversarial or config.weights.feature)
         for module in (state.generator, state.discriminators):

@@ -24,7 +24,7 @@ from melvoc.train.folder import RunFolder
 from melvoc.train.results import vocoder_of, write_discriminators, write_generator
 from melvoc.train.sounds import check_enough, find_sounds, gather, read_sounds, spec_of_mels
 from melvoc.train.state import DivergedError, Stepper, TrainState, learning_rates
-from melvoc.train.validate import validate
+from melvoc.train.validate import DECISIVE, validate
 from melvoc.train.warm import WarmStart, read_discriminators, read_generator
 
 LEAST_DECAY_STEPS = 1000
@@ -40,8 +40,8 @@ class TrainReport:
             use, and "generator_gradient", "discriminator_gradient", the norms before clipping.
         learning_rate: of the generator in this step.
         seconds: how long this step took, including validation and checkpoint.
-        validation: "mel" (log-mel L1) and "stft" (multi-resolution STFT distance) of the held-out files; None if this
-            step was not validated.
+        validation: "multi_scale_mel" (by which a checkpoint is the best), "mel_l1" and "mr_stft" of the held-out files,
+            the metrics of those names; None if this step was not validated.
         checkpoint: written after this step, or None.
     """
 
@@ -274,7 +274,8 @@ class Trainer:
 
     def _save_due(self, validation: dict[str, float] | None) -> Path:
         """Save a checkpoint, and the generator by itself if it is the best so far."""
-        if validation and (self._best is None or validation["mel"] < self._best["mel"]):
+        least = (self._best or {}).get(DECISIVE, math.inf)  # older runs have another figure
+        if validation and validation[DECISIVE] < least:
             self._best = {"step": self.state.step, **validation}
             write_generator(self.vocoder(), self._folder.path / "best.safetensors")
         return self.save()

@@ -1,0 +1,97 @@
+"""`melvoc evaluate`: how good vocoders are on sounds of your own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from melvoc.cli.common import add_loading, load, named
+from melvoc.registry import GRIFFINLIM
+
+Progress = Callable[[str, int, int], object]
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command; its options are added when it is chosen, because they need melvoc.evaluation."""
+    parser = commands.add_parser("evaluate", help="how good vocoders are on your sounds: figures, and a report to hear")
+    parser.later = add_options
+    parser.set_defaults(run=run)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add all options."""
+    from melvoc.evaluation.protocols import PROTOCOLS
+
+    parser.description = (
+        "Turn recordings into mels and back with each vocoder and each refinement, and measure what comes back; "
+        "REPORT gets report.html, results.json and results.csv."
+    )
+    parser.add_argument("audio", metavar="AUDIO", nargs="+", help="sound files and folders; - for standard input")
+    parser.add_argument("-o", "--output", metavar="REPORT", required=True, help="folder for the report")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite a report that is there")
+    parser.add_argument(
+        "--vocoder", nargs="+", action="extend", required=True, metavar="V",
+        help="a name, a melvoc file, hf://owner/repo; give it for each vocoder",
+    )  # fmt: skip
+    parser.add_argument(
+        "--refine", nargs="+", action="extend", type=int, metavar="N", help="rounds of refinement (default: 0)"
+    )
+    parser.add_argument(
+        "--protocol", choices=list(PROTOCOLS), default="default", help="how it is measured (default: default)"
+    )
+    parser.add_argument(
+        "--metric", nargs="+", action="extend", metavar="NAME", help="what is measured (default: all there is)"
+    )
+    parser.add_argument(
+        "--speech", action=argparse.BooleanOptionalAction,
+        help="whether the files are speech (default: what each sounds like)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sample-rate", type=int, metavar="HZ", help="measure at this rate (default: the lowest of file and vocoders)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what vocoders draw (default: 0)")
+    add_loading(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate, and say in a sentence what came out."""
+    import melvoc
+
+    vocoders = {
+        name: name if name == GRIFFINLIM else load(arguments, name) for name in dict.fromkeys(arguments.vocoder)
+    }
+    with _shown() as progress:
+        found = melvoc.evaluate(
+            [named(place) for place in arguments.audio], vocoders, arguments.refine or (0,), arguments.output,
+            protocol=arguments.protocol, metrics=arguments.metric, speech=arguments.speech,
+            sample_rate=arguments.sample_rate, device=getattr(arguments, "device", "auto"), seed=arguments.seed,
+            overwrite=arguments.overwrite, progress=progress,
+        )  # fmt: skip
+    print(f"{found.headline} {found.grounds}".strip())
+    for entry in found.missing:
+        print(f"not measured: {entry['title']} ({entry['how']})")
+    print(Path(arguments.output) / "report.html")
+    for failure in found.failed:
+        by = "" if failure["vocoder"] is None else f" by {failure['vocoder']}"
+        text = " ".join(str(failure["error"]).removeprefix(f"{failure['file']}: ").split())
+        print(f"melvoc: error: {failure['file']}{by}: {text}", file=sys.stderr)
+    return 1 if found.failed else 0
+
+
+@contextmanager
+def _shown() -> Iterator[Progress]:
+    """A progress bar with the time left, on a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(unit="sound", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def show(stage: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.set_description(stage)
+            bar.update(done - bar.n)
+
+        yield show

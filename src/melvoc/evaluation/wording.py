@@ -1,0 +1,111 @@
+"""The sentence on top of a report, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+
+from melvoc.evaluation.ranking import Candidate, Kind, Verdict
+from melvoc.metrics import Metric
+
+TAGS: Mapping[Kind, str] = {
+    "clear": "most figures agree",
+    "close": "too close to tell",
+    "split": "the figures disagree",
+    "one file": "one file only",
+    "one figure": "one figure only",
+    "one candidate": "nothing to compare",
+    "nothing": "nothing measured",
+}
+Means = Mapping[Candidate, Mapping[str, float]]
+
+
+def shown(value: float) -> str:
+    """A figure in about three digits."""
+    size = abs(value)
+    return f"{value:.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.3f}"
+
+
+def label(candidate: Candidate, names: Mapping[str, str] | None = None) -> str:
+    """A candidate's name in a sentence, with shorter names for vocoders where they are given."""
+    name, rounds = candidate
+    name = name if names is None else names[name]
+    return f"{name} with refine={rounds}" if rounds else name
+
+
+def shortened(names: Sequence[str]) -> dict[str, str]:
+    """Paths without the folders that they share and without ".safetensors", where that leaves them apart; other names
+    as they are."""
+    paths = [
+        name
+        for name in dict.fromkeys(names)
+        if ("/" in name or name.endswith(".safetensors")) and not name.startswith("hf://")
+    ]
+    for parts in range(1, max((len(PurePath(name).parts) for name in paths), default=0) + 1):
+        short = {name: "/".join(PurePath(name).parts[-parts:]).removesuffix(".safetensors") for name in paths}
+        if len({short.get(name, name) for name in names}) == len(set(names)):
+            return {name: short.get(name, name) for name in names}
+    return {name: name for name in names}
+
+
+def headline(verdict: Verdict, speeds: Mapping[Candidate, float], names: Mapping[str, str]) -> str:
+    """Which candidate to use, in a sentence.
+
+    Args:
+        verdict: on the rows.
+        speeds: times real time of each candidate.
+        names: shorter ones of the vocoders.
+    """
+    if verdict.choice is None:
+        return "No figure could be computed, so there is nothing to choose by."
+    choice = label(verdict.choice, names)
+    if verdict.kind == "one candidate":
+        return f"Only {choice} was measured: name another vocoder, or rounds of refinement, to compare."
+    if verdict.kind == "one figure":
+        return f"{choice} is ahead, but by the only figure there is, which is not enough to choose by: compute others."
+    if verdict.kind == "one file":
+        return f"On this one file {choice} is ahead, which may be chance: measure more files, and listen."
+    if verdict.kind == "split" and verdict.rival is not None:
+        return f"Try {choice} first, but listen to {label(verdict.rival, names)} as well: the figures disagree."
+    if verdict.kind == "close":
+        equals = [verdict.choice, *verdict.equals]
+        fastest = max(equals, key=lambda one: speeds.get(one, 0.0))
+        speed = f" ({speeds[fastest]:.1f} times real time)" if fastest in speeds else ""
+        several = listed([label(one, names) for one in equals])
+        return f"{several} cannot be told apart here: choose by ear, or the fastest, {label(fastest, names)}{speed}."
+    return f"Use {choice}."
+
+
+def grounds(verdict: Verdict, average: Means, metrics: Sequence[Metric], names: Mapping[str, str]) -> str:
+    """What a headline rests on, and what that cannot hear; nothing where nothing was compared."""
+    if verdict.choice is None or verdict.rival is None or verdict.leader is None:
+        return ""
+    known = {metric.name: metric for metric in metrics}
+    leader, lead = known[verdict.leader], verdict.lead
+    mine, theirs = (
+        f"{shown(average[one][leader.name])} of {label(one, names)}" for one in (verdict.choice, verdict.rival)
+    )
+    text = f"The leading figure, {leader.title}: {mine} against {theirs}"
+    if lead is not None and lead.files > 1:
+        text += f", a difference of {shown(abs(lead.mean))} give or take {shown(lead.margin)} over {lead.files} files"
+    others = len(average[verdict.choice].keys() & known.keys()) - 1
+    deaf = f"It cannot hear {leader.deaf_to}."
+    return f"{text}. {deaf}" + (f" {_votes(verdict, known, others)}" if others else "")
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as a list in a sentence: a, b and c."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _votes(verdict: Verdict, known: Mapping[str, Metric], others: int) -> str:
+    """How the other figures voted."""
+    agree, against = len(verdict.agree), verdict.against
+    if not agree and not against:
+        return f"None of the others ({others}) can tell the two apart."
+    counts = {"agree": agree, "say the opposite": len(against), "cannot tell": others - agree - len(against)}
+    text = f"Of the other figures {listed([f'{count} {what}' for what, count in counts.items() if count])}."
+    if against:
+        which = [f"{known[name].title}, which cannot hear {known[name].deaf_to}" for name in against]
+        text += f" The opposite: {'; '.join(which)}."
+    return text

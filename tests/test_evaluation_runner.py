@@ -1,0 +1,347 @@
+"""Evaluating vocoders on files: rows, what is missing, what fails, and what is left when it is stopped."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from evaluations import metric, sound
+from networks import VOCODERS
+
+import melvoc
+from melvoc.errors import MelvocError, MissingPackageError, OptionError
+from melvoc.evaluation import runner
+from melvoc.evaluation.protocols import Pool, Protocol
+from melvoc.evaluation.results import Evaluation
+from melvoc.metrics import Metric
+from melvoc.metrics.mel_l1 import mel_l1
+
+CHEAP = ["mel_l1", "loudness"]
+SPEC = melvoc.MelSpec(sample_rate=22050, n_fft=1024, hop_length=256, n_mels=80)
+COLUMNS = ["file", "vocoder", "refine", *CHEAP, "speed", "peak_memory_mb", "parameters", "sample_rate"]
+
+
+def griffinlim(name: str = "gl", spec: melvoc.MelSpec = SPEC) -> melvoc.Vocoder:
+    voc = melvoc.load("griffinlim", spec=spec, n_iter=2)
+    voc.name = name
+    return voc
+
+
+@pytest.fixture
+def sounds(tmp_path: Path) -> Path:
+    """A folder with two sounds, one of them deeper, and something else."""
+    folder = tmp_path / "sounds"
+    (folder / "deep").mkdir(parents=True)
+    sound(folder / "a.wav", seed=0)
+    sound(folder / "deep" / "b.flac", seed=1)
+    (folder / "notes.txt").write_text("no sound")
+    return folder
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Metric]]:
+    """The metrics that there are, for a test to fill."""
+    metrics: list[Metric] = []
+    monkeypatch.setattr(runner, "all_metrics", lambda: iter(metrics))
+    return metrics
+
+
+def evaluate(*args: Any, **options: Any) -> Evaluation:
+    return melvoc.evaluate(*args, **{"metrics": CHEAP} | options)
+
+
+def test_every_vocoder_meets_every_refinement(sounds: Path, tmp_path: Path) -> None:
+    out, said = tmp_path / "report", list[tuple[str, int, int]]()
+    tiny = VOCODERS["bigvgan_v2_tiny"]
+    found = evaluate(sounds, [griffinlim(), tiny], (0, 2), out, progress=lambda *state: said.append(state))
+    pairs = [("gl", 0), ("gl", 2), ("bigvgan_v2_tiny", 0), ("bigvgan_v2_tiny", 2)]
+    assert [(row["vocoder"], row["refine"]) for row in found.rows] == 2 * pairs
+    assert [row["file"] for row in found.rows] == 4 * [f"{sounds}/a.wav"] + 4 * [f"{sounds}/deep/b.flac"]
+    assert (said[0], said[-1]) == (("evaluating", 0, 8), ("evaluating", 8, 8))
+    assert [done for _, done, _ in said] == sorted(done for _, done, _ in said)
+    stored = json.loads((out / "results.json").read_text())
+    assert stored["rows"] == found.rows
+    assert list(stored["rows"][0])[: len(COLUMNS)] == COLUMNS
+    assert (stored["missing"], stored["failed"]) == ([], [])
+    assert sorted(path.name for path in out.iterdir()) == ["report.html", "results.csv", "results.json"]
+
+
+def test_the_table_of_csv_is_that_of_json(sounds: Path, tmp_path: Path, only: list[Metric]) -> None:
+    only += [metric("fine"), metric("visqol", packages=("melvoc-no-such-package",))]
+    found = evaluate(sounds, griffinlim(), out=tmp_path / "r", metrics=None)
+    with (tmp_path / "r" / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == [{name: "" if value is None else str(value) for name, value in row.items()} for row in found.rows]
+    assert found.rows[0]["visqol"] is None
+
+
+def test_the_figures_are_those_of_the_sounds(tmp_path: Path) -> None:
+    path, voc = sound(tmp_path / "a.wav"), griffinlim()
+    row = evaluate(path, voc).rows[0]
+    wave, rate = melvoc.audio.read(path)
+    again = voc.resynthesize(wave, sample_rate=rate)[:, 0]
+    assert row["mel_l1"] == pytest.approx(mel_l1(wave[0], again[0], rate), rel=1e-4)
+    assert (row["sample_rate"], row["seconds"], row["channels"], row["parameters"]) == (22050, 0.5, 1, 0)
+    assert isinstance(row["speed"], float)
+    assert row["speed"] > 0
+    if row["peak_memory_mb"] is not None:  # Linux tells
+        assert row["peak_memory_mb"] >= 0
+
+
+def test_channels_are_measured_one_by_one(tmp_path: Path) -> None:
+    path, voc = sound(tmp_path / "a.wav", channels=2), griffinlim()
+    found = evaluate(path, voc, out=tmp_path / "r")
+    wave, rate = melvoc.audio.read(path)
+    again = voc.resynthesize(wave, sample_rate=rate)[:, 0]
+    each = [mel_l1(one, other, rate) for one, other in zip(wave, again, strict=True)]
+    assert found.rows[0]["mel_l1"] == pytest.approx(sum(each) / 2, rel=1e-4)
+    assert any("stereo" in note for note in found.notes)
+
+
+def test_all_are_measured_at_a_rate_that_all_reach_and_the_report_says_so(tmp_path: Path) -> None:
+    path = sound(tmp_path / "a.wav", rate=44100)
+    high = griffinlim("high", melvoc.MelSpec.preset("griffinlim"))
+    found = evaluate(path, [griffinlim("low"), high])
+    assert {row["sample_rate"] for row in found.rows} == {22050}
+    assert "what lies above 11 kHz, in files of up to 44100 Hz, is in no figure" in found.notes[0]
+    assert "hard on low" in found.notes[0]
+    assert any("different mels to go by (low; high)" in note for note in found.notes)
+    whole = evaluate(path, [griffinlim("low"), high], sample_rate=44100)
+    assert {row["sample_rate"] for row in whole.rows} == {44100}
+    assert "low cannot make all of their treble, which counts against it" in whole.notes[0]
+    assert whole.rows[0]["mel_l1"] > found.rows[0]["mel_l1"]  # type: ignore[operator]
+    assert evaluate(path, high).rows[0]["sample_rate"] == 44100
+
+
+def test_griffin_lim_without_a_spec_is_given_the_first_others_mel(tmp_path: Path) -> None:
+    path, tiny = sound(tmp_path / "a.wav"), VOCODERS["bigvgan_v2_tiny"]
+    found = evaluate(path, ["griffinlim", tiny])
+    assert [entry["mel"] for entry in found.vocoders] == 2 * [tiny.spec.to_dict()]
+    assert "griffinlim was given the mel of bigvgan_v2_tiny." in found.notes
+    alone = evaluate(path, "griffinlim")
+    assert (alone.vocoders[0]["mel"]["sample_rate"], alone.vocoders[0]["mel"]["n_mels"]) == (22050, 128)
+
+
+def test_names_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.safetensors"
+    melvoc.save(VOCODERS["bigvgan_v2_tiny"], path)
+    found = evaluate(sound(tmp_path / "a.wav"), {"mine": path, "yours": griffinlim("mine")})
+    assert [entry["name"] for entry in found.vocoders] == ["mine", "yours"]
+    found = evaluate(tmp_path / "a.wav", str(path))
+    assert found.rows[0]["vocoder"] == str(path)
+    assert found.rows[0]["parameters"] == sum(p.numel() for p in VOCODERS["bigvgan_v2_tiny"].parameters())
+
+
+def test_a_plugins_vocoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint(name="organ", value="test_evaluation_runner:make_organ", group="melvoc.vocoders")
+    monkeypatch.setattr("melvoc.registry.entry_points", lambda group: [entry] if group == entry.group else [])
+    found = evaluate(sound(tmp_path / "a.wav"), "organ")
+    assert (found.rows[0]["vocoder"], found.vocoders[0]["class"]) == ("organ", "GriffinLim")
+
+
+def make_organ(name: str, *, device: Any, dtype: Any) -> melvoc.Vocoder:
+    return griffinlim(name)
+
+
+class Fragile(melvoc.Vocoder):
+    """Fails on loud sounds, as a plugin may."""
+
+    def __init__(self) -> None:
+        super().__init__(name="fragile", spec=SPEC)
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        if float(mel.max()) > -3:
+            raise RuntimeError("too loud")
+        return mel.new_zeros(mel.shape[0], 1, mel.shape[-1] * self.samples_per_frame)
+
+
+def test_what_fails_is_listed_and_does_not_end_it(sounds: Path, tmp_path: Path) -> None:
+    (sounds / "bad.wav").write_bytes(b"RIFF and then nothing of use")
+    melvoc.audio.write(sounds / "nan.wav", torch.tensor([0.1]), 22050, "FLOAT")
+    (sounds / "nan.wav").write_bytes((sounds / "nan.wav").read_bytes()[:-4] + b"\x00\x00\xc0\x7f")
+    found = evaluate(sounds, [Fragile(), griffinlim()], out=tmp_path / "r")
+    failed = {(Path(entry["file"]).name, entry["vocoder"]): entry["error"] for entry in found.failed}
+    assert failed["a.wav", "fragile"] == "RuntimeError: too loud"
+    assert "cannot be read as sound" in failed["bad.wav", None]
+    assert "contains NaN or Inf" in failed["nan.wav", None]
+    assert {row["vocoder"] for row in found.rows} == {"gl"}
+    assert len(found.rows) == 2
+    assert json.loads((tmp_path / "r" / "results.json").read_text())["failed"] == found.failed
+
+
+def test_a_single_bad_file_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    with pytest.raises(MelvocError, match=r"bad.wav: cannot be read as sound"):
+        evaluate(tmp_path / "bad.wav", griffinlim(), out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(MelvocError, match=r"bad.wav: cannot be read as sound"):
+        evaluate(tmp_path / "bad.wav", griffinlim(), out=tmp_path / "mine")
+    assert (tmp_path / "mine").is_dir(), "a folder that was there stays"
+
+
+def test_a_report_of_failures_only(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).write_bytes(b"RIFF")
+    found = evaluate(tmp_path, griffinlim(), out=tmp_path / "r")
+    assert (found.rows, len(found.failed)) == ([], 2)
+    assert found.headline == "No figure could be computed, so there is nothing to choose by."
+    assert (tmp_path / "r" / "results.csv").read_text().strip() == "file,vocoder,refine"
+
+
+def test_a_figure_that_could_not_be_computed_is_none_with_its_reason(tmp_path: Path, only: list[Metric]) -> None:
+    def refuse(*signals: object) -> float:
+        raise MelvocError("the sound is silent")
+
+    only += [
+        Metric(**{**vars(metric("picky")), "function": refuse}),
+        Metric(**{**vars(metric("broken")), "function": lambda *signals: 1 / 0}),
+        Metric(**{**vars(metric("endless")), "function": lambda *signals: float("nan")}),
+        metric("spoken", speech=True),
+        metric("fine"),
+    ]
+    found = evaluate(sound(tmp_path / "a.wav"), griffinlim(), metrics=None, out=tmp_path / "r")
+    row = found.rows[0]
+    assert [row[name] for name in ("picky", "broken", "endless", "spoken", "fine")] == [None] * 4 + [0.0]
+    reasons = "picky: the sound is silent; broken: ZeroDivisionError: division by zero; endless: came out as nan"
+    assert row["undefined"] == f"{reasons}; spoken: for speech only"
+    assert evaluate(tmp_path / "a.wav", griffinlim(), metrics=None, speech=True).rows[0]["spoken"] == 0.0
+
+
+def test_what_is_missing_is_named_with_the_way_to_get_it(tmp_path: Path, only: list[Metric]) -> None:
+    calls = []
+
+    def unimportable(*signals: object) -> float:
+        calls.append(1)
+        raise MissingPackageError("torchaudio cannot be imported (libc10_cuda.so); pip install distillmos")
+
+    only += [
+        metric("visqol", "higher", packages=("melvoc-no-such-package",)),
+        Metric(**{**vars(metric("distillmos", "higher")), "function": unimportable}),
+        metric("fine"),
+    ]
+    found = evaluate(sound(tmp_path / "a.wav"), [griffinlim("a"), griffinlim("b")], metrics=None, speech=True)
+    assert found.missing == [
+        {"name": "visqol", "title": "the visqol", "how": "pip install melvoc-no-such-package"},
+        {
+            "name": "distillmos",
+            "title": "the distillmos",
+            "how": "torchaudio cannot be imported (libc10_cuda.so); pip install distillmos",
+        },
+    ]
+    assert (calls, found.rows[1]["visqol"], found.rows[1]["distillmos"]) == ([1], None, None), "asked once"
+    assert any(note.startswith("The figure that leads for speech") for note in found.notes)
+
+
+def test_a_protocol_prepares_listens_and_pools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    protocol = Protocol(
+        name="half",
+        prepare=lambda wave, rate: (0.5 * wave, rate),
+        listen=lambda reference, other, rate: (reference, reference),
+        metrics=("mel_l1", "loudness"),
+        pool={
+            "loudness": Pool(
+                parts=lambda reference, other, rate: (float(reference.abs().max()), 1.0),
+                figure=lambda parts: sum(part[0] for part in parts) / sum(part[1] for part in parts) ** 2,
+            )
+        },
+    )
+    monkeypatch.setattr(runner, "PROTOCOLS", {"half": protocol})
+    paths = [sound(tmp_path / f"{seed}.wav", seed=seed) for seed in (0, 1)]
+    peaks = [0.5 * float(melvoc.audio.read(path)[0].abs().max()) for path in paths]
+    found = melvoc.evaluate(paths, griffinlim(), protocol="half")
+    assert [row["mel_l1"] for row in found.rows] == [0.0, 0.0]
+    assert [row["loudness"] for row in found.rows] == pytest.approx(peaks)
+    assert found.means()["gl", 0]["loudness"] == pytest.approx(sum(peaks) / 4), "not the mean of the files' figures"
+    assert all(row["speech"] for row in found.rows), "papers' protocols are for speech"
+
+
+def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
+    path = sound(tmp_path / "a.wav")
+    before = torch.random.get_rng_state()
+    first, second, third = (evaluate(path, "griffinlim", seed=seed).rows[0]["mel_l1"] for seed in (1, 1, 2))
+    assert first == second != third
+    assert torch.equal(before, torch.random.get_rng_state()), "the caller's random numbers go on"
+
+
+def test_ctrl_c_leaves_a_report_of_what_was_done(sounds: Path, tmp_path: Path) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(sounds, [griffinlim("a"), griffinlim("b")], out=tmp_path / "r", progress=stop)
+    stored = json.loads((tmp_path / "r" / "results.json").read_text())
+    assert len(stored["rows"]) == 3
+    assert stored["settings"]["complete"] is False
+    assert "The evaluation was stopped before its end" in (tmp_path / "r" / "report.html").read_text()
+
+
+class Stopped(Fragile):
+    """Ctrl-C arrives while its second file is on its way."""
+
+    calls = 0
+
+    def forward(self, mel: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if self.calls > 2:  # the first is for warmth
+            raise KeyboardInterrupt
+        return mel.new_zeros(mel.shape[0], 1, mel.shape[-1] * self.samples_per_frame)
+
+
+def test_ctrl_c_before_the_first_copy_of_a_file(sounds: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(sounds, Stopped(), out=tmp_path / "r")
+    stored = json.loads((tmp_path / "r" / "results.json").read_text())
+    assert [row["file"] for row in stored["rows"]] == [f"{sounds}/a.wav"]
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert page.count("<audio") == 2, "the file that was done, and not the other"
+
+
+def test_a_report_is_not_overwritten_by_accident(tmp_path: Path) -> None:
+    path, out = sound(tmp_path / "a.wav"), tmp_path / "deep" / "report"
+    evaluate(path, griffinlim("a"), out=out)
+    (out / "mine.txt").write_text("keep me")
+    with pytest.raises(MelvocError, match=r"has a report already; choose another folder, or --overwrite"):
+        evaluate(path, griffinlim("b"), out=out)
+    evaluate(path, griffinlim("b"), out=out, overwrite=True)
+    assert json.loads((out / "results.json").read_text())["rows"][0]["vocoder"] == "b"
+    assert (out / "mine.txt").read_text() == "keep me"
+    with pytest.raises(MelvocError, match=r"no folder for a report can be made there \(a file\)"):
+        evaluate(path, griffinlim(), out=path)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"vocoders": []}, "no vocoder is given"),
+        ({"vocoders": ["griffinlim", "griffinlim"]}, "two vocoders have the name 'griffinlim'"),
+        ({"refine": ()}, "refine is empty"),
+        ({"refine": (-1,)}, "refine=-1"),
+        ({"protocol": "bigvsan"}, "the protocols are default, bigvgan, vocos"),
+        ({"metrics": ["pesk"]}, "metrics has 'pesk', but the metrics are"),
+        ({"audio": []}, "no audio is given"),
+        ({"sample_rate": 0}, "sample_rate=0"),
+    ],
+)
+def test_mistakes(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    given = {"audio": str(sound(tmp_path / "a.wav")), "vocoders": "griffinlim", "metrics": CHEAP} | options
+    with pytest.raises((OptionError, melvoc.SpecError), match=words):
+        melvoc.evaluate(out=tmp_path / "r", **given)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_folder_without_sounds(tmp_path: Path) -> None:
+    (tmp_path / "a.m4a").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"has no sound files \(a.m4a: not read in this format"):
+        evaluate(tmp_path, "griffinlim")
+
+
+def test_a_file_that_is_named_twice_is_measured_once(sounds: Path) -> None:
+    assert runner.find_audio([sounds, sounds / "a.wav"]) == [f"{sounds}/a.wav", f"{sounds}/deep/b.flac"]
