@@ -48,7 +48,7 @@ class Stateful:
             value, counts = getattr(self, name), name in self.positions
             if isinstance(value, dict | set):
                 raise TypeError(
-                    f"{type(self).__name__}.{name} is a {type(value).__name__}, which is no state: use a list"
+                    f"{type(self).__name__}.{name} is a {type(value).__name__}, which cannot be state; use a list"
                 )
             if isinstance(value, list):
                 yield from (Cell(self, name, place, counts) for place in range(len(value)))
