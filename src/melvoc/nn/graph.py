@@ -140,7 +140,8 @@ def children(node: object) -> tuple[Node, ...]:
 
 def by_kind(table: Mapping[type, T], node: object) -> T | None:
     """An engine's entry for the class of a node, or for the nearest of its base classes; None if there is none."""
-    return next((table[kind] for kind in type(node).__mro__ if kind in table), None)
+    known = table.get(type(node))
+    return known or next((table[kind] for kind in type(node).__mro__ if kind in table), None)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from melvoc.nn.engines.cpu.machines import (
     UpsamplingMachine,
 )
 from melvoc.nn.engines.cpu.memory import Workspace, floats
-from melvoc.nn.engines.cpu.nodes import Scaled, borders, flat, layers, needs_grad, parameters, plain
+from melvoc.nn.engines.cpu.nodes import Scaled, borders, flat, needs_grad, parameters, plain
 from melvoc.nn.engines.cpu.plan import CostModel
 from melvoc.nn.engines.cpu.quiet import FrameByFrame, Quiet, QuietInverseSTFT, parts_of
 from melvoc.nn.engines.cpu.rows import blocks_of, from_rows, to_rows
@@ -72,8 +72,9 @@ class CpuEngine(Engine):
         """A machine over `[B, C, n]`."""
         if isinstance(node, Chain):
             return self._open_chain(node)
-        native = self._native(node) if layers(node) else None
-        return self._beside(node) if native is None else Border(native, node, self)
+        ends = borders(node)
+        native = None if ends is None else self._native(node)
+        return self._beside(node) if ends is None or native is None else Border(native, node, ends)
 
     def finite(self, wave: Tensor) -> bool:
         """Without waking torch's threads."""
@@ -91,9 +92,10 @@ class CpuEngine(Engine):
         known: list[Machine] = []
 
         def close() -> None:
-            if nodes and layers(Chain(tuple(nodes))):
+            run = Chain(tuple(nodes))
+            if ends := borders(run):
                 machine = RecordingMachine(ChainMachine(_sections(known)), self.recorder)
-                machines.append(Border(machine, Chain(tuple(nodes)), self))
+                machines.append(Border(machine, run, ends))
             else:
                 machines.extend(super(CpuEngine, self).open(node) for node in nodes)
             nodes.clear()
@@ -244,9 +246,9 @@ class Border(Machine):
     parts = ("machine",)
     state = ("kind",)
 
-    def __init__(self, machine: Machine, node: Node, engine: CpuEngine) -> None:
+    def __init__(self, machine: Machine, node: Node, channels: tuple[int, int]) -> None:
         self.machine, self.node = machine, node
-        self.taken, self.channels = borders(node)
+        self.taken, self.channels = channels
         self.kind: object = None  # of the pieces: batch, channels, type and device
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:

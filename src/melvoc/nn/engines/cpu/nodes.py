@@ -43,19 +43,23 @@ def _function(node: Node) -> object:
     return node.function if isinstance(node, Map) else None
 
 
-def layers(node: Node) -> list[nn.Module]:
-    """The layers in a node, in order."""
+def borders(node: Node) -> tuple[int, int] | None:
+    """Input and output channels of a node whose branches have the same; None if no layer in it says them."""
+    first, last = _end(node, 1), _end(node, -1)
+    return None if first is None or last is None else (_channels(first)[0], _channels(last)[1])
+
+
+def _end(node: Node, direction: int) -> nn.Module | None:
+    """The first layer in a node, or the last (-1)."""
     if isinstance(node, Composite):
-        return [layer for part in node.nodes for layer in layers(part)]
+        return next((found for part in node.nodes[::direction] if (found := _end(part, direction))), None)
+    return _layer(node)
+
+
+def _layer(node: Node) -> nn.Module | None:
     function = _function(node) or node
     one = function.linear if isinstance(function, Scaled) else function
-    return [one] if isinstance(one, nn.Module) else []
-
-
-def borders(node: Node) -> tuple[int, int]:
-    """Input and output channels of a node with layers, whose branches have the same."""
-    in_order = layers(node)
-    return _channels(in_order[0])[0], _channels(in_order[-1])[1]
+    return one if isinstance(one, nn.Module) else None
 
 
 def _channels(layer: Any) -> tuple[int, int]:
@@ -80,7 +84,8 @@ def _weights(node: Node) -> list[Tensor]:
     function = _function(node)
     scale = function.scale if isinstance(function, Scaled) else function
     factors = [scale.factors] if isinstance(scale, FrameScale) else []
-    return [*factors, *[parameter for layer in layers(node) for parameter in layer.parameters()]]
+    layer = _layer(node)
+    return factors if layer is None else [*factors, *layer.parameters()]
 
 
 def plain(layer: nn.Module) -> bool:
