@@ -93,13 +93,13 @@ class VocosConfig(NetworkConfig):
         return config
 
 
-# The arguments of the published classes; layer_scale_init_value is where training began.
 BACKBONE_CLASS, HEAD_CLASS = "vocos.models.VocosBackbone", "vocos.heads.ISTFTHead"
+FEATURES_CLASS = "vocos.feature_extractors.MelSpectrogramFeatures"
+# The arguments of the published classes; layer_scale_init_value is where training began.
 BACKBONE = ("input_channels", "dim", "intermediate_dim", "num_layers", "layer_scale_init_value")
 CONDITIONED = "adanorm_num_embeddings"
 HEAD = ("dim", "n_fft", "hop_length", "padding")
 FEATURES = ("sample_rate", "n_fft", "hop_length", "n_mels", "padding")
-FEATURES_CLASS = "vocos.feature_extractors.MelSpectrogramFeatures"
 FORKS_FEATURES = ("f_min", "f_max", "norm", "mel_scale", "clip_val")  # whose logarithm has another floor, too
 
 
