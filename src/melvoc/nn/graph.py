@@ -225,8 +225,11 @@ class BranchesMachine(Machine):
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         ready = [join(queue, machine(x, last)) for queue, machine in zip(self.queues, self.machines, strict=True)]
         count = min(part.shape[-1] for part in ready)
-        self.queues = [part[..., count:].clone() if part.shape[-1] > count else None for part in ready]
-        return self.join(part[..., :count] for part in ready) if count else ready[0][..., :0]
+        ahead = [part.shape[-1] > count for part in ready]  # the others are taken as they are: a slice costs, too
+        self.queues = [part[..., count:].clone() if more else None for part, more in zip(ready, ahead, strict=True)]
+        if not count:
+            return ready[0][..., :0]
+        return self.join(part[..., :count] if more else part for part, more in zip(ready, ahead, strict=True))
 
 
 class Residual(Branches):
