@@ -15,7 +15,7 @@ from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.engines.cpu.engine import Border, CpuEngine
 from melvoc.nn.engines.cpu.plan import CostModel
 from melvoc.nn.engines.cpu.transform import TRANSFORMS, Transform
-from melvoc.nn.graph import Chain, ChainMachine, Machine, Mean, Node, Residual, join
+from melvoc.nn.graph import ChainMachine, Machine, Node, children, join
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 from melvoc.registry import pins
 
@@ -108,13 +108,8 @@ def layers_in_order(network: nn.Module) -> list[nn.Module]:
 
 def layers_of(node: Node) -> list[nn.Module]:
     """All layers of an expression."""
-    if isinstance(node, Chain):
-        return [layer for part in node.nodes for layer in layers_of(part)]
-    if isinstance(node, Mean):
-        return [layer for branch in node.branches for layer in layers_of(branch)]
-    if isinstance(node, Residual):
-        return layers_of(node.inner)
-    return [node] if isinstance(node, nn.Module) else []
+    inside = [layer for part in children(node) for layer in layers_of(part)]
+    return [node] if isinstance(node, nn.Module) else inside
 
 
 def published_snakes() -> dict[int, int]:

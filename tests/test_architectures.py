@@ -76,6 +76,7 @@ UNSURE = {  # no sha256 of the present file is known; without a revision, no ful
     "bigvgan_v2_44khz_128band_256x": None,
     "bigvgan_v2_22khz_80band_fmax8k_256x": "a9d8b711c344f3c49cc1a05d0c8b6741cf733aa8",
     "bigvgan_24khz_100band": None,
+    "wavenext_mel": "bff92f2448bb6a2e7db22d3ae33c556c5e71be47",
 }
 # Seen for other files (3M steps, an unconfirmed copy): never a pin.
 OTHER_FILES = {
@@ -91,7 +92,7 @@ def named(row: Pin) -> str:
 
 def test_the_published_checkpoints_are_there_and_registered() -> None:
     assert SURE.keys() | UNSURE.keys() == PUBLISHED.keys()
-    assert len(PUBLISHED) == 14
+    assert len(PUBLISHED) == 15
     assert set(PUBLISHED) | {"griffinlim"} <= set(list_vocoders())
 
 

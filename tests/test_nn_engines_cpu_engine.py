@@ -230,7 +230,7 @@ def test_gradients_flow_through_the_network() -> None:
 @pytest.mark.parametrize("what", ["the mel", "the weights", "both"])
 def test_machines_keep_gradients_where_they_are_asked_for(what: str) -> None:
     node = Chain((Conv1d(8, 8, 3), Residual(Chain((AliasFreeSnake(8), Conv1d(8, 8, 3, dilation=2))))))
-    layers = [node.nodes[0], *node.nodes[1].inner.nodes]
+    layers = [node.nodes[0], *node.nodes[1].nodes[1].nodes]
     for layer in layers:
         layer.requires_grad_(what != "the mel")
     x = torch.randn(1, 8, 30, requires_grad=what != "the weights")

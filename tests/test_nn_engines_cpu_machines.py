@@ -141,14 +141,8 @@ def test_nodes_in_any_pieces(
 
 def channels_of(node: object) -> int:
     """Of the first layer's input."""
-    for attribute in ("nodes", "branches"):
-        if hasattr(node, attribute):
-            return channels_of(getattr(node, attribute)[0])
-    if isinstance(node, Residual):
-        return channels_of(node.inner)
-    if isinstance(node, AliasFreeSnake):
-        return len(node.act.alpha)
-    return node.in_channels
+    first = layers_of(node)[0]
+    return len(first.act.alpha) if isinstance(first, AliasFreeSnake) else first.in_channels
 
 
 def test_which_machines_run_what() -> None:

@@ -1,84 +1,20 @@
-"""Machines declare their state: what a step changes, and nothing else, is declared."""
+"""Recorded steps: positions go on in them, forks have a state of their own, what was not declared is found out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from networks import VOCODERS, random_mel
+from test_nn_state import stateful
 from torch import Tensor
 
 from melvoc.audio.resampling import Resampler
 from melvoc.nn.engines.cpu.engine import CpuEngine
-from melvoc.nn.engines.cuda.engine import FusedEngine
 from melvoc.nn.engines.cuda.graphs import GraphRecorder
-from melvoc.nn.engines.cuda.launch import Kernels
-from melvoc.nn.engines.mps import CutEngine
-from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, join
+from melvoc.nn.graph import Chain, ChainMachine, Machine, join
 from melvoc.nn.recording import RecordingMachine
-
-ENGINES = {
-    "torch": Engine,
-    "cpu": CpuEngine,
-    "cuda": lambda: FusedEngine(Kernels(None)),
-    "mps": lambda: CutEngine(frames=7, rows=1),
-}
-
-
-def attributes(machine: Machine, path: str = "") -> Iterator[tuple[str, object]]:
-    """Every attribute of a machine and of the machines in it, by reflection."""
-    for name, value in vars(machine).items():
-        for place, item in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            where = f"{path}.{name}" + ("" if place is None else f"[{place}]")
-            if isinstance(item, Machine):
-                if not isinstance(item, RecordingMachine):
-                    yield from attributes(item, where)
-                else:
-                    yield from attributes(item.machine, where + ".machine")
-            else:
-                yield where, item
-
-
-def declared(machine: Machine, path: str = "") -> Iterator[str]:
-    """The same names as far as the machines declare them."""
-    for name in machine.parts:
-        value = getattr(machine, name)
-        several = isinstance(value, list)
-        for place, part in enumerate(value if several else [value]):
-            where = f"{path}.{name}" + (f"[{place}]" if several else "")
-            if isinstance(part, RecordingMachine):
-                yield from declared(part.machine, where + ".machine")
-            elif part is not None:
-                yield from declared(part, where)
-    for name in (*machine.state, *machine.positions):
-        value = getattr(machine, name)
-        yield from [f"{path}.{name}[{i}]" for i in range(len(value))] if isinstance(value, list) else [f"{path}.{name}"]
-
-
-def changed(before: dict[str, object], after: dict[str, object]) -> set[str]:
-    def differs(old: object, new: object) -> bool:
-        return old is not new if isinstance(old, Tensor) or isinstance(new, Tensor) else old != new
-
-    return {name for name in after if name not in before or differs(before[name], after[name])}
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", VOCODERS)
-def test_the_declared_state_is_what_steps_change(name: str, engine: str) -> None:
-    voc = VOCODERS[name]
-    machine, mel = ENGINES[engine]().open(voc.graph()), random_mel(voc, 80)  # type: ignore[operator]
-    found: set[str] = set()
-    with torch.inference_mode():
-        for piece in mel.split([1, 0, 30, 2, 40, 7], dim=-1):
-            before = dict(attributes(machine))
-            machine(piece, False)
-            if before.keys() == dict(attributes(machine)).keys():  # else machines were made for the first piece
-                found |= changed(before, dict(attributes(machine)))
-    undeclared = found - set(declared(machine))
-    assert found
-    assert not undeclared, f"steps change {sorted(undeclared)[:4]}, which is not declared"
 
 
 def test_forks_share_no_list() -> None:
@@ -88,17 +24,11 @@ def test_forks_share_no_list() -> None:
         machine(random_mel(voc, 9), False)
         twin = machine.fork()
     lists = [
-        [id(value) for inner in walk(one) for value in vars(inner).values() if isinstance(value, list)]
+        [id(value) for inner in stateful(one) for value in vars(inner).values() if isinstance(value, list)]
         for one in (machine, twin)
     ]
     assert lists[0]
     assert not set(lists[0]) & set(lists[1])
-
-
-def walk(machine: Machine) -> Iterator[Machine]:
-    yield machine
-    for inner in [machine.machine] if isinstance(machine, RecordingMachine) else machine.machines_inside():
-        yield from walk(inner)
 
 
 class Eager(GraphRecorder):

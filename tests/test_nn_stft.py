@@ -1,4 +1,4 @@
-"""The inverse STFT against torch's."""
+"""The STFT and its inverse against torch's."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from networks import neural, pieces, random_mel, randomised
 
 import melvoc
 from melvoc.architectures.vocos import Vocos, VocosConfig
-from melvoc.nn.stft import InverseSTFT
+from melvoc.nn.graph import Engine, join
+from melvoc.nn.stft import STFT, InverseSTFT
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.transform import mel_filters
 
 
 @pytest.mark.parametrize(("n_fft", "hop"), [(1024, 256), (16, 8), (12, 5)])
@@ -67,3 +71,58 @@ def test_vocos_with_padding_same_streams_what_it_computes(engine: Any) -> None:
     other.load_state_dict(voc.state_dict())
     assert not torch.allclose(other.mel_to_waveform(mel), whole, atol=1e-3)
     assert melvoc.from_bytes(melvoc.to_bytes(voc), device="cpu").config == config
+
+
+@pytest.mark.parametrize(("n_fft", "hop", "frames"), [(16, 4, 9), (16, 8, 5), (12, 6, 7), (1024, 256, 6)])
+def test_the_stft_is_torchs_and_is_undone(n_fft: int, hop: int, frames: int) -> None:
+    wave = torch.randn(2, 1, frames * hop, generator=torch.Generator().manual_seed(n_fft))
+    theirs = torch.stft(wave[:, 0], n_fft, hop, window=torch.hann_window(n_fft), center=True, return_complex=True)
+    spectrum = STFT(n_fft, hop)(wave)
+    torch.testing.assert_close(spectrum, torch.cat([theirs.real, theirs.imag], 1), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(InverseSTFT(n_fft, hop, trim=True)(spectrum), wave, atol=1e-5, rtol=0)
+
+
+def test_the_stft_of_a_mels_own_frames() -> None:
+    """Not centred, as a HiFi-GAN mel: one frame per hop."""
+    spec = MelSpec(sample_rate=16000, n_fft=64, hop_length=16, n_mels=4)
+    wave = torch.randn(1, 1, 160)
+    magnitudes = torch.stack(STFT(64, 16, center=False)(wave).chunk(2, 1)).square().sum(0).add(1e-9).sqrt()
+    mel = melvoc.MelSpectrogram(spec)(wave)
+    ours = (mel_filters(spec) @ magnitudes[0]).clamp(min=1e-5).log()
+    torch.testing.assert_close(ours[None], mel, atol=1e-4, rtol=1e-4)
+
+
+TRANSFORMS = {
+    f"{type(layer).__name__} {name}": layer
+    for name, layer in {
+        "16/4": STFT(16, 4),
+        "16/8": STFT(16, 8),
+        "16/4 on its hop": STFT(16, 4, center=False),
+        "8/3, zeros": STFT(8, 3, mode="zeros"),
+        "16/4 trimmed": InverseSTFT(16, 4, trim=True),
+        "16/8 trimmed": InverseSTFT(16, 8, trim=True),
+    }.items()
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+@settings(max_examples=25, deadline=None)
+@given(frames=st.integers(1, 20), cuts=st.lists(st.integers(0, 90), max_size=8))
+def test_transforms_in_pieces(name: str, frames: int, cuts: list[int]) -> None:
+    layer = TRANSFORMS[name]
+    forward = isinstance(layer, STFT)
+    shape = (2, 1, frames * layer.hop_length) if forward else (2, layer.n_fft + 2, frames)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(frames))
+    machine, parts = Engine().open(layer), pieces(x, cuts)
+    joined = join(*[machine(part, number == len(parts)) for number, part in enumerate(parts, 1)])
+    whole = layer(x)
+    assert joined.shape[-1] == whole.shape[-1]
+    if whole.numel():
+        torch.testing.assert_close(joined, whole, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_the_delay_of_transforms_is_what_is_missing(name: str) -> None:
+    layer = TRANSFORMS[name]
+    x = torch.randn((1, 1, 24) if isinstance(layer, STFT) else (1, layer.n_fft + 2, 24))
+    assert layer(x).shape[-1] - Engine().open(layer)(x, False).shape[-1] == layer.delay(0)

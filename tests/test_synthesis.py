@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 import types
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,10 @@ from torch import Tensor
 import melvoc
 from melvoc import Condition, post
 from melvoc.errors import CheckpointError, MelvocError, PluginError, SpecError
-from melvoc.nn.graph import Chain, Map, Node
+from melvoc.nn.framing import Select, ToSamples
+from melvoc.nn.graph import Branches, Chain, Map, Node, mean
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
+from melvoc.nn.noise import Noise
 from melvoc.post import PostMachine, PostStep, Sound
 from melvoc.synthesis import Resynthesis
 
@@ -50,6 +53,45 @@ class Wide(melvoc.Vocoder):
 
 def _scaled(frames: Tensor) -> Tensor:
     return torch.cat([frames[:, :40] / 8, frames[:, 40:] / 4000], dim=1)
+
+
+class Noisy(melvoc.Vocoder):
+    """The mel's sound, and beside it noise as loud as a condition says."""
+
+    channels = property(lambda self: 1)  # type: ignore[assignment]
+    block_frames = property(lambda self: 5)  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__(name="noisy", spec=SPEC)
+        self.frames = Conv1d(40, SPEC.hop_length, 3)
+
+    @property
+    def conditions(self) -> Mapping[str, Condition]:
+        return {"breath": Condition(unit="", low=0.0, high=1.0)}
+
+    def graph(self) -> Node:
+        noise = Branches((Noise(SPEC.hop_length, seed=3), Select(40, 41)), math.prod)
+        tone = Chain((Select(0, 40), self.frames, Map(torch.tanh)))
+        return Chain((Branches((noise, tone), mean), ToSamples(SPEC.hop_length)))
+
+
+def test_noise_is_the_same_in_blocks_in_streams_and_in_any_batch() -> None:
+    voc = Noisy()
+    mel, breath = random_mel(voc, 23, batch=4), torch.rand(4, 23)
+    whole = voc.mel_to_waveform(mel, conditions={"breath": breath}, block_frames=23)
+    assert not torch.allclose(*(voc.mel_to_waveform(mel[[0, 0]], conditions={"breath": breath[[0, 0]]})), atol=0.1)
+    torch.testing.assert_close(voc.mel_to_waveform(mel, conditions={"breath": breath}), whole, atol=1e-6, rtol=0)
+    some = voc.mel_to_waveform(mel[:2], conditions={"breath": breath[:2]})
+    torch.testing.assert_close(some, whole[:2], atol=1e-6, rtol=0)
+    with voc.stream() as stream:
+        parts = [
+            stream.push(mel[..., a:b], conditions={"breath": breath[:, a:b]}) for a, b in [(0, 3), (3, 4), (4, 23)]
+        ]
+        torch.testing.assert_close(torch.cat([*parts, stream.flush()], -1), whole, atol=1e-6, rtol=0)
+    grouped = voc.mel_to_waveform(mel, conditions={"breath": breath}, lengths=[23, 9, 23, 9])
+    torch.testing.assert_close(grouped[[0, 2]], whole[[0, 2]], atol=1e-6, rtol=0)
+    seen = 8 * SPEC.hop_length  # the last frame sees the end
+    torch.testing.assert_close(grouped[[1, 3], :, :seen], whole[[1, 3], :, :seen], atol=1e-6, rtol=0)
 
 
 class Delayed(PostMachine):

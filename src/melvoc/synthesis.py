@@ -8,11 +8,11 @@ synthesis is the same run, fed with one or more blocks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -55,6 +55,7 @@ class Run:
         steps: that follow the network.
         sample_rate: of the result, in Hz.
         lookahead_frames: None for exact results; n to return the sound of all but the last n frames with each push.
+        rows: of the batch that this mel has. None: all of them.
 
     Attributes:
         sample_rate: of the result, in Hz.
@@ -72,6 +73,7 @@ class Run:
         steps: tuple[PostStep, ...],
         sample_rate: int,
         lookahead_frames: int | None = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
         sound = Sound(
             spec=vocoder.spec,
@@ -83,6 +85,8 @@ class Run:
         self._device, self._dtype = vocoder.device, vocoder.mel_dtype
         self.sample_rate, self.wave_dtype = sample_rate, wave_dtype(vocoder)
         network = self._engine.open(vocoder.graph()) if self._streams else Gathered(vocoder)
+        if rows is not None:
+            network.of_rows(torch.tensor(rows, device="cpu"))
         self._way = Way(network, [step.open(sound) for step in steps], sound)
         delay = vocoder.graph().delay(0) if self._streams else 0
         delay += sum(step.delay(sound) for step in steps)
@@ -172,6 +176,8 @@ class Way(Machine):
         sound: the sound's properties.
     """
 
+    parts = ("network", "steps")
+
     def __init__(self, network: Machine, steps: list[PostMachine], sound: Sound) -> None:
         self.network, self.steps, self.sound = network, steps, sound
 
@@ -184,18 +190,15 @@ class Way(Machine):
             wave = step(mel, wave, last)
         return wave
 
-    def fork(self) -> Self:
-        """Fork the network's machine and the steps'."""
-        return type(self)(self.network.fork(), [step.fork() for step in self.steps], self.sound)
-
 
 class Gathered(Machine):
     """A vocoder that needs the whole mel: gathers the frames and returns all the sound at the end."""
 
     state = ("before",)
 
-    def __init__(self, vocoder: Vocoder, before: tuple[Tensor, ...] = ()) -> None:
-        self.vocoder, self.before = vocoder, before
+    def __init__(self, vocoder: Vocoder) -> None:
+        self.vocoder = vocoder
+        self.before: list[Tensor] = []
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         """Nothing, or everything.
@@ -204,7 +207,7 @@ class Gathered(Machine):
             PluginError: the vocoder returned a different shape than its contract says.
         """
         if not last:
-            self.before += (x,)
+            self.before.append(x)
             return x[..., :0]
         frames = join(*self.before, x)
         wave = self.vocoder(frames)
@@ -219,7 +222,13 @@ class Gathered(Machine):
 
 
 def synthesise(
-    vocoder: Vocoder, frames: Tensor, *, steps: tuple[PostStep, ...], sample_rate: int, block_frames: int | None
+    vocoder: Vocoder,
+    frames: Tensor,
+    *,
+    steps: tuple[PostStep, ...],
+    sample_rate: int,
+    block_frames: int | None,
+    rows: Sequence[int] | None = None,
 ) -> Tensor:
     """The sound of complete mels, in blocks where the vocoder streams.
 
@@ -229,12 +238,13 @@ def synthesise(
         steps: that follow the network.
         sample_rate: of the result, in Hz.
         block_frames: at most this many frames per block. None: the vocoder's own choice.
+        rows: as in `Run`.
 
     Returns:
         `[B, channels, ceil(T * samples_per_frame * sample_rate / vocoder.sample_rate)]` in [-1, 1].
     """
     size = check_block(vocoder, block_frames)
-    run, total = Run(vocoder, steps=steps, sample_rate=sample_rate), frames.shape[-1]
+    run, total = Run(vocoder, steps=steps, sample_rate=sample_rate, rows=rows), frames.shape[-1]
     samples = resampled_length(total * vocoder.samples_per_frame, vocoder.sample_rate, sample_rate)
     wave = torch.empty(frames.shape[0], vocoder.channels, samples, dtype=run.wave_dtype, device=vocoder.device)
     size = -(-total // -(-total // size)) if vocoder.can_stream else total  # blocks of about the same length

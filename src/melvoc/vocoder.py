@@ -213,8 +213,8 @@ class Vocoder(nn.Module):
         mel, rate, steps = rows_of(mel, self.spec), self._rate(sample_rate), self._steps(refine)
         check_block(self, block_frames)
 
-        def sound(part: Tensor) -> Tensor:
-            return synthesise(self, part, steps=steps, sample_rate=rate, block_frames=block_frames)
+        def sound(part: Tensor, rows: list[int] | None = None) -> Tensor:
+            return synthesise(self, part, steps=steps, sample_rate=rate, block_frames=block_frames, rows=rows)
 
         if lengths is None:
             mel = check_mel(mel, self.spec, known=spec is not None)  # not copied: it may be long
@@ -230,7 +230,7 @@ class Vocoder(nn.Module):
         wave = torch.zeros(mel.shape[0], self.channels, total, dtype=wave_dtype(self), device=self.device)
         every = stacked(self, mel, conditions)
         for frames, rows in groups:
-            made = sound(every[rows, :, :frames])
+            made = sound(every[rows, :, :frames], rows)
             wave[rows, :, : made.shape[-1]] = made
         return wave
 

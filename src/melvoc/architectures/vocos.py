@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from melvoc.architecture import ADDED, Architecture, Layout, NetworkConfig, Pin
 from melvoc.errors import OptionError, SpecError, quoted
-from melvoc.nn.graph import Chain, Map, Node, Residual
-from melvoc.nn.layers import Conv1d, FrameLinear, FrameNorm, FrameScale
-from melvoc.nn.stft import InverseSTFT
+from melvoc.nn.convnext import ConvNeXt
+from melvoc.nn.graph import Chain, Map, Node
+from melvoc.nn.layers import FrameLinear
+from melvoc.nn.stft import InverseSTFT, polar
 from melvoc.spectrogram.spec import MelSpec
 
 PADDINGS = ("center", "same")  # what the published classes call them
@@ -72,8 +72,8 @@ class VocosConfig(NetworkConfig):
         Raises:
             OptionError: an unsupported backbone, head or padding; a missing or an unknown key.
         """
-        backbone = _arguments(values, "backbone", "vocos.models.VocosBackbone", (*BACKBONE, CONDITIONED))
-        head = _arguments(values, "head", "vocos.heads.ISTFTHead", HEAD)
+        backbone = arguments(values, "backbone", BACKBONE_CLASS, (*BACKBONE, CONDITIONED))
+        head = arguments(values, "head", HEAD_CLASS, HEAD)
         if backbone.get(CONDITIONED) is not None:
             raise OptionError(f"the backbone is conditioned ({CONDITIONED}), but melvoc only reads Vocos on mels")
         try:
@@ -93,27 +93,38 @@ class VocosConfig(NetworkConfig):
         return config
 
 
+BACKBONE_CLASS, HEAD_CLASS = "vocos.models.VocosBackbone", "vocos.heads.ISTFTHead"
+FEATURES_CLASS = "vocos.feature_extractors.MelSpectrogramFeatures"
 # The arguments of the published classes; layer_scale_init_value is where training began.
 BACKBONE = ("input_channels", "dim", "intermediate_dim", "num_layers", "layer_scale_init_value")
 CONDITIONED = "adanorm_num_embeddings"
 HEAD = ("dim", "n_fft", "hop_length", "padding")
 FEATURES = ("sample_rate", "n_fft", "hop_length", "n_mels", "padding")
-MATCHA_FEATURES = ("f_min", "f_max", "norm", "mel_scale")  # of a fork, whose logarithm has another floor, too
+FORKS_FEATURES = ("f_min", "f_max", "norm", "mel_scale", "clip_val")  # whose logarithm has another floor, too
 
 
-def _arguments(values: Mapping[str, Any], part: str, expected: str, takes: tuple[str, ...]) -> Mapping[str, Any]:
+def arguments(
+    values: Mapping[str, Any], part: str, expected: str, takes: tuple[str, ...], title: str = "Vocos"
+) -> Mapping[str, Any]:
     """The arguments of one part of a published config, whose class path is compared but never imported.
+
+    Args:
+        values: the config, or the section of it that has the parts.
+        part: its key.
+        expected: the class path.
+        takes: the arguments' names.
+        title: the architecture's, for messages.
 
     Raises:
         OptionError: another class, or an argument that it does not take.
     """
     section = values.get(part)
     if not isinstance(section, Mapping):
-        raise OptionError(f"the config has no {part!r} section, which Vocos needs; is it a config.yaml?")
+        raise OptionError(f"the config has no {part!r} section, which {title} needs; is it a config.yaml?")
     class_path = section.get("class_path", expected)
     if class_path not in (expected, expected.rpartition(".")[2]):
         given = quoted(class_path).strip("'")
-        raise OptionError(f"{part} is a {given}, but melvoc only reads Vocos with a {expected.rpartition('.')[2]}")
+        raise OptionError(f"{part} is a {given}, but melvoc only reads {title} with a {expected.rpartition('.')[2]}")
     rest = {key: value for key, value in section.items() if key != "class_path"}
     arguments = rest.pop("init_args", None) if "init_args" in rest else rest
     if not isinstance(arguments, Mapping) or (arguments is not rest and rest):
@@ -136,63 +147,13 @@ class Vocos(nn.Module):
     def __init__(self, config: VocosConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = Backbone(config)
+        self.backbone = ConvNeXt(config.n_mels, config.dim, config.intermediate_dim, config.num_layers)
         self.head = Head(config)
         self.graph: Node = Chain((*self.backbone.nodes, *self.head.nodes))
 
     def forward(self, mel: Tensor) -> Tensor:
         """Run on the complete signal `[B, C, T]`."""
         return self.graph(mel)
-
-
-class Backbone(nn.Module):
-    """ConvNeXt blocks (Liu et al. 2022) over frames.
-
-    Args:
-        config: its hyperparameters.
-
-    Shape:
-        `[B, n_mels, T]` to `[B, dim, T]`.
-    """
-
-    def __init__(self, config: VocosConfig) -> None:
-        super().__init__()
-        self.embed = Conv1d(config.n_mels, config.dim, 7)
-        self.norm = FrameNorm(config.dim)
-        layers = [ConvNeXtBlock(config) for _ in range(config.num_layers)]
-        self.convnext = nn.ModuleList(layers)
-        self.final_layer_norm = FrameNorm(config.dim)
-        blocks = tuple(Residual(Chain(block.nodes)) for block in layers)
-        self.nodes: tuple[Node, ...] = (self.embed, Map(self.norm), *blocks, Map(self.final_layer_norm))
-
-    def forward(self, mel: Tensor) -> Tensor:
-        """Run on the complete signal `[B, C, T]`."""
-        return Chain(self.nodes)(mel)
-
-
-class ConvNeXtBlock(nn.Module):
-    """A depthwise convolution and a two-layer perceptron per frame, scaled by gamma.
-
-    Args:
-        config: determines the channels.
-
-    Shape:
-        `[B, dim, T]` to the same.
-    """
-
-    def __init__(self, config: VocosConfig) -> None:
-        super().__init__()
-        self.dwconv = Conv1d(config.dim, config.dim, 7, groups=config.dim)
-        self.norm = FrameNorm(config.dim)
-        self.pwconv1 = FrameLinear(config.dim, config.intermediate_dim)
-        self.pwconv2 = FrameLinear(config.intermediate_dim, config.dim)
-        self.gamma = nn.Parameter(torch.full((config.dim,), 1.0 / config.num_layers))
-        perceptron = (self.pwconv1, F.gelu, self.pwconv2, FrameScale(self, "gamma"))
-        self.nodes: tuple[Node, ...] = (self.dwconv, Map(self.norm), *[Map(function) for function in perceptron])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Run on the complete signal `[B, C, T]`."""
-        return x + Chain(self.nodes)(x)
 
 
 class Head(nn.Module):
@@ -219,14 +180,19 @@ class Head(nn.Module):
 def spectrum(x: Tensor) -> Tensor:
     """Log-magnitudes and phases to real parts and imaginary parts, both `[B, n_fft + 2, T]`."""
     log_magnitude, phase = x.chunk(2, dim=1)
-    magnitude = log_magnitude.exp().clamp(max=LARGEST_MAGNITUDE)
-    return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
+    return polar(log_magnitude.exp().clamp(max=LARGEST_MAGNITUDE), phase)
 
 
-def mel_of_features(values: Mapping[str, Any]) -> MelSpec:
+def mel_of_features(values: Mapping[str, Any], head_class: str = HEAD_CLASS, title: str = "Vocos") -> MelSpec:
     """The mel of a published `config.yaml`: torchaudio's defaults at the configured size, then a clipped natural log.
 
-    The floor is in no config: 1e-7 in the published code; 1e-5 in the fork that knows the further arguments.
+    The floor is 1e-7 in the published code, whose config does not say it; 1e-5 in the forks that know the further
+    arguments, one of which may say it (`clip_val`).
+
+    Args:
+        values: the config, or the section of it that has the parts.
+        head_class: the class path of its head.
+        title: the architecture's, for messages.
 
     Raises:
         SpecError: no mel is described, or one that is not supported.
@@ -235,10 +201,10 @@ def mel_of_features(values: Mapping[str, Any]) -> MelSpec:
         raise SpecError(
             "it has no feature_extractor section, so that nothing says which mel it takes; pass its MelSpec"
         )
-    takes = FEATURES + MATCHA_FEATURES
+    takes = FEATURES + FORKS_FEATURES
     try:
-        given = _arguments(values, "feature_extractor", "vocos.feature_extractors.MelSpectrogramFeatures", takes)
-        expected = _arguments(values, "head", "vocos.heads.ISTFTHead", HEAD).get("padding", "center")
+        given = arguments(values, "feature_extractor", FEATURES_CLASS, takes, title)
+        expected = arguments(values, "head", head_class, HEAD, title).get("padding", "center")
     except OptionError as error:
         raise SpecError(str(error)) from error
     padding = given.get("padding", "center")
@@ -247,13 +213,20 @@ def mel_of_features(values: Mapping[str, Any]) -> MelSpec:
             f"feature padding={quoted(padding)}, but the head's is {quoted(expected)}, and sound would come half a hop "
             "apart from its frames"
         )
-    fork = any(name in given for name in MATCHA_FEATURES)
+    fork = any(name in given for name in FORKS_FEATURES)
     sizes = {"sample_rate": 24000, "n_fft": 1024, "hop_length": 256, "n_mels": 100} | {"mel_scale": "htk", "norm": None}
     said = {name: value for name, value in given.items() if value is not None or name == "norm"}
     said.pop("padding", None)
-    return MelSpec.from_dict(
-        sizes | said | {"log_floor": 1e-5 if fork else 1e-7, "magnitude_eps": 0.0, "center": padding == "center"}
-    )
+    floor = _number(said.pop("clip_val", 1e-5 if fork else 1e-7))
+    return MelSpec.from_dict(sizes | said | {"log_floor": floor, "magnitude_eps": 0.0, "center": padding == "center"})
+
+
+def _number(value: Any) -> Any:
+    """YAML reads 1e-5, without a point, as text."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value
 
 
 ARCHITECTURE = Architecture(

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from melvoc.arrays import as_tensor
 from melvoc.errors import SpecError
 from melvoc.host import public
-from melvoc.nn.graph import Machine, Window
+from melvoc.nn.graph import Machine
+from melvoc.nn.window import Window
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from melvoc.nn.graph import ChainMachine, Engine, Machine, Window
+from melvoc.nn.graph import ChainMachine, Engine, Machine
+from melvoc.nn.window import Window
 
 TAPS = 12
 UP_REACH = 3  # inputs on either side that an upsampled pair sees

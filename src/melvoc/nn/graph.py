@@ -15,32 +15,23 @@ by the node itself.
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from melvoc.nn.state import Stateful
+
+T = TypeVar("T")
 
 
-class Machine(ABC):
-    """The state of one node in one stream. Not shared between threads; the node and its weights are.
-
-    A machine declares its state, by which it is forked, recorded and moved: a step may change nothing else.
-
-    Attributes:
-        parts: names of the attributes that are machines, or lists of them, or None.
-        state: names of the attributes that a step reads and replaces: tensors, numbers, None, or lists of them.
-        positions: names of the attributes that only count samples, by as many in each equal piece.
-    """
-
-    parts: ClassVar[tuple[str, ...]] = ()
-    state: ClassVar[tuple[str, ...]] = ()
-    positions: ClassVar[tuple[str, ...]] = ()
+class Machine(Stateful, ABC):
+    """The state of one node in one stream, declared as `Stateful` says. Not shared between threads; the node and its
+    weights are."""
 
     @abstractmethod
     def __call__(self, x: Tensor, last: bool) -> Tensor:
@@ -54,28 +45,20 @@ class Machine(ABC):
             `[B, C', m]`; m may be 0, and then C' means nothing.
         """
 
-    def machines_inside(self) -> Iterator[Machine]:
-        """The machines that this one is made of."""
-        for name in self.parts:
-            value = getattr(self, name)
-            yield from value if isinstance(value, list) else () if value is None else (value,)
+    def of_rows(self, rows: Tensor) -> None:
+        """Be told which rows of a batch come, where they are not 0, 1, 2, ...: noise depends on it, nothing else does.
 
-    def fork(self) -> Self:
-        """A copy with a state of its own; cheap, since machines replace their tensors and never write into them."""
-        twin = copy.copy(self)
-        for name in self.parts:
-            value = getattr(self, name)
-            several = isinstance(value, list)
-            setattr(twin, name, [part.fork() for part in value] if several else value and value.fork())
-        for name in self.state:
-            if isinstance(value := getattr(self, name), list):
-                setattr(twin, name, list(value))
-        return twin
+        Args:
+            rows: `[B]`, int64.
+        """
+        for part in self.inside():
+            if isinstance(part, Machine):
+                part.of_rows(rows)
 
 
 @runtime_checkable
 class Node(Protocol):
-    """What a network is made of: layers (`torch.nn.Module`) and the composites of this file."""
+    """What a network is made of: layers (`torch.nn.Module`), and composites, which are made of nodes (`children`)."""
 
     def __call__(self, x: Tensor, /) -> Tensor:
         """Run on the complete signal `[B, C, N]`."""
@@ -112,56 +95,6 @@ def join(*parts: Tensor | None) -> Tensor:
     return filled[0] if len(filled) == 1 else torch.cat(filled, dim=-1)
 
 
-class Window(Machine):
-    """A sliding window: the last inputs are kept, and the signal is padded only at its true start and end.
-
-        padded input:  [left | x ........................ | right]
-        output j sees        [j * stride, j * stride + span)
-
-    Args:
-        valid: maps `[B, C, L]` to the outputs of the `(L - span) // stride + 1` windows that fit.
-        span: samples that one output sees.
-        stride: samples from one window to the next.
-        left: samples of padding before the signal.
-        right: samples of padding after it.
-        mode: what the padding is: zeros, the edge sample repeated, or the signal mirrored at its edge sample (zeros
-            for a signal that is too short).
-    """
-
-    state = ("tail", "begun")
-
-    def __init__(
-        self,
-        valid: Callable[[Tensor], Tensor],
-        *,
-        span: int,
-        stride: int = 1,
-        left: int,
-        right: int,
-        mode: Literal["zeros", "replicate", "reflect"] = "zeros",
-    ) -> None:
-        self.valid = valid
-        self.span, self.stride, self.left, self.right = span, stride, left, right
-        self.mode = "constant" if mode == "zeros" else mode
-        self.needed = max(left, right) if mode == "reflect" else 0  # samples that a mirror shows, its edge apart
-        self.tail: Tensor | None = None
-        self.begun = False  # whether the start has been padded
-
-    def __call__(self, x: Tensor, last: bool) -> Tensor:
-        x = join(self.tail, x)
-        short = not self.begun and x.shape[-1] <= self.needed
-        if short and (not last or not x.shape[-1]):
-            self.tail = x
-            return x[..., :0]
-        padding = (0 if self.begun else self.left, self.right if last else 0)
-        if any(padding):
-            x = F.pad(x, padding, "constant" if short else self.mode)
-        self.begun = True
-        count = max(0, (x.shape[-1] - self.span) // self.stride + 1)
-        self.tail = x[..., count * self.stride :].clone()  # a view would keep the whole piece alive
-        return self.valid(x) if count else x[..., :0]
-
-
 @dataclass(frozen=True)
 class Map:
     """A function of single samples (clamp, tanh, a leaky ReLU): the same on pieces as on the whole."""
@@ -190,11 +123,32 @@ class MapMachine(Machine):
         return self.function(x) if x.shape[-1] else x
 
 
-@dataclass(frozen=True)
-class Chain:
-    """One node after the other."""
+class Composite:
+    """A node that is made of others; an engine that does not know it can still look inside.
+
+    Attributes:
+        nodes: what it is made of.
+    """
 
     nodes: tuple[Node, ...]
+
+
+def children(node: object) -> tuple[Node, ...]:
+    """The nodes that a node is made of, none for a layer."""
+    return node.nodes if isinstance(node, Composite) else ()
+
+
+def by_kind(table: Mapping[type, T], node: object) -> T | None:
+    """An engine's entry for the class of a node, or for the nearest of its base classes; None if there is none."""
+    known = table.get(type(node))
+    return known or next((table[kind] for kind in type(node).__mro__ if kind in table), None)
+
+
+@dataclass(frozen=True)
+class Chain(Composite):
+    """One node after the other."""
+
+    nodes: tuple[Node, ...] = ()
 
     def __call__(self, x: Tensor) -> Tensor:
         for node in self.nodes:
@@ -226,80 +180,91 @@ class ChainMachine(Machine):
         return x
 
 
-@dataclass(frozen=True)
-class Residual:
-    """`x + inner(x)`."""
-
-    inner: Node
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
-
-    def open(self, engine: Engine) -> Machine:
-        """The inner machine, and a queue on the skip path that waits for it."""
-        return ResidualMachine(engine.open(self.inner))
-
-    def delay(self, samples: int) -> int:
-        """The inner node's."""
-        return self.inner.delay(samples)
-
-
-class ResidualMachine(Machine):
-    """Runs a `Residual`."""
-
-    parts = ("inner",)
-    state = ("queue",)
-
-    def __init__(self, inner: Machine) -> None:
-        self.inner = inner
-        self.queue: Tensor | None = None
-
-    def __call__(self, x: Tensor, last: bool) -> Tensor:
-        y = self.inner(x, last)
-        skip = join(self.queue, x)
-        count = y.shape[-1]
-        self.queue = skip[..., count:].clone()
-        return y + skip[..., :count] if count else y
+Join = Callable[[Iterable[Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
-class Mean:
-    """The mean of branches that see the same signal (HiFi-GAN's multi-receptive-field fusion)."""
+class Branches(Composite):
+    """Nodes that see the same signal, and what joins their outputs, which have the same rate.
 
-    branches: tuple[Node, ...]
+    A branch that begins with `Select` has its own channels for its input; one that is an empty `Chain` passes on what
+    it gets.
+
+    Args:
+        nodes: the branches.
+        join: takes their outputs in order and makes one signal of them, sample by sample; it may write into none.
+
+    Example: `Branches((Chain((Select(0, 80), encoder)), Select(80, 81)), concatenate)`.
+    """
+
+    nodes: tuple[Node, ...]
+    join: Join
 
     def __call__(self, x: Tensor) -> Tensor:
-        total = self.branches[0](x)
-        for branch in self.branches[1:]:
-            total = total + branch(x)
-        return total / len(self.branches)
+        return self.join(node(x) for node in self.nodes)
 
     def open(self, engine: Engine) -> Machine:
         """The branches' machines, and a queue for each that is ahead of the slowest."""
-        return MeanMachine([engine.open(branch) for branch in self.branches])
+        return BranchesMachine([engine.open(node) for node in self.nodes], self.join)
 
     def delay(self, samples: int) -> int:
         """The slowest branch's."""
-        return max(branch.delay(samples) for branch in self.branches)
+        return max(node.delay(samples) for node in self.nodes)
 
 
-class MeanMachine(Machine):
-    """Runs a `Mean`."""
+class BranchesMachine(Machine):
+    """Runs `Branches`."""
 
     parts = ("machines",)
     state = ("queues",)
 
-    def __init__(self, machines: list[Machine]) -> None:
-        self.machines = machines
+    def __init__(self, machines: list[Machine], join: Join) -> None:
+        self.machines, self.join = machines, join
         self.queues: list[Tensor | None] = [None] * len(machines)
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         ready = [join(queue, machine(x, last)) for queue, machine in zip(self.queues, self.machines, strict=True)]
         count = min(part.shape[-1] for part in ready)
-        self.queues = [part[..., count:].clone() for part in ready]
+        ahead = [part.shape[-1] > count for part in ready]  # the others are taken as they are: a slice costs, too
+        self.queues = [part[..., count:].clone() if more else None for part, more in zip(ready, ahead, strict=True)]
         if not count:
             return ready[0][..., :0]
-        total = ready[0][..., :count] + ready[1][..., :count] if len(ready) > 1 else ready[0][..., :count].clone()
-        for part in ready[2:]:
-            total += part[..., :count]
-        return total.div_(len(ready)) if len(ready) > 1 else total
+        return self.join(part[..., :count] if more else part for part, more in zip(ready, ahead, strict=True))
+
+
+class Residual(Branches):
+    """`x + inner(x)`."""
+
+    def __init__(self, inner: Node) -> None:
+        super().__init__((Chain(), inner), add)
+
+
+class Mean(Branches):
+    """The mean of branches that see the same signal (HiFi-GAN's multi-receptive-field fusion)."""
+
+    def __init__(self, branches: tuple[Node, ...]) -> None:
+        super().__init__(branches, mean)
+
+
+def add(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of branches; each may be forgotten once it is added."""
+    return _sum(parts)[0]
+
+
+def mean(parts: Iterable[Tensor]) -> Tensor:
+    """The mean of branches."""
+    total, count = _sum(parts)
+    return total.div_(count) if count > 1 else total
+
+
+def concatenate(parts: Iterable[Tensor]) -> Tensor:
+    """The channels of all branches, in order."""
+    return torch.cat(list(parts), dim=1)
+
+
+def _sum(parts: Iterable[Tensor]) -> tuple[Tensor, int]:
+    every = iter(parts)
+    total, count = next(every), 1
+    for count, part in enumerate(every, start=2):
+        total = total + part if count == 2 else total.add_(part)  # the first sum is nobody else's
+    return total, count

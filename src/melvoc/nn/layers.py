@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from melvoc.nn.graph import Engine, Machine, Window
+from melvoc.nn.graph import Engine, Machine
+from melvoc.nn.window import Window
 
 
 class FrameNorm(nn.LayerNorm):

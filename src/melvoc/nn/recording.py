@@ -9,10 +9,9 @@ another size, or the last one, runs directly, and where the state keeps its shap
 
 from __future__ import annotations
 
-import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from melvoc.nn.graph import Machine
+from melvoc.nn.state import Cell
 
 Step = Callable[[], Tensor]
 
@@ -75,12 +75,14 @@ class RecordingMachine(Machine):
         recorder: makes a step fast.
     """
 
+    parts = ("machine",)
+
     def __init__(self, machine: Machine, recorder: Recorder) -> None:
         self.machine = machine
         self._recorder = recorder
         self._recording: Recording | None = None
         self._seen: object = None
-        self._before: list[object] | None = None  # the state's signature after the previous piece, if it was taken
+        self._before: list[object] | None = None  # the state's sizes after the previous piece, if they were taken
         self._repeats = 1  # equal pieces so far; each but the first left the state's shape as it was
         self._attempts = ATTEMPTS
 
@@ -100,9 +102,9 @@ class RecordingMachine(Machine):
             self._record(x)
             if self._recording:
                 return self._recording.first()
-        before = self._before or signature(self.machine)
+        before = self._before or sizes(self.machine)
         y = self.machine(x, last)
-        self._before = signature(self.machine)
+        self._before = sizes(self.machine)
         steady = self._before == before
         if self._recording:
             if steady:
@@ -117,10 +119,10 @@ class RecordingMachine(Machine):
 
     def fork(self) -> Self:
         """A copy with its own state, and without a recording."""
-        twin = copy.copy(self)
-        twin.machine = self.machine.fork()
-        if self._recording:  # which writes into the state
-            attach(twin.machine, [tensor.clone() for tensor in state(twin.machine)])
+        twin = super().fork()
+        for cell in twin.machine.cells() if self._recording else ():  # a recording writes into the state
+            if isinstance(value := cell.get(), Tensor):
+                cell.put(value.clone())
         twin._recording, twin._attempts = None, 0
         return twin
 
@@ -155,23 +157,25 @@ class Recording:
     def __init__(self, machine: Machine, x: Tensor, recorder: Recorder) -> None:
         self._machine, self._recorder = machine, recorder
         self._input = x.clone()
-        before = [value for _, _, value in _items(machine)]
-        self._signature = signature(machine)
-        counted = list(_items(machine, positions=True))
-        self._buffers = [tensor.clone() for tensor in state(machine)]
+        cells = list(machine.cells())
+        before = [cell.get() for cell in cells]
+        self._sizes = sizes(machine)
+        self._tensors = [cell for cell in cells if isinstance(cell.get(), Tensor)]
+        self._buffers = [cell.get().clone() for cell in self._tensors]
         try:
             with recorder.on(x):
                 expected = None if recorder.runs else self._expected()
-                attach(machine, self._buffers)
+                self._attach()
                 self._replay = recorder.record(self._step)
-                self._counts = [(holder, key, holder[key] - value) for holder, key, value in counted]
+                counted = [(cell, value) for cell, value in zip(cells, before, strict=True) if cell.counts]
+                self._counts = [(cell, cell.get() - value) for cell, value in counted]
                 if expected is not None:
                     self._rehearse(expected)
         except BaseException:
-            _restore(machine, before, counted)
+            _restore(cells, before)
             raise
         if not recorder.runs:
-            _restore(machine, before, counted)
+            _restore(cells, before)
             self.adopt()
 
     def _expected(self) -> Tensor:
@@ -196,63 +200,34 @@ class Recording:
         """The machine's next step."""
         with self._recorder.on(x):
             self._input.copy_(x)
-            for holder, key, count in self._counts:  # Python does not run, and positions go on all the same
-                holder[key] += count
+            for cell, count in self._counts:  # Python does not run, and positions go on all the same
+                cell.put(cell.get() + count)
             return self._recorder.given(self._replay())
 
     def adopt(self) -> None:
         """Take over the state after a step that the machine made directly."""
-        for buffer, tensor in zip(self._buffers, state(self._machine), strict=True):
-            if buffer is not tensor:
+        for cell, buffer in zip(self._tensors, self._buffers, strict=True):
+            if (tensor := cell.get()) is not buffer:
                 self._recorder.copy(tensor, buffer)
-        attach(self._machine, self._buffers)
+        self._attach()
+
+    def _attach(self) -> None:
+        for cell, buffer in zip(self._tensors, self._buffers, strict=True):
+            cell.put(buffer)
 
     def _step(self) -> Tensor:
         self._output = self._machine(self._input, False)
-        if signature(self._machine) != self._signature:
-            raise RuntimeError("the state did not keep its shape")
+        if sizes(self._machine) != self._sizes:
+            raise RuntimeError("the state did not keep its sizes")
         self.adopt()
         return self._output
 
 
-def state(machine: Machine) -> list[Tensor]:
-    """The tensors that a machine and the machines in it keep."""
-    return [value for _, _, value in _items(machine) if isinstance(value, Tensor)]
+def sizes(machine: Machine) -> list[object]:
+    """What stays as it is in a steady state: the sizes of all cells but those that count."""
+    return [cell.size() for cell in machine.cells() if not cell.counts]
 
 
-def attach(machine: Machine, tensors: list[Tensor]) -> None:
-    """Replace the tensors that `state` lists."""
-    places = [(holder, key) for holder, key, value in _items(machine) if isinstance(value, Tensor)]
-    for (holder, key), tensor in zip(places, tensors, strict=True):
-        holder[key] = tensor
-
-
-def _restore(machine: Machine, values: list[Any], counted: list[tuple[Any, Any, Any]]) -> None:
-    """Put back what `_items` had."""
-    for (holder, key, _), value in zip(_items(machine), values, strict=True):
-        holder[key] = value
-    for holder, key, value in counted:
-        holder[key] = value
-
-
-def signature(machine: Machine) -> list[object]:
-    """All that a step may change, with shapes in place of tensors: equal before and after it in a steady state."""
-    return [_kind(value) for _, _, value in _items(machine)]
-
-
-def _kind(value: object) -> object:
-    if isinstance(value, Tensor):
-        return tuple(value.shape), value.dtype
-    return value if isinstance(value, int | float | None) else type(value)
-
-
-def _items(machine: Machine, *, positions: bool = False) -> Iterator[tuple[Any, Any, Any]]:
-    """What a machine and those inside it declare as their state, or as positions: holder, key and value."""
-    for inner in machine.machines_inside():
-        yield from _items(inner, positions=positions)
-    for name in machine.positions if positions else machine.state:
-        value = getattr(machine, name)
-        if isinstance(value, list):
-            yield from ((value, index, item) for index, item in enumerate(value))
-        else:
-            yield vars(machine), name, value
+def _restore(cells: list[Cell], values: list[Any]) -> None:
+    for cell, value in zip(cells, values, strict=True):
+        cell.put(value)

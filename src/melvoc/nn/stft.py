@@ -1,4 +1,8 @@
-"""The inverse short-time Fourier transform, whole or frame by frame (Griffin and Lim 1984, eq. 6)."""
+"""The short-time Fourier transform and its inverse as nodes (Griffin and Lim 1984, eq. 6).
+
+A spectrum is real: `[B, 2 * (n_fft // 2 + 1), T]`, the real parts before the imaginary parts. Windows are periodic Hann
+windows as long as n_fft.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +13,78 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from melvoc.nn.graph import Engine, Machine
+from melvoc.nn.window import Mode, Window, padded
+
+
+class STFT(nn.Module):
+    """Windowed transforms of overlapping frames.
+
+    Centred, it is `torch.stft` with `center=True`, of N samples `1 + N // hop_length` frames. Else the signal is padded
+    by `(n_fft - hop_length) // 2` on both sides, and frame t is centred on the middle of its own hop: `N // hop_length`
+    frames.
+
+    Args:
+        n_fft: samples per frame, an even number.
+        hop_length: samples from one frame to the next.
+        center: whether a frame is centred on the first of its samples.
+        mode: of the padding; see `melvoc.nn.window.padded`.
+
+    Shape:
+        `[B, 1, N]`, N a multiple of hop_length, to `[B, 2 * (n_fft // 2 + 1), T]`.
+    """
+
+    def __init__(self, n_fft: int, hop_length: int, *, center: bool = True, mode: Mode = "reflect") -> None:
+        super().__init__()
+        self.n_fft, self.hop_length, self.mode = n_fft, hop_length, mode
+        self.left = n_fft // 2 if center else (n_fft - hop_length) // 2
+        self.right = self.left if center else n_fft - hop_length - self.left
+        self.register_buffer("window", _hann(n_fft), persistent=False)
+        self.window: Tensor
+
+    def valid(self, x: Tensor) -> Tensor:
+        """The spectra of the frames that fit: `[B, 1, L]` to `[B, 2 * (n_fft // 2 + 1), (L - n_fft) // hop + 1]`."""
+        frames = x[:, 0].unfold(-1, self.n_fft, self.hop_length) * self.window
+        parts = torch.view_as_real(torch.fft.rfft(frames))  # [B, T, bins, 2]
+        return parts.permute(0, 3, 2, 1).flatten(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run on the complete signal `[B, 1, N]`."""
+        return self.valid(padded(x, self.left, self.right, self.mode))
+
+    def open(self, engine: Engine) -> Machine:
+        """A window of a frame."""
+        return Window(
+            self.valid, span=self.n_fft, stride=self.hop_length, left=self.left, right=self.right, mode=self.mode
+        )
+
+    def delay(self, samples: int) -> int:
+        """Every frame that reaches into the padding at the end, or into what is missing."""
+        return -(-(samples + self.right) // self.hop_length)
 
 
 class InverseSTFT(nn.Module):
     """Overlap-add of windowed inverse transforms, divided by the sum of the squared windows.
 
-    Centred, it is like `torch.istft` with `center=True` and a periodic Hann window as long as n_fft, but the end is not
-    cut at the middle of the last frame: T frames give `T * hop_length` samples. Else frame t is centred on the middle
-    of its own hop, not on its beginning.
+    Centred, it is like `torch.istft` with `center=True`, but the end is not cut at the middle of the last frame: T
+    frames give `T * hop_length` samples. Else frame t is centred on the middle of its own hop, not on its beginning.
 
     Args:
         n_fft: samples per frame, an even number.
         hop_length: samples from one frame to the next, at most `n_fft // 2`.
         center: whether a frame is centred on the first of its samples.
+        trim: whether the end is cut after all, hop_length samples earlier: what `torch.istft` gives, and what undoes a
+            centred `STFT`, which has a frame more than there are hops.
 
     Shape:
-        `[B, 2 * (n_fft // 2 + 1), T]`, the real parts before the imaginary parts, to `[B, 1, T * hop_length]`.
+        `[B, 2 * (n_fft // 2 + 1), T]` to `[B, 1, T * hop_length]`, or `[B, 1, (T - 1) * hop_length]` if trimmed.
     """
 
-    def __init__(self, n_fft: int, hop_length: int, *, center: bool = True) -> None:
+    def __init__(self, n_fft: int, hop_length: int, *, center: bool = True, trim: bool = False) -> None:
         super().__init__()
         self.n_fft, self.hop_length = n_fft, hop_length
         self.start = n_fft // 2 if center else (n_fft - hop_length) // 2  # samples of the first frame that are dropped
-        window = torch.hann_window(n_fft, dtype=torch.float64, device="cpu").float()
-        self.register_buffer("window", window, persistent=False)
+        self.trimmed = hop_length if trim else 0  # samples of the last frame's that are dropped
+        self.register_buffer("window", _hann(n_fft), persistent=False)
         self.window: Tensor
 
     def frames(self, spectrum: Tensor) -> Tensor:
@@ -52,15 +104,26 @@ class InverseSTFT(nn.Module):
     def forward(self, spectrum: Tensor) -> Tensor:
         """Run on all frames `[B, 2 * (n_fft // 2 + 1), T]`."""
         sums = self.overlap_add(self.frames(spectrum))
-        return normalize(sums[..., self.start : self.start + spectrum.shape[-1] * self.hop_length])
+        samples = spectrum.shape[-1] * self.hop_length - self.trimmed
+        return normalize(sums[..., self.start : self.start + samples])
 
     def open(self, engine: Engine) -> Machine:
         """A queue of the sums that later frames still add to."""
         return InverseSTFTMachine(self)
 
     def delay(self, samples: int) -> int:
-        """What is dropped of the first frame."""
-        return samples * self.hop_length + self.start
+        """What is dropped of the first frame, and not of the last."""
+        return samples * self.hop_length + self.start - self.trimmed
+
+
+def polar(magnitude: Tensor, phase: Tensor) -> Tensor:
+    """A spectrum of its magnitudes and phases, both `[B, n_fft // 2 + 1, T]`."""
+    return torch.cat([magnitude * phase.cos(), magnitude * phase.sin()], dim=1)
+
+
+def _hann(n_fft: int) -> Tensor:
+    """A constant, not a weight: on the CPU even when a model is built on the meta device."""
+    return torch.hann_window(n_fft, dtype=torch.float64, device="cpu").float()
 
 
 def normalize(sums: Tensor) -> Tensor:
@@ -78,7 +141,7 @@ class InverseSTFTMachine(Machine):
         self.frames: Callable[[Tensor], Tensor] = layer.frames
         self.open_sums: Tensor | None = None
         self.drop = layer.start
-        self.owed = 0
+        self.owed = -layer.trimmed
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         hop = self.layer.hop_length

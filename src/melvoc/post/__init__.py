@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from melvoc.errors import OptionError, quoted
+from melvoc.nn.state import Stateful
 from melvoc.spectrogram.spec import MelSpec
 
 LONGEST = 64  # steps of one vocoder
@@ -37,8 +38,8 @@ class Sound:
     sample_rate: int
 
 
-class PostMachine(ABC):
-    """The state of one step in one stream."""
+class PostMachine(Stateful, ABC):
+    """The state of one step in one stream, declared as `Stateful` says."""
 
     @abstractmethod
     def __call__(self, frames: Tensor, wave: Tensor, last: bool) -> Tensor:
@@ -52,10 +53,6 @@ class PostMachine(ABC):
         Returns:
             `[B, channels, m]`; m may be 0. In total, as many samples go out as came in.
         """
-
-    @abstractmethod
-    def fork(self) -> Self:
-        """A copy with its own state."""
 
 
 class PostStep(ABC):

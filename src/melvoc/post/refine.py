@@ -7,7 +7,6 @@ a start that is nearly right. docs/refinement.md derives it and shows what it ga
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -18,7 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from melvoc.errors import OptionError, SpecError, quoted
-from melvoc.nn.graph import Window, join
+from melvoc.nn.graph import join
+from melvoc.nn.state import Stateful
+from melvoc.nn.window import Window
 from melvoc.post import PostMachine, PostStep, Sound
 from melvoc.spectrogram.conversion import Care
 from melvoc.spectrogram.projection import Projection, projection, squares
@@ -93,6 +94,8 @@ class Rounds(PostMachine):
         gain: of the mel at the rate of the sound, whose frames have more samples or fewer.
     """
 
+    parts = ("_rounds",)
+
     def __init__(
         self,
         spec: MelSpec,
@@ -124,19 +127,16 @@ class Rounds(PostMachine):
             wave, earlier = one(arithmetic, target, wave, earlier, last)
         return wave
 
-    def fork(self) -> Self:
-        """Fork each round."""
-        twin = copy.copy(self)
-        twin._rounds = [one.fork() for one in self._rounds]
-        return twin
 
-
-class Round:
+class Round(Stateful):
     """One round, in pieces of any length.
 
     The sound is analysed in the mel's own frames; the change of each frame's spectrum is synthesised and added to it
     (rather than the spectrum itself, so that samples that hardly any frame covers stay as they are).
     """
+
+    parts = ("_framing",)
+    state = ("_targets", "_earlier", "_wave", "_sums", "_weights", "_skipped")
 
     def __init__(self, spec: MelSpec, momentum: float, care: Care | None, steps: int) -> None:
         self._inertia, self._care, self._steps = momentum / (1.0 + momentum), care, steps
@@ -209,12 +209,6 @@ class Round:
         change = F.pad(change[..., before:], (0, samples - (done - before)))
         self._sums, self._weights, self._wave = sums[..., done:], weights[done:], wave[..., samples:].clone()
         return wave[..., :samples] + change
-
-    def fork(self) -> Self:
-        """A copy with its own state; a step replaces its tensors and never writes into them."""
-        twin = copy.copy(self)
-        twin._framing = self._framing.fork()
-        return twin
 
 
 def sound_spec(sound: Sound) -> MelSpec:

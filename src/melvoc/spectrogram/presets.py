@@ -37,6 +37,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "vocos_mel_22khz": _22K_8K | _MATCHA,
         "vocos_mel_hifigan_compat_44100khz": _MATCHA
         | {"sample_rate": 44100, "n_fft": 2048, "hop_length": 512, "n_mels": 80, "f_max": 8000.0},
+        "wavenext_mel": _22K_8K | _MATCHA,
         "griffinlim": _44K,
         # other conventions
         "hifigan_22khz_80band_256x": _22K_8K,

@@ -14,6 +14,7 @@ from melvoc.arrays import as_tensor
 from melvoc.audio.resampling import Resampler, resample, whole_rate
 from melvoc.errors import SpecError
 from melvoc.host import public, warn
+from melvoc.nn.window import Window
 from melvoc.spectrogram.spec import MelSpec
 
 if TYPE_CHECKING:
@@ -125,8 +126,15 @@ class MelStream:
         rate = mel.spec.sample_rate
         self._resampler = Resampler(rate if sample_rate is None else whole_rate(sample_rate), rate)
         self._nothing: Tensor | None = None  # [B, 0] of the first piece's rows, type and device
-        self._waiting: Tensor | None = None  # [B, n] of the padded signal, from the next frame's first sample
-        self._recent: Tensor | None = None  # [B, n] last samples of the signal, which the end's padding mirrors
+        spec = mel.spec
+        self._window = Window(
+            lambda padded: frames_to_mel(padded[:, 0], spec),
+            span=spec.n_fft,
+            stride=spec.hop_length,
+            left=spec.pad,
+            right=spec.pad,
+            mode="reflect" if spec.pad_mode == "reflect" else "zeros",
+        )
         self._flushed = False
         self.taken = self.samples = 0
 
@@ -152,7 +160,7 @@ class MelStream:
                 f"{first.shape[0]} of {first.dtype} on {first.device}; continue as it began"
             )
         self.taken += wave.shape[-1]
-        return self._take(self._resampler(wave[:, None], False).reshape(wave.shape[0], -1))
+        return self._frames(self._resampler(wave[:, None], False), last=False)
 
     @public
     def flush(self) -> Tensor:
@@ -169,39 +177,19 @@ class MelStream:
         if self._nothing is None:
             _check_length(0, spec)
         assert self._nothing is not None  # a piece was pushed
-        rest = self._resampler(self._nothing[:, None], True).reshape(self._nothing.shape[0], -1)
+        rest = self._resampler(self._nothing[:, None], True)
         if self._cover:
             samples = self.samples + rest.shape[-1]
             rest = F.pad(rest, (0, max(-samples % spec.hop_length, spec.n_fft - samples)))
-        frames = self._take(rest)
-        _check_length(self.samples, spec)
+        _check_length(self.samples + rest.shape[-1], spec)
         self._flushed = True
-        recent, waiting = self._recent, self._waiting
-        self._recent = self._waiting = None
-        assert recent is not None  # set by `_take`
-        if waiting is None:  # shorter than the padding, so the padding is zeros
-            return frames_to_mel(_pad(recent, spec), spec)
-        end = _pad(recent, spec, start=False)[:, recent.shape[-1] :]
-        return torch.cat([frames, frames_to_mel(torch.cat([waiting, end], -1), spec)], -1)
+        return self._frames(rest, last=True)
 
-    def _take(self, wave: Tensor) -> Tensor:
-        """The frames that the next samples at the spec's rate complete."""
-        spec = self._mel.spec
+    def _frames(self, wave: Tensor, *, last: bool) -> Tensor:
+        """The frames that the next samples at the spec's rate complete: `[B, 1, n]` to `[B, n_mels, m]`."""
         self.samples += wave.shape[-1]
-        known = wave if self._recent is None else torch.cat([self._recent, wave], -1)
-        self._recent = known[:, -(spec.pad + 1) :].clone()
-        if self._waiting is not None:
-            return self._frames(torch.cat([self._waiting, wave], -1))
-        if self.samples <= spec.pad:  # the start cannot be mirrored yet; `known` is all there is
-            return wave.new_zeros(wave.shape[0], spec.n_mels, 0)
-        return self._frames(_pad(known, spec, end=False))
-
-    def _frames(self, padded: Tensor) -> Tensor:
-        """The complete frames; what the next one needs is kept."""
-        spec = self._mel.spec
-        count = max(0, 1 + (padded.shape[-1] - spec.n_fft) // spec.hop_length)
-        self._waiting = padded[:, count * spec.hop_length :].clone()
-        return frames_to_mel(padded, spec)
+        mel = self._window(wave, last)
+        return mel if mel.shape[-1] else wave.new_zeros(wave.shape[0], self._mel.spec.n_mels, 0)
 
     def __repr__(self) -> str:
         state = "flushed" if self._flushed else "open"
@@ -252,9 +240,9 @@ def _check_length(samples: int, spec: MelSpec) -> None:
         )
 
 
-def _pad(wave: Tensor, spec: MelSpec, *, start: bool = True, end: bool = True) -> Tensor:
-    """`[B, N]` with the spec's padding at its start, its end, or both."""
-    return F.pad(wave[:, None], (spec.pad * start, spec.pad * end), mode=spec.pad_mode)[:, 0]
+def _pad(wave: Tensor, spec: MelSpec) -> Tensor:
+    """`[B, N]` with the spec's padding on both sides."""
+    return F.pad(wave[:, None], (spec.pad, spec.pad), mode=spec.pad_mode)[:, 0]
 
 
 def frames_to_mel(padded: Tensor, spec: MelSpec) -> Tensor:

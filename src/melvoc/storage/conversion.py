@@ -95,7 +95,7 @@ def _described(
         settings = layout.config(section)
     except OptionError as error:
         known = foreign.looks_like(signs(values))
-        why = f"it looks like {known}" if known else error
+        why = f"it looks like {known}" if known and not known.startswith(record.title) else error
         raise CheckpointError(f"the configuration of {source} is not {record.title}'s: {why}") from error
     spec = _spec(layout, section, spec, source)
     if not settings.keeps_time(spec):
@@ -144,6 +144,9 @@ def recognise(values: Mapping[str, Any], source: str) -> tuple[Architecture, Lay
     """The architecture and layout of a published configuration, and the part of it that describes the network: the
     configuration itself, or the one section (`model.init_args`, for example) that a layout recognises.
 
+    Where several recognise it, because one network's configuration has all that another's has and more, it is the first
+    that can read it, else the last, whose error will be shown.
+
     Raises:
         CheckpointError: not one that melvoc or an installed package knows, or several.
     """
@@ -161,11 +164,19 @@ def recognise(values: Mapping[str, Any], source: str) -> tuple[Architecture, Lay
                 "give one of these sections alone"
             )
         if found:
-            return found[0][1]
+            return next((entry for _, entry in found[:-1] if _reads(entry[1], entry[2])), found[-1][1])
     known = foreign.looks_like(signs(values))
     titles = ", ".join(layout.title for record in records for layout in record.layouts)
     advice = f"it looks like {known}" if known else "give the configuration that was published with the model"
     raise CheckpointError(f"the configuration of {source} is none of {titles}; {advice}")
+
+
+def _reads(layout: Layout, section: Mapping[str, Any]) -> bool:
+    try:
+        layout.config(section)
+    except OptionError:
+        return False
+    return True
 
 
 def assemble(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 HEAD = 512  # bytes of a file that tell what it is
+_ITS_OWN = "give the whole configuration that was published with it"
 _ELSEWHERE = "another network than melvoc's; use the project it comes from"
 _F0 = "it needs the pitch (f0) beside the mel, which melvoc does not support; use the project it comes from"
 _UNITS = "its input is units of speech, not a mel; use the project it comes from"
@@ -105,8 +106,8 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         _ELSEWHERE,
         (r"key: (.*\.)?(quantizer|decoder\.model\.\d+)\.", r"(?i:file: .*discoder)", r"config: .*encodec"),
     ),
-    ("WaveNeXt", _ELSEWHERE, (r"key: (.*\.)?head\.linear_[12]\.", r"config: .*WaveNextHead")),
-    ("iSTFTNet", _ELSEWHERE, (r"config: (.*\.)?gen_istft_\w+",)),
+    ("WaveNeXt", _ITS_OWN, (r"key: (.*\.)?head\.linear_[12]\.", r"config: .*WaveNextHead")),
+    ("iSTFTNet", _ITS_OWN, (r"config: (.*\.)?gen_istft_\w+",)),
     ("UnivNet or MelGAN", _ELSEWHERE, (r"key: (.*\.)?(res_stack|lvc_blocks)\b", r"config: .*(?i:univnet|melgan)")),
     ("DiffWave", _ELSEWHERE, (r"key: (.*\.)?(diffusion_embedding|residual_layers)\.",)),
     ("WaveGlow", _ELSEWHERE, (r"key: (.*\.)?(WN|convinv)\.\d",)),

@@ -50,14 +50,22 @@ class CutMachine(Machine):
     def __init__(self, engine: Engine, node: Node, *, frames: int, rows: int) -> None:
         self._engine, self._node, self._frames, self._rows = engine, node, frames, rows
         self._machines: list[Machine] = []
+        self._ids: Tensor | None = None  # of the batch's rows, if they are not 0, 1, 2, ...
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         """Take the next samples; see `Machine`."""
         groups = x.split(self._rows)
         if not self._machines:
             self._machines = [self._engine.open(self._node) for _ in groups]
+            rows = torch.arange(len(x), device="cpu") if self._ids is None else self._ids
+            for machine, part in zip(self._machines, rows.split(self._rows), strict=True):
+                machine.of_rows(part)
         parts = [self._run(machine, group, last) for machine, group in zip(self._machines, groups, strict=True)]
         return torch.cat(parts) if parts[0].shape[-1] else x[..., :0]
+
+    def of_rows(self, rows: Tensor) -> None:
+        """See `Machine.of_rows`."""
+        self._ids = rows
 
     def _run(self, machine: Machine, x: Tensor, last: bool) -> Tensor:
         blocks = x.split(self._frames, dim=-1)

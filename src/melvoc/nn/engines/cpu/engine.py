@@ -25,7 +25,7 @@ from melvoc.nn.engines.cpu.machines import (
     UpsamplingMachine,
 )
 from melvoc.nn.engines.cpu.memory import Workspace, floats
-from melvoc.nn.engines.cpu.nodes import Scaled, borders, flat, layers, needs_grad, parameters, plain
+from melvoc.nn.engines.cpu.nodes import Scaled, borders, flat, needs_grad, parameters, plain
 from melvoc.nn.engines.cpu.plan import CostModel
 from melvoc.nn.engines.cpu.quiet import FrameByFrame, Quiet, QuietInverseSTFT, parts_of
 from melvoc.nn.engines.cpu.rows import blocks_of, from_rows, to_rows
@@ -33,7 +33,19 @@ from melvoc.nn.engines.cpu.tanh import TanhMachine
 from melvoc.nn.engines.cpu.tape import TapeRecorder
 from melvoc.nn.engines.cpu.vector import LANES
 from melvoc.nn.engines.cpu.weights import Budget
-from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Map, MapMachine, Mean, Node, Residual
+from melvoc.nn.graph import (
+    Chain,
+    ChainMachine,
+    Composite,
+    Engine,
+    Machine,
+    Map,
+    MapMachine,
+    Mean,
+    Node,
+    Residual,
+    by_kind,
+)
 from melvoc.nn.layers import Conv1d, ConvTranspose1d, FrameLinear, FrameNorm
 from melvoc.nn.recording import RecordingMachine
 from melvoc.nn.stft import InverseSTFT
@@ -60,10 +72,9 @@ class CpuEngine(Engine):
         """A machine over `[B, C, n]`."""
         if isinstance(node, Chain):
             return self._open_chain(node)
-        if isinstance(node, Map) and node.function is torch.tanh:
-            return TanhMachine()
-        native = self._native(node) if layers(node) else None
-        return super().open(node) if native is None else Border(native, node, self)
+        ends = borders(node)
+        native = None if ends is None else self._native(node)
+        return self._beside(node) if ends is None or native is None else Border(native, node, ends)
 
     def finite(self, wave: Tensor) -> bool:
         """Without waking torch's threads."""
@@ -81,9 +92,10 @@ class CpuEngine(Engine):
         known: list[Machine] = []
 
         def close() -> None:
-            if nodes and layers(Chain(tuple(nodes))):
+            run = Chain(tuple(nodes))
+            if ends := borders(run):
                 machine = RecordingMachine(ChainMachine(_sections(known)), self.recorder)
-                machines.append(Border(machine, Chain(tuple(nodes)), self))
+                machines.append(Border(machine, run, ends))
             else:
                 machines.extend(super(CpuEngine, self).open(node) for node in nodes)
             nodes.clear()
@@ -101,43 +113,54 @@ class CpuEngine(Engine):
         return ChainMachine(machines)
 
     def _beside(self, node: Node) -> Machine:
-        """A machine of torch's that does not wake torch's threads."""
+        """A machine of torch's that does not wake torch's threads; what is in a composite is opened by the engine."""
+        if isinstance(node, Composite):
+            return node.open(self)
         if isinstance(node, InverseSTFT):
             return Quiet(QuietInverseSTFT(node))
-        if isinstance(node, Map) and node.function is not torch.tanh:
-            return Quiet(MapMachine(FrameByFrame(node.function)))
-        machine = self.open(node)
-        return machine if isinstance(machine, TanhMachine) else Quiet(machine)
+        if isinstance(node, Map):
+            tanh = node.function is torch.tanh
+            return TanhMachine() if tanh else Quiet(MapMachine(FrameByFrame(node.function)))
+        return Quiet(node.open(self))
 
     def _native(self, node: Node) -> Machine | None:
         """A machine over rows, or None."""
-        if isinstance(node, Residual):
-            inner = self._native(Chain((node.inner,)))
-            sections = inner.machines if isinstance(inner, ChainMachine) else []
-            same = [section for section in sections if isinstance(section, Section)]
-            if same and len(same) == len(sections) and all(isinstance(part.convolution, Convolution) for part in same):
-                return ResidualSections(same)
-            return None if inner is None else ResidualRows(inner)
-        if isinstance(node, Mean):
-            branches = self._natives(node.branches)
-            return None if branches is None else MeanRows(branches)
-        if isinstance(node, Chain):
-            parts = self._natives(flat(node))
-            return None if parts is None else ChainMachine(_sections(parts))
-        if isinstance(node, Map):
-            return self._native_map(node.function)
-        if isinstance(node, AliasFreeSnake) and plain(node):
-            return SnakeMachine(self._prepared(node, Coefficients))
-        if isinstance(node, Conv1d) and node.groups == 1 and plain(node):
-            return Section(self._prepared(node, self._convolution), None, self.workspace)
-        if isinstance(node, Conv1d) and Depthwise.takes(node) and plain(node):
-            return Section(self._prepared(node, Depthwise), None, self.workspace)
-        if isinstance(node, ConvTranspose1d) and node.groups == 1 and plain(node):
-            return UpsamplingMachine(node, self._prepared(node, self._convolution), self.workspace)
-        return None
+        opener = by_kind(OPENERS, node)
+        return opener(self, node) if opener else None
 
-    def _native_map(self, function: object) -> Machine | None:
+    def _native_residual(self, node: Residual) -> Machine | None:
+        inner = self._native(Chain((node.nodes[1],)))
+        sections = inner.machines if isinstance(inner, ChainMachine) else []
+        same = [section for section in sections if isinstance(section, Section)]
+        if same and len(same) == len(sections) and all(isinstance(part.convolution, Convolution) for part in same):
+            return ResidualSections(same)
+        return None if inner is None else ResidualRows(inner)
+
+    def _native_mean(self, node: Mean) -> Machine | None:
+        branches = self._natives(node.nodes)
+        return None if branches is None else MeanRows(branches)
+
+    def _native_chain(self, node: Chain) -> Machine | None:
+        parts = self._natives(flat(node))
+        return None if parts is None else ChainMachine(_sections(parts))
+
+    def _native_snake(self, node: AliasFreeSnake) -> Machine | None:
+        return SnakeMachine(self._prepared(node, Coefficients)) if plain(node) else None
+
+    def _native_convolution(self, node: Conv1d) -> Machine | None:
+        if not plain(node) or not (node.groups == 1 or Depthwise.takes(node)):
+            return None
+        prepare = self._convolution if node.groups == 1 else Depthwise
+        return Section(self._prepared(node, prepare), None, self.workspace)
+
+    def _native_upsampling(self, node: ConvTranspose1d) -> Machine | None:
+        if node.groups != 1 or not plain(node):
+            return None
+        return UpsamplingMachine(node, self._prepared(node, self._convolution), self.workspace)
+
+    def _native_map(self, node: Map) -> Machine | None:
         """A machine over rows for a function of single frames, or None."""
+        function = node.function
         if function is F.gelu:
             return GeluMachine()
         if isinstance(function, FrameNorm) and len(function.weight) % LANES == 0 and plain(function):
@@ -187,6 +210,17 @@ class CpuEngine(Engine):
             return known.result
 
 
+OPENERS: dict[type, Callable[[CpuEngine, Any], Machine | None]] = {  # of machines over rows
+    Chain: CpuEngine._native_chain,
+    Residual: CpuEngine._native_residual,
+    Mean: CpuEngine._native_mean,
+    Map: CpuEngine._native_map,
+    AliasFreeSnake: CpuEngine._native_snake,
+    Conv1d: CpuEngine._native_convolution,
+    ConvTranspose1d: CpuEngine._native_upsampling,
+}
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What was made of a layer's weights.
@@ -212,9 +246,9 @@ class Border(Machine):
     parts = ("machine",)
     state = ("kind",)
 
-    def __init__(self, machine: Machine, node: Node, engine: CpuEngine) -> None:
+    def __init__(self, machine: Machine, node: Node, channels: tuple[int, int]) -> None:
         self.machine, self.node = machine, node
-        self.taken, self.channels = borders(node)
+        self.taken, self.channels = channels
         self.kind: object = None  # of the pieces: batch, channels, type and device
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from melvoc.nn.alias_free import AliasFreeSnake
-from melvoc.nn.graph import Chain, Map, Mean, Node, Residual
+from melvoc.nn.graph import Chain, Composite, Map, Node
 from melvoc.nn.layers import Conv1d, ConvTranspose1d, FrameLinear, FrameNorm, FrameScale
 
 
@@ -43,24 +43,23 @@ def _function(node: Node) -> object:
     return node.function if isinstance(node, Map) else None
 
 
-def layers(node: Node) -> list[nn.Module]:
-    """The layers of a node in order, the first branch of a mean only."""
-    if isinstance(node, Map):
-        function = node.function.linear if isinstance(node.function, Scaled) else node.function
-        return [function] if isinstance(function, nn.Module) else []
-    if isinstance(node, Chain):
-        return [layer for part in node.nodes for layer in layers(part)]
-    if isinstance(node, Residual):
-        return layers(node.inner)
-    if isinstance(node, Mean):
-        return layers(node.branches[0])
-    return [node] if isinstance(node, nn.Module) else []
+def borders(node: Node) -> tuple[int, int] | None:
+    """Input and output channels of a node whose branches have the same; None if no layer in it says them."""
+    first, last = _end(node, 1), _end(node, -1)
+    return None if first is None or last is None else (_channels(first)[0], _channels(last)[1])
 
 
-def borders(node: Node) -> tuple[int, int]:
-    """Input and output channels."""
-    in_order = layers(node)
-    return _channels(in_order[0])[0], _channels(in_order[-1])[1]
+def _end(node: Node, direction: int) -> nn.Module | None:
+    """The first layer in a node, or the last (-1)."""
+    if isinstance(node, Composite):
+        return next((found for part in node.nodes[::direction] if (found := _end(part, direction))), None)
+    return _layer(node)
+
+
+def _layer(node: Node) -> nn.Module | None:
+    function = _function(node) or node
+    one = function.linear if isinstance(function, Scaled) else function
+    return one if isinstance(one, nn.Module) else None
 
 
 def _channels(layer: Any) -> tuple[int, int]:
@@ -80,15 +79,13 @@ def needs_grad(x: Tensor, node: Node) -> bool:
 
 def _weights(node: Node) -> list[Tensor]:
     """All parameters of a node."""
-    if isinstance(node, Chain):
+    if isinstance(node, Composite):
         return [weight for part in node.nodes for weight in _weights(part)]
-    if isinstance(node, Residual):
-        return _weights(node.inner)
-    if isinstance(node, Mean):
-        return [weight for branch in node.branches for weight in _weights(branch)]
-    scale = node.function.scale if isinstance(node, Map) and isinstance(node.function, Scaled) else _function(node)
+    function = _function(node)
+    scale = function.scale if isinstance(function, Scaled) else function
     factors = [scale.factors] if isinstance(scale, FrameScale) else []
-    return [*factors, *[parameter for layer in layers(node) for parameter in layer.parameters()]]
+    layer = _layer(node)
+    return factors if layer is None else [*factors, *layer.parameters()]
 
 
 def plain(layer: nn.Module) -> bool:

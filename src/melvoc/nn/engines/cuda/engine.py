@@ -8,15 +8,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from melvoc.nn.alias_free import DOWN_RIGHT, UP_REACH, AliasFreeSnake
 from melvoc.nn.engines.cuda.launch import Kernels
-from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Node, Residual, ResidualMachine, Window, join
+from melvoc.nn.graph import (
+    BranchesMachine,
+    Chain,
+    ChainMachine,
+    Engine,
+    Join,
+    Machine,
+    Node,
+    Residual,
+    by_kind,
+    children,
+    join,
+)
 from melvoc.nn.layers import Conv1d, ConvTranspose1d, rectify
+from melvoc.nn.window import Window
 
 REACH = 5  # inputs on either side that an activation's output really sees
 DELAY = UP_REACH + DOWN_RIGHT // 2  # as its node says: one more, so that all engines give the same pieces
@@ -34,18 +48,26 @@ class FusedEngine(Engine):
 
     def open(self, node: Node) -> Machine:
         """A fresh machine for the node."""
-        if isinstance(node, AliasFreeSnake):
-            return SnakeMachine(self.kernels, node)
-        if isinstance(node, Conv1d):
-            return convolution(node, slope=node.slope)
-        if isinstance(node, ConvTranspose1d):
-            return WholeMachine(node, node.open(self))
-        if isinstance(node, Chain):
-            return self._chain(node.nodes)
-        if isinstance(node, Residual) and (last := biased_end(node.inner)):
-            assert isinstance(node.inner, Chain)  # ensured by biased_end
-            return BiasedResidualMachine(self._chain(node.inner.nodes, last_bias=False), self.kernels, last)
-        return node.open(self)
+        opener = by_kind(OPENERS, node)
+        return opener(self, node) if opener else node.open(self)
+
+    def _residual(self, node: Residual) -> Machine:
+        inner = node.nodes[1]
+        end = biased_end(inner)
+        if end is None:
+            return node.open(self)
+        branch = self._chain(children(inner), last_bias=False)
+        return BranchesMachine([ChainMachine([]), branch], self._biased(end))
+
+    def _biased(self, layer: Conv1d) -> Join:
+        """Adds the skipped signal and the bias that a branch's last convolution left out."""
+
+        def join(parts: Iterable[Tensor]) -> Tensor:
+            skipped, y = parts
+            assert layer.bias is not None  # ensured by biased_end
+            return self.kernels.finish(y, layer.bias, skip=skipped)
+
+        return join
 
     def _chain(self, nodes: tuple[Node, ...], *, last_bias: bool = True) -> Machine:
         """One machine after the other, with convolutions' biases left to what follows them."""
@@ -68,6 +90,15 @@ class FusedEngine(Engine):
             else:
                 machines.append(self.open(node))
         return ChainMachine(machines)
+
+
+OPENERS: dict[type, Callable[[FusedEngine, Any], Machine]] = {
+    AliasFreeSnake: lambda engine, node: SnakeMachine(engine.kernels, node),
+    Conv1d: lambda _, node: convolution(node, slope=node.slope),
+    ConvTranspose1d: lambda engine, node: WholeMachine(node, node.open(engine)),
+    Chain: lambda engine, node: engine._chain(node.nodes),
+    Residual: FusedEngine._residual,
+}
 
 
 def adds_bias(follower: Node | None) -> bool:
@@ -138,29 +169,6 @@ class FinishMachine(Machine):
         """Take the next samples; see `Machine`."""
         assert self.layer.bias is not None  # ensured by the engine
         return self.kernels.finish(x, self.layer.bias, slope=self.slope) if x.shape[-1] else x
-
-
-class BiasedResidualMachine(ResidualMachine):
-    """Runs a residual sum, and adds the bias that the branch's last convolution left out.
-
-    Args:
-        inner: the branch.
-        kernels: they run the sum.
-        layer: the branch's last convolution.
-    """
-
-    def __init__(self, inner: Machine, kernels: Kernels, layer: Conv1d) -> None:
-        super().__init__(inner)
-        self.kernels, self.layer = kernels, layer
-
-    def __call__(self, x: Tensor, last: bool) -> Tensor:
-        """Take the next samples; see `Machine`."""
-        y = self.inner(x, last)
-        skip = join(self.queue, x)
-        count = y.shape[-1]
-        self.queue = skip[..., count:].clone()
-        assert self.layer.bias is not None  # ensured by the engine
-        return self.kernels.finish(y, self.layer.bias, skip=skip[..., :count]) if count else y
 
 
 class SnakeMachine(Machine):
