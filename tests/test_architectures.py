@@ -72,11 +72,13 @@ SURE = {  # FIELD.md, A2 and A4, FIELD_PINS.md, A6.3 and A6.7: revision, bytes, 
         "310df58f31cd77e56c494df8389f7ebd57bf7b594c585d9221eb9fe888785572", 1,
     ),
 }  # fmt: skip
+FLOW2GAN = ("libritts_24khz", "24khz", "44khz_128band_512x")
 UNSURE = {  # no sha256 of the present file is known; without a revision, no full one is either
     "bigvgan_v2_44khz_128band_256x": None,
     "bigvgan_v2_22khz_80band_fmax8k_256x": "a9d8b711c344f3c49cc1a05d0c8b6741cf733aa8",
     "bigvgan_24khz_100band": None,
     "wavenext_mel": "bff92f2448bb6a2e7db22d3ae33c556c5e71be47",
+    **{f"flow2gan_{kind}_{steps}step": None for kind in FLOW2GAN for steps in (1, 2, 4)},
 }
 # Seen for other files (3M steps, an unconfirmed copy): never a pin.
 OTHER_FILES = {
@@ -92,7 +94,7 @@ def named(row: Pin) -> str:
 
 def test_the_published_checkpoints_are_there_and_registered() -> None:
     assert SURE.keys() | UNSURE.keys() == PUBLISHED.keys()
-    assert len(PUBLISHED) == 15
+    assert len(PUBLISHED) == 24
     assert set(PUBLISHED) | {"griffinlim"} <= set(list_vocoders())
 
 
@@ -118,7 +120,7 @@ def test_identities_are_well_formed(row: Pin) -> None:
     assert row.revision is None or re.fullmatch("[0-9a-f]{40}", row.revision)
     assert row.sha256 is None or re.fullmatch("[0-9a-f]{64}", row.sha256)
     assert row.sha256 not in OTHER_FILES
-    assert row.licence == ("Apache-2.0" if row.repo.startswith("BSC-LT/") else "MIT")
+    assert row.licence == ("Apache-2.0" if row.repo.startswith(("BSC-LT/", "k2-fsa/")) else "MIT")
     if row.name.startswith("bigvgan"):
         assert (row.repo, row.filename) == (f"nvidia/{row.name}", "bigvgan_generator.pt")
 

@@ -18,7 +18,7 @@ from melvoc.nn.engines.cpu.framewise import GeluMachine, NormMachine
 from melvoc.nn.engines.cpu.machines import ResidualRows, Section
 from melvoc.nn.engines.cpu.quiet import FEW_FRAMES, FrameByFrame
 from melvoc.nn.graph import Chain, Machine, Map, Node, Residual, join
-from melvoc.nn.layers import Conv1d, FrameLinear, FrameNorm, FrameScale
+from melvoc.nn.layers import BiasNorm, Conv1d, FrameLinear, FrameNorm, FrameScale, PReLU
 
 SMALL = VocosConfig(n_mels=12, dim=48, intermediate_dim=72, num_layers=3, n_fft=32, hop_length=8)
 
@@ -29,6 +29,11 @@ class Block(nn.Module):
         self.norm, self.linear = FrameNorm(24), FrameLinear(24, 20)
         self.depthwise = Conv1d(24, 24, 7, groups=24)
         self.gamma = nn.Parameter(torch.ones(20))
+        self.bias_norm, self.prelu = BiasNorm(24), PReLU(24)
+        self.factors = nn.Parameter(torch.ones(24, 1))
+
+    def activated(self, x: Tensor) -> Tensor:
+        return self.prelu(self.bias_norm(x))
 
 
 BLOCK = randomised(Block())
@@ -41,6 +46,12 @@ NODES: dict[str, tuple[Node, Callable[[Tensor], Tensor]]] = {
         lambda x: BLOCK.gamma.double()[:, None] * copy.deepcopy(BLOCK.linear).double()(x),
     ),
     "norm and gelu": (Chain((Map(BLOCK.norm), Map(F.gelu))), lambda x: F.gelu(copy.deepcopy(BLOCK.norm).double()(x))),
+    "bias norm": (Chain((Map(BLOCK.bias_norm),)), lambda x: copy.deepcopy(BLOCK.bias_norm).double()(x)),
+    "prelu": (Chain((Map(BLOCK.bias_norm), Map(BLOCK.prelu))), lambda x: copy.deepcopy(BLOCK).double().activated(x)),
+    "factors": (
+        Chain((Map(FrameScale(BLOCK, "factors")), Map(BLOCK.prelu))),
+        lambda x: F.prelu(x * BLOCK.factors.double(), BLOCK.prelu.weight.double()),
+    ),
     "residual": (
         Residual(Chain((BLOCK.depthwise, Map(BLOCK.norm)))),
         lambda x: x + copy.deepcopy(BLOCK).double().norm(copy.deepcopy(BLOCK).double().depthwise(x)),

@@ -114,7 +114,7 @@ def test_without_its_package_a_file_says_so(package: ModuleType, install: Any, t
     network = package.PulseNet(package.PulseConfig())
     spec = melvoc.MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
     melvoc.save(NeuralVocoder(network, name="p", spec=spec, architecture=package.PULSE), tmp_path / "p.safetensors")
-    message = r"p\.safetensors: architecture 'pulse', but the known ones are bigvgan, hifigan, .* and griffinlim; .*"
+    message = r"p\.safetensors: architecture 'pulse', but the known ones are bigvgan, flow2gan, .* and griffinlim; .*"
     with pytest.raises(CheckpointError, match=message) as caught:
         melvoc.load(tmp_path / "p.safetensors")
     assert caught.value.path == str(tmp_path / "p.safetensors")

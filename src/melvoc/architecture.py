@@ -187,6 +187,8 @@ class Architecture:
             as an expression of nodes (`melvoc.nn.graph`). It maps `[B, n_mels, T]` to
             `[B, config.channels, T * config.hop_length]`.
         layouts: how its checkpoints were published, for `melvoc convert` and `hf://`.
+        configurations: those that stand in published code, by the name that `melvoc convert --config` takes: each
+            makes one of a layout, given the name of the weights' file; raises `OptionError`.
         pins: published checkpoints that are loaded by name.
         float32: the layers that stay float32 when the rest is in half precision. None: it has no half form.
         cuda_dtype: what `dtype=None` means on CUDA; half precision only if measured to do no harm.
@@ -199,6 +201,7 @@ class Architecture:
     config: type[NetworkConfig]
     network: Callable[[Any], nn.Module]
     layouts: tuple[Layout, ...] = ()
+    configurations: Mapping[str, Callable[[str], Mapping[str, Any]]] = field(default_factory=dict)
     pins: tuple[Pin, ...] = ()
     float32: Callable[[nn.Module], Iterable[nn.Module]] | None = None
     cuda_dtype: torch.dtype = torch.float32

@@ -34,12 +34,13 @@ class NeuralVocoder(Vocoder):
         architecture: the network's record. None: it has none, and cannot be saved.
         engine: "auto" (the fastest exact one for the device) or "torch" (plain torch).
         memory: "auto", or "low" to keep the weights and what is made from them under 1.3 times their size, but slower.
+        seed: of the noise that the network draws. None: 0, or that it draws none.
         licence: of the weights, if known.
         provenance: where the weights come from, as arbitrary names and values.
 
     Raises:
         SpecError: network and spec belong to different models.
-        OptionError: an unknown engine or memory.
+        OptionError: an unknown engine or memory, or a seed for a network that draws no noise.
     """
 
     def __init__(
@@ -51,15 +52,18 @@ class NeuralVocoder(Vocoder):
         architecture: Architecture | None = None,
         engine: Literal["auto", "torch"] = "auto",
         memory: Literal["auto", "low"] = "auto",
+        seed: int | None = None,
         licence: str | None = None,
         provenance: dict[str, str] | None = None,
     ) -> None:
         super().__init__(name=name, spec=spec)
-        LoadOptions(device="cpu", engine=engine, memory=memory)  # checked there
+        LoadOptions(device="cpu", engine=engine, memory=memory, seed=seed)  # checked there
         self.config: NetworkConfig = network.config  # type: ignore[assignment]
         self.architecture = architecture
         _check_fit(self.config, spec, name)
         self.network = network
+        if seed is not None:
+            _reseed(network, seed, name)
         self.engine_choice: Literal["auto", "torch"] = engine
         self.memory: Literal["auto", "low"] = memory
         self.licence = licence
@@ -177,6 +181,18 @@ def float32_parameters(network: nn.Module, architecture: Architecture | None) ->
         title = architecture.title if architecture else type(network).__name__
         raise OptionError(f"{title} does not run in float16 or bfloat16 (no half form of it is known); omit dtype")
     return {id(parameter) for layer in architecture.float32(network) for parameter in layer.parameters()}
+
+
+def _reseed(network: nn.Module, seed: int, name: str) -> None:
+    """Let the network draw the noise of a seed.
+
+    Raises:
+        OptionError: it draws none.
+    """
+    reseed: Callable[[int], None] | None = getattr(network, "reseed", None)
+    if reseed is None:
+        raise OptionError(f"{name} takes no option 'seed': it draws no noise, and always gives the same sound; omit it")
+    reseed(seed)
 
 
 def _check_fit(config: NetworkConfig, spec: MelSpec, name: str) -> None:

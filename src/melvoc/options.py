@@ -28,6 +28,8 @@ class LoadOptions:
         allow_unverified: accept a file that cannot be verified.
         engine: "auto" (the fastest exact one for the device) or "torch" (plain torch).
         memory: "auto", or "low" to keep the weights and what is made from them under 1.3 times their size, but slower.
+        seed: of the noise that a vocoder begins with, from 0 up. None: the file's, or 0. One that draws no noise takes
+            no seed.
         mmap: whether a file's weights are mapped into memory. False: they are read, and the file may change afterwards.
 
     Raises:
@@ -42,6 +44,7 @@ class LoadOptions:
     allow_unverified: bool = False
     engine: Literal["auto", "torch"] = "auto"
     memory: Literal["auto", "low"] = "auto"
+    seed: int | None = None
     mmap: bool = True
 
     def __post_init__(self) -> None:
@@ -52,6 +55,8 @@ class LoadOptions:
             raise OptionError(f"engine={self.engine!r}, but it is 'auto' or 'torch'")
         for name in ("local_files_only", "allow_unverified", "mmap"):
             check_flag(name, getattr(self, name))
+        if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 2**63):
+            raise OptionError(f"seed={self.seed!r}, but it is a whole number from 0 to 2^63 - 1")
         if self.memory not in ("auto", "low"):
             raise OptionError(f"memory={self.memory!r}, but it is 'auto' or 'low'")
 

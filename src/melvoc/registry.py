@@ -12,6 +12,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from melvoc import architectures, metrics
 from melvoc.architecture import Architecture, Pin
@@ -136,6 +137,16 @@ def known_pin(name: str) -> tuple[Architecture, Pin] | None:
     """One of melvoc's own published checkpoints, by its name or by its repository's `owner/name`."""
     known = pins()
     return known.get(name) or next((entry for entry in known.values() if entry[1].repo == name), None)
+
+
+def known_configuration(name: str, file: str) -> Mapping[str, Any] | None:
+    """A configuration that stands in published code, by its name, for the weights in a file of that name.
+
+    Raises:
+        OptionError: the file's name does not say what the configuration leaves open.
+    """
+    makers = (record.configurations.get(name) for record in own_architectures())
+    return next((make(file) for make in makers if make), None)
 
 
 VOCODERS = Registry(

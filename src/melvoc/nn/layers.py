@@ -5,6 +5,7 @@ A convolution computes in its weights' type, whatever its input's, so a network 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,6 +31,41 @@ class FrameNorm(nn.LayerNorm):
         return super().forward(input.transpose(1, 2)).transpose(1, 2)
 
 
+class BiasNorm(nn.Module):
+    """Each frame over the root mean square of it less a bias, times a factor (Yao et al. 2024, Zipformer, section 3.2).
+
+    Args:
+        channels: C.
+
+    Shape:
+        `[B, C, T]` to the same.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.log_scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Run on each frame independently."""
+        power = (input - self.bias[:, None]).square().mean(dim=1, keepdim=True)
+        return input * (power.rsqrt() * self.log_scale.exp())
+
+
+class PReLU(nn.PReLU):
+    """A leaky ReLU with a slope for each channel (He et al. 2015).
+
+    Args:
+        channels: C.
+
+    Shape:
+        `[B, C, T]` to the same.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+
+
 class FrameLinear(nn.Linear):
     """A linear map of the channels of each frame.
 
@@ -47,7 +83,7 @@ class FrameScale:
 
     Args:
         owner: the layer that owns the factors; they may be replaced there.
-        name: of the parameter `[C]`.
+        name: of the parameter, `[C]` or `[C, 1]`.
 
     Shape:
         `[B, C, T]` to the same.
@@ -59,7 +95,7 @@ class FrameScale:
     @property
     def factors(self) -> Tensor:
         """`[C]`."""
-        return self._owner.get_parameter(self._name)
+        return self._owner.get_parameter(self._name).flatten()
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.factors[:, None] * x

@@ -37,6 +37,8 @@ class Noise:
     Args:
         channels: of the output.
         seed: from 0 to 2^64 - 1.
+        by_row: whether each row has its own numbers. False: all have those of row 0, so that what is made of a row does
+            not depend on its place in a batch.
 
     Shape:
         `[B, C, N]` to `[B, channels, N]`, of the input's type and device.
@@ -51,6 +53,7 @@ class Noise:
 
     channels: int
     seed: int = 0
+    by_row: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 1 << 64:
@@ -70,6 +73,7 @@ class Noise:
         place = (position + torch.arange(x.shape[-1], device=x.device))[None, None]
         group = torch.arange(-(-self.channels // 4), device=x.device)[None, :, None]
         row = (torch.arange(x.shape[0], device=x.device) if rows is None else rows.to(x.device))[:, None, None]
+        row = row if self.by_row else torch.zeros_like(row)
         words = philox((place & WORD, place >> 32, group, row), (self.seed & WORD, self.seed >> 32))
         exact = torch.float32 if x.device.type == "mps" else torch.float64  # MPS has no other
         numbers = [*_normal(words[0], words[1], exact), *_normal(words[2], words[3], exact)]

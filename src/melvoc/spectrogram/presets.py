@@ -17,7 +17,8 @@ _22K = {"sample_rate": 22050, "n_fft": 1024, "hop_length": 256, "n_mels": 80}
 _22K_8K = _22K | {"f_max": 8000.0}
 _CENTERED = {"magnitude_eps": 0.0, "center": True}
 _MATCHA = {"magnitude_eps": 0.0}  # HiFi-GAN's mel, but for what stands under its root
-_VOCOS = _24K | _CENTERED | {"mel_scale": "htk", "norm": None, "log_floor": 1e-7}
+_TORCHAUDIO = _CENTERED | {"mel_scale": "htk", "norm": None, "log_floor": 1e-7}  # its mel, as Vocos takes the log
+_VOCOS = _24K | _TORCHAUDIO
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -31,6 +32,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "bigvgan_22khz_80band": _22K_8K,
         "bigvgan_base_24khz_100band": _24K,
         "bigvgan_base_22khz_80band": _22K_8K,
+        **{f"flow2gan_libritts_24khz_{steps}step": _VOCOS for steps in (1, 2, 4)},
+        **{f"flow2gan_24khz_{steps}step": _VOCOS for steps in (1, 2, 4)},
+        **{f"flow2gan_44khz_128band_512x_{steps}step": _44K | _TORCHAUDIO for steps in (1, 2, 4)},
         "hifigan_universal_v1": _22K_8K,
         "vocos_mel_24khz": _VOCOS,
         "lucasnewman_vocos_mel_24khz": _VOCOS,

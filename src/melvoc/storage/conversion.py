@@ -15,7 +15,7 @@ from torch import Tensor
 
 from melvoc.architecture import Architecture, Layout, NetworkConfig
 from melvoc.errors import CheckpointError, OptionError, SpecError, about
-from melvoc.registry import all_architectures, known_pin
+from melvoc.registry import all_architectures, known_configuration, known_pin
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage import container, foreign
 from melvoc.storage.configuration import read_config, sections, signs
@@ -46,7 +46,8 @@ def convert(
             folder that holds them with their configuration. Weight norm may be torch's old or new kind, or already
             folded, and the generator may stand below any prefix.
         config: the configuration published with them (`config.json`, `config.yaml`): its path or content; or the name
-            of a known vocoder with the same network and mel. None: the one beside the weights.
+            of a known vocoder with the same network and mel, or of a known configuration. None: the one beside the
+            weights.
         spec: the mel that it was trained on, where the configuration does not say it.
         name: of the vocoder. None: the checkpoint's folder or file, or of a pipe, which has none, the architecture's.
         licence: of the weights, if known.
@@ -89,7 +90,7 @@ def _described(
         record, pin = entry
         _check_given(spec, pin.spec, f"{given} has")
         return record, pin.config, pin.spec, None
-    values = given if isinstance(given, Mapping) else read_config(given)
+    values = given if isinstance(given, Mapping) else _named(given, source) or read_config(given)
     record, layout, section = recognise(values, source)
     try:
         settings = layout.config(section)
@@ -109,6 +110,18 @@ def _described(
             "they belong to different models"
         )
     return record, settings, spec, layout
+
+
+def _named(name: str, source: str) -> Mapping[str, Any] | None:
+    """The configuration that stands in published code under a name, which no file has.
+
+    Raises:
+        CheckpointError: it needs to know more than the name of the weights' file says.
+    """
+    try:
+        return None if exists(name) else known_configuration(name, Path(source).name)
+    except OptionError as error:
+        raise CheckpointError(f"{source}: {error}") from error
 
 
 def _spec(layout: Layout, values: Mapping[str, Any], given: MelSpec | None, source: str) -> MelSpec:

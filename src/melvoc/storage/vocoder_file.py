@@ -67,13 +67,14 @@ def from_bytes(
     dtype: torch.dtype | None = None,
     engine: Literal["auto", "torch"] = "auto",
     memory: Literal["auto", "low"] = "auto",
+    seed: int | None = None,
 ) -> Vocoder:
     """A vocoder from `to_bytes`' result.
 
     Raises:
         CheckpointError: as `load`.
     """
-    options = LoadOptions(device=device, dtype=dtype, engine=engine, memory=memory)
+    options = LoadOptions(device=device, dtype=dtype, engine=engine, memory=memory, seed=seed)
     return revive(container.from_bytes(data), options)
 
 
@@ -109,6 +110,7 @@ def unpack(
     dtype: torch.dtype | None = None,
     engine: Literal["auto", "torch"] = "auto",
     memory: Literal["auto", "low"] = "auto",
+    seed: int | None = None,
 ) -> Vocoder:
     """A vocoder from `pack`'s dict, with which it shares memory on the CPU.
 
@@ -119,11 +121,12 @@ def unpack(
         dtype: as in `load`.
         engine: as in `load`.
         memory: as in `load`.
+        seed: as in `load`.
 
     Raises:
         CheckpointError: as `load`.
     """
-    options = LoadOptions(device=device, dtype=dtype, engine=engine, memory=memory)
+    options = LoadOptions(device=device, dtype=dtype, engine=engine, memory=memory, seed=seed)
     return revive(container.unpack(state, prefix=prefix), options)
 
 
@@ -210,6 +213,7 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> NeuralVocoder:
             architecture=record,
             engine=options.engine,
             memory=options.memory,
+            seed=options.seed,
             licence=checkpoint.licence,
             provenance=checkpoint.provenance,
         )
@@ -304,7 +308,8 @@ def _griffinlim(checkpoint: Checkpoint, options: LoadOptions) -> Vocoder:
         extra = ", ".join(key[:80] for key in sorted(checkpoint.tensors)[:3])
         raise CheckpointError(f"{checkpoint.source} has unknown {extra}; Griffin-Lim has no tensors")
     try:
-        vocoder = GriffinLim.from_options(checkpoint.config, name=checkpoint.name)
+        given = {} if options.seed is None else {"seed": options.seed}
+        vocoder = GriffinLim.from_options({**checkpoint.config, **given}, name=checkpoint.name)
     except (MelvocError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{checkpoint.source}: its options are not Griffin-Lim's: {error}") from error
     if vocoder.spec != checkpoint.spec:

@@ -13,8 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from melvoc.nn.alias_free import AliasFreeSnake
+from melvoc.nn.engines.cpu.branches import Factors, FactorsMachine, SelectRows, join_rows
 from melvoc.nn.engines.cpu.conv import Convolution
-from melvoc.nn.engines.cpu.framewise import Depthwise, GeluMachine, NormCoefficients, NormMachine
+from melvoc.nn.engines.cpu.framewise import (
+    BiasNormCoefficients,
+    BiasNormMachine,
+    Depthwise,
+    GeluMachine,
+    NormCoefficients,
+    NormMachine,
+)
 from melvoc.nn.engines.cpu.machines import (
     Coefficients,
     MeanRows,
@@ -25,15 +33,17 @@ from melvoc.nn.engines.cpu.machines import (
     UpsamplingMachine,
 )
 from melvoc.nn.engines.cpu.memory import Workspace, floats
-from melvoc.nn.engines.cpu.nodes import Scaled, borders, flat, needs_grad, parameters, plain
+from melvoc.nn.engines.cpu.nodes import Borders, Scaled, borders, flat, given, needs_grad, parameters, plain
 from melvoc.nn.engines.cpu.plan import CostModel
 from melvoc.nn.engines.cpu.quiet import FrameByFrame, Quiet, QuietInverseSTFT, parts_of
-from melvoc.nn.engines.cpu.rows import blocks_of, from_rows, to_rows
+from melvoc.nn.engines.cpu.rows import PRELU, SCALED, blocks_of, from_rows, to_rows
 from melvoc.nn.engines.cpu.tanh import TanhMachine
 from melvoc.nn.engines.cpu.tape import TapeRecorder
 from melvoc.nn.engines.cpu.vector import LANES
 from melvoc.nn.engines.cpu.weights import Budget
+from melvoc.nn.framing import Select
 from melvoc.nn.graph import (
+    Branches,
     Chain,
     ChainMachine,
     Composite,
@@ -45,8 +55,9 @@ from melvoc.nn.graph import (
     Node,
     Residual,
     by_kind,
+    concatenate,
 )
-from melvoc.nn.layers import Conv1d, ConvTranspose1d, FrameLinear, FrameNorm
+from melvoc.nn.layers import BiasNorm, Conv1d, ConvTranspose1d, FrameLinear, FrameNorm, FrameScale, PReLU
 from melvoc.nn.recording import RecordingMachine
 from melvoc.nn.stft import InverseSTFT
 
@@ -66,14 +77,14 @@ class CpuEngine(Engine):
         self.budget = Budget(memory == "low")
         self.recorder = TapeRecorder(self.workspace, self.budget)
         self._lock = threading.Lock()
-        self._layers: weakref.WeakKeyDictionary[nn.Module, Prepared] = weakref.WeakKeyDictionary()
+        self._layers: weakref.WeakKeyDictionary[Any, Prepared] = weakref.WeakKeyDictionary()
 
     def open(self, node: Node) -> Machine:
         """A machine over `[B, C, n]`."""
         if isinstance(node, Chain):
             return self._open_chain(node)
-        ends = borders(node)
-        native = None if ends is None else self._native(node)
+        native = self._native(node)
+        ends = None if native is None else borders(node)
         return self._beside(node) if ends is None or native is None else Border(native, node, ends)
 
     def finite(self, wave: Tensor) -> bool:
@@ -140,6 +151,16 @@ class CpuEngine(Engine):
         branches = self._natives(node.nodes)
         return None if branches is None else MeanRows(branches)
 
+    def _native_branches(self, node: Branches) -> Machine | None:
+        machines = self._natives(node.nodes)
+        if machines is None:
+            return None
+        whole = all((count := given(part)) and not count % LANES for part in node.nodes)  # blocks of channels
+        return join_rows(machines, node.join) if whole or node.join is not concatenate else None
+
+    def _native_select(self, node: Select) -> Machine | None:
+        return SelectRows(node) if SelectRows.takes(node) else None
+
     def _native_chain(self, node: Chain) -> Machine | None:
         parts = self._natives(flat(node))
         return None if parts is None else ChainMachine(_sections(parts))
@@ -165,6 +186,12 @@ class CpuEngine(Engine):
             return GeluMachine()
         if isinstance(function, FrameNorm) and len(function.weight) % LANES == 0 and plain(function):
             return NormMachine(self._prepared(function, NormCoefficients))
+        if isinstance(function, BiasNorm) and plain(function):
+            return BiasNormMachine(self._prepared(function, BiasNormCoefficients))
+        if isinstance(function, PReLU) and plain(function):
+            return FactorsMachine(self._prepared(function, lambda layer: Factors(layer.weight)), PRELU)
+        if isinstance(function, FrameScale) and (factors := function.factors).dtype == torch.float32:
+            return FactorsMachine(self._prepared(function, lambda scale: Factors(scale.factors), factors), SCALED)
         if isinstance(function, FrameLinear) and plain(function):
             return Section(self._prepared(function, self._linear), None, self.workspace)
         if isinstance(function, Scaled) and plain(function.linear):
@@ -214,6 +241,8 @@ OPENERS: dict[type, Callable[[CpuEngine, Any], Machine | None]] = {  # of machin
     Chain: CpuEngine._native_chain,
     Residual: CpuEngine._native_residual,
     Mean: CpuEngine._native_mean,
+    Branches: CpuEngine._native_branches,
+    Select: CpuEngine._native_select,
     Map: CpuEngine._native_map,
     AliasFreeSnake: CpuEngine._native_snake,
     Conv1d: CpuEngine._native_convolution,
@@ -246,9 +275,9 @@ class Border(Machine):
     parts = ("machine",)
     state = ("kind",)
 
-    def __init__(self, machine: Machine, node: Node, channels: tuple[int, int]) -> None:
+    def __init__(self, machine: Machine, node: Node, channels: Borders) -> None:
         self.machine, self.node = machine, node
-        self.taken, self.channels = channels
+        self.taken, self.channels, self.selects = channels
         self.kind: object = None  # of the pieces: batch, channels, type and device
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
@@ -267,7 +296,7 @@ class Border(Machine):
             return from_rows(self.machine(rows, last), self.channels)
 
     def _begin(self, x: Tensor) -> None:
-        if x.shape[1] != self.taken:
+        if x.shape[1] < self.taken or (x.shape[1] > self.taken and not self.selects):
             raise ValueError(f"the signal has {x.shape[1]} channels, but the layer takes {self.taken}")
         grad = torch.is_grad_enabled() and needs_grad(x, self.node)
         if x.dtype != torch.float32 or x.device.type != "cpu" or grad:

@@ -16,7 +16,7 @@ from melvoc.nn.engines.cpu.rows import GELU, ROW_CHUNK, SCALED_SUM, blocks_of, c
 from melvoc.nn.engines.cpu.threads import TEAM
 from melvoc.nn.engines.cpu.vector import FLOAT, LANES, Vec, at, load, spread, store, zero_row
 from melvoc.nn.graph import Machine
-from melvoc.nn.layers import Conv1d, FrameNorm
+from melvoc.nn.layers import BiasNorm, Conv1d, FrameNorm
 
 DEPTHWISE_TAPS = 7  # ConvNeXt's; others go to torch
 FRAMES = 8  # per job of a normalisation
@@ -181,6 +181,60 @@ def normalise(
     keep(scratch)
 
 
+class BiasNormalise(NamedTuple):
+    """Arguments of `bias_normalise`; `bias` is the address of a row per block, `factor`, `share`, `none` of one."""
+
+    blocks: int
+    rows: int
+    source: View
+    bias: int
+    factor: int
+    share: int
+    none: int
+    out: View
+
+
+@kernel(BiasNormalise)
+def bias_normalise(
+    counter: int,
+    jobs: int,
+    blocks: int,
+    rows: int,
+    source: int,
+    source_batch: int,
+    source_block: int,
+    bias: int,
+    factor: int,
+    share: int,
+    none: int,
+    out: int,
+    out_batch: int,
+    out_block: int,
+) -> None:
+    """Each row over the root mean square of it less a bias, over all blocks; a job is up to FRAMES rows.
+
+    `share` is a row of 1 / channels, `factor` of what multiplies the result, `none` of zeros.
+    """
+    chunk_count = (rows + FRAMES - 1) // FRAMES
+    scratch = np.empty(8, np.float32)
+    scale = scratch.ctypes.data
+    while True:
+        job = take_job(counter, jobs)
+        if job >= jobs:
+            break
+        first = (job % chunk_count) * FRAMES
+        for i in range(first, min(rows, first + FRAMES)):
+            x = source + (job // chunk_count) * source_batch + i * 32
+            y = out + (job // chunk_count) * out_batch + i * 32
+            zero_row(scale)
+            for block in range(blocks):
+                _add_square(x + block * source_block, bias + block * 32, scale)
+            _inverse_root(scale, share, none)
+            for block in range(blocks):
+                _normed(x + block * source_block, none, scale, factor, none, y + block * out_block)
+    keep(scratch)
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Input and output blocks of channels."""
@@ -240,6 +294,42 @@ class NormCoefficients:
         self.weight = layer.weight.detach().contiguous()
         self.bias = layer.bias.detach().contiguous()
         self.share, self.least = constant(1.0 / len(self.weight)), constant(layer.eps)
+
+
+class BiasNormCoefficients:
+    """Bias and factor of a `BiasNorm`, as rows."""
+
+    def __init__(self, layer: BiasNorm) -> None:
+        channels = len(layer.bias)
+        self.bias = zeros(blocks_of(channels) * LANES)
+        self.bias[:channels] = layer.bias.detach()
+        self.factor = zeros(LANES) + layer.log_scale.detach().exp()
+        self.share, self.none = constant(1.0 / channels), constant(0.0)
+
+
+class BiasNormMachine(Machine):
+    """Runs a `BiasNorm`."""
+
+    def __init__(self, coefficients: BiasNormCoefficients) -> None:
+        self.coefficients = coefficients
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        own = self.coefficients
+        batch, blocks, rows, _ = x.shape
+        out = POOL.empty(batch, blocks, rows, LANES)
+        if rows:
+            arguments = BiasNormalise(
+                blocks=blocks,
+                rows=rows,
+                source=view(x),
+                bias=own.bias.data_ptr(),
+                factor=own.factor.data_ptr(),
+                share=own.share.address,
+                none=own.none.address,
+                out=view(out),
+            )
+            TEAM.run(bias_normalise, batch * -(-rows // FRAMES), arguments, vectors=batch * blocks * rows * 8)
+        return out
 
 
 class NormMachine(Machine):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from melvoc.nn.alias_free import AliasFreeSnake
-from melvoc.nn.graph import Chain, Composite, Map, Node
-from melvoc.nn.layers import Conv1d, ConvTranspose1d, FrameLinear, FrameNorm, FrameScale
+from melvoc.nn.framing import Select
+from melvoc.nn.graph import Branches, Chain, Composite, Map, Node, concatenate
+from melvoc.nn.layers import BiasNorm, Conv1d, ConvTranspose1d, FrameLinear, FrameNorm, FrameScale, PReLU
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,55 @@ def _function(node: Node) -> object:
     return node.function if isinstance(node, Map) else None
 
 
-def borders(node: Node) -> tuple[int, int] | None:
-    """Input and output channels of a node whose branches have the same; None if no layer in it says them."""
-    first, last = _end(node, 1), _end(node, -1)
-    return None if first is None or last is None else (_channels(first)[0], _channels(last)[1])
+class Borders(NamedTuple):
+    """Channels of a node.
+
+    Attributes:
+        taken: of the input; the least if it selects.
+        given: of the output.
+        selects: whether it may select from further input channels.
+    """
+
+    taken: int
+    given: int
+    selects: bool
 
 
-def _end(node: Node, direction: int) -> nn.Module | None:
-    """The first layer in a node, or the last (-1)."""
+def borders(node: Node) -> Borders | None:
+    """The channels of a node; None if no layer in it says them."""
+    taken, channels = _taken(node), given(node)
+    return Borders(taken, channels, _selects(node)) if taken and channels and _has_layer(node) else None
+
+
+def _has_layer(node: Node) -> bool:
+    return any(map(_has_layer, node.nodes)) if isinstance(node, Composite) else _layer(node) is not None
+
+
+def _selects(node: Node) -> bool:
+    if isinstance(node, Chain):
+        return bool(node.nodes) and _selects(node.nodes[0])
+    return isinstance(node, Select) or (isinstance(node, Composite) and any(map(_selects, node.nodes)))
+
+
+def _taken(node: Node) -> int:
+    """Input channels, the least if the node selects; 0 if any number will do."""
+    if isinstance(node, Chain):
+        return next((count for part in node.nodes if (count := _taken(part))), 0)
     if isinstance(node, Composite):
-        return next((found for part in node.nodes[::direction] if (found := _end(part, direction))), None)
-    return _layer(node)
+        return max(map(_taken, node.nodes))
+    layer = _layer(node)
+    return node.stop if isinstance(node, Select) else 0 if layer is None else _channels(layer)[0]
+
+
+def given(node: Node) -> int:
+    """Output channels; 0 for as many as come in."""
+    if isinstance(node, Chain):
+        return next((count for part in reversed(node.nodes) if (count := given(part))), 0)
+    if isinstance(node, Branches):
+        counts = list(map(given, node.nodes))
+        return sum(counts) if node.join is concatenate else max(counts)
+    layer = _layer(node)
+    return node.stop - node.start if isinstance(node, Select) else 0 if layer is None else _channels(layer)[1]
 
 
 def _layer(node: Node) -> nn.Module | None:
@@ -65,8 +104,10 @@ def _layer(node: Node) -> nn.Module | None:
 def _channels(layer: Any) -> tuple[int, int]:
     if isinstance(layer, AliasFreeSnake):
         return len(layer.act.alpha), len(layer.act.alpha)
-    if isinstance(layer, FrameNorm):
+    if isinstance(layer, FrameNorm | PReLU):
         return len(layer.weight), len(layer.weight)
+    if isinstance(layer, BiasNorm):
+        return len(layer.bias), len(layer.bias)
     if isinstance(layer, FrameLinear):
         return layer.in_features, layer.out_features
     return layer.in_channels, layer.out_channels
@@ -93,8 +134,8 @@ def plain(layer: nn.Module) -> bool:
     return all(p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters(layer))
 
 
-def parameters(layer: nn.Module) -> list[Tensor]:
+def parameters(layer: nn.Module | FrameScale) -> list[Tensor]:
     """A layer's own, quickly: `Module.parameters` searches everything, on each call of a vocoder."""
     if isinstance(layer, Conv1d | ConvTranspose1d):
         return [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-    return list(layer.parameters())
+    return list(layer.parameters()) if isinstance(layer, nn.Module) else []

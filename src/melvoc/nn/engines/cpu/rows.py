@@ -37,14 +37,19 @@ def _emit_gelu(builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> Non
     store(builder, target, gelu(load(builder, source)))
 
 
+def _emit_prelu(builder: ir.IRBuilder, source: ir.Value, target: ir.Value, slope: ir.Value) -> None:
+    store(builder, target, load(builder, source).rectified(load(builder, slope)))
+
+
 _leaky = instructions(3, _emit_leaky)
+_prelu = instructions(3, _emit_prelu)
 _gelu = instructions(2, _emit_gelu)
 _scaled = instructions(3, _emit_scaled)
 _scaled_sum = instructions(3, _emit_scaled_sum)
 
 
 class PassOver(NamedTuple):
-    """Arguments of `pass_over`; `factor` is the address of a row."""
+    """Arguments of `pass_over`; `factor` is the address of a row for all blocks, or of one per block."""
 
     mode: int
     blocks: int
@@ -52,6 +57,7 @@ class PassOver(NamedTuple):
     source: View
     out: View
     factor: int
+    factor_block: int
 
 
 @kernel(PassOver)
@@ -68,9 +74,10 @@ def pass_over(
     out_batch: int,
     out_block: int,
     factor: int,
+    factor_block: int,
 ) -> None:
-    """Each row of `out` from that of `source`: times factor (mode 0), times factor and added to what is there (1), or
-    its GELU (2)."""
+    """Each row of `out` from that of `source`: times factor (mode 0), times factor and added to what is there (1), its
+    GELU (2), or through a ReLU of slope `factor` below 0 (3)."""
     chunk_count = (rows + ROW_CHUNK - 1) // ROW_CHUNK
     while True:
         job = take_job(counter, jobs)
@@ -81,15 +88,19 @@ def pass_over(
         start = (chunk % chunk_count) * ROW_CHUNK
         x = source + entry * source_batch + block * source_block
         y = out + entry * out_batch + block * out_block
+        f = factor + block * factor_block
         if mode == 0:
             for i in range(start, min(rows, start + ROW_CHUNK)):
-                _scaled(x + i * 32, y + i * 32, factor)
+                _scaled(x + i * 32, y + i * 32, f)
         elif mode == 2:
             for i in range(start, min(rows, start + ROW_CHUNK)):
                 _gelu(x + i * 32, y + i * 32)
+        elif mode == 3:
+            for i in range(start, min(rows, start + ROW_CHUNK)):
+                _prelu(x + i * 32, y + i * 32, f)
         else:
             for i in range(start, min(rows, start + ROW_CHUNK)):
-                _scaled_sum(x + i * 32, y + i * 32, factor)
+                _scaled_sum(x + i * 32, y + i * 32, f)
 
 
 class Fill(NamedTuple):
@@ -236,7 +247,7 @@ def scatter(
                 copy_value(x + i * 32 + 4 * lane, y + i * 4)
 
 
-SCALED, SCALED_SUM, GELU = 0, 1, 2
+SCALED, SCALED_SUM, GELU, PRELU = 0, 1, 2, 3
 NOTHING = View(0, 0, 0)
 
 
@@ -263,11 +274,12 @@ def view(x: Tensor, row: int = 0) -> View:
 
 
 def move(
-    mode: int, source: Tensor, out: Tensor, factor: float = 1.0, *, first: int = 0, to: int = 0, work: int = 4
+    mode: int, source: Tensor, out: Tensor, factor: float | Tensor = 1.0, *, first: int = 0, to: int = 0, work: int = 4
 ) -> None:
     """Run `pass_over` for rows `first` and later of source, and `to` and later of out, as many as both have.
 
-    A row of eight channels takes about `work` vector operations.
+    A row of eight channels takes about `work` vector operations. Factors may differ by channel: then they are a tensor
+    that the caller keeps, with a row for each block.
     """
     batch, blocks, rows, _ = source.shape
     rows = min(rows - first, out.shape[2] - to)
@@ -279,7 +291,8 @@ def move(
             rows=rows,
             source=view(source, first),
             out=view(out, to),
-            factor=constant(factor).address,
+            factor=factor.data_ptr() if isinstance(factor, Tensor) else constant(factor).address,
+            factor_block=ROW_BYTES if isinstance(factor, Tensor) else 0,
         )
         TEAM.run(pass_over, jobs, arguments, vectors=batch * blocks * rows * work)
 

@@ -62,6 +62,11 @@ class Vec:
             self.builder, self.builder.select(self.builder.fcmp_ordered(">", self.value, scaled), self.value, scaled)
         )
 
+    def rectified(self, slope: Vec) -> Vec:
+        """`x` above 0 and `slope x` below, whatever the slope."""
+        positive = self.builder.fcmp_ordered(">", self.value, splat(0.0))
+        return Vec(self.builder, self.builder.select(positive, self.value, (self * slope).value))
+
 
 def splat(value: float) -> ir.Constant:
     """The same constant in each lane."""
