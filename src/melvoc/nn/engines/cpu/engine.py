@@ -72,9 +72,9 @@ class CpuEngine(Engine):
         """A machine over `[B, C, n]`."""
         if isinstance(node, Chain):
             return self._open_chain(node)
-        ends = borders(node)
-        native = None if ends is None else self._native(node)
-        return self._beside(node) if ends is None or native is None else Border(native, node, ends)
+        native = self._native(node)
+        ends = None if native is None else borders(node)  # of the layers that it knows
+        return self._beside(node) if native is None or ends is None else Border(native, node, ends)
 
     def finite(self, wave: Tensor) -> bool:
         """Without waking torch's threads."""
