@@ -10,15 +10,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from melvoc.architectures import bigvgan, hifigan, vocos
 from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.architectures.vocos import Vocos, VocosConfig
 from melvoc.neural import NeuralVocoder
+from melvoc.registry import own_architectures
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.vocoder import Vocoder
 
-RECORDS = {HiFiGAN: hifigan.ARCHITECTURE, BigVGAN: bigvgan.ARCHITECTURE, Vocos: vocos.ARCHITECTURE}
+RECORDS = {record.network: record for record in own_architectures()}
 GOLDEN = Path(__file__).parent / "golden"
 TINY = ("bigvgan_v2_tiny", "bigvgan_v1_tiny", "bigvgan_resblock2_snake_tiny", "vocos_tiny")
 

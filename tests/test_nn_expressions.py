@@ -17,8 +17,10 @@ from melvoc.nn.engines.cuda.engine import FusedEngine
 from melvoc.nn.engines.cuda.graphs import GraphEngine, GraphRecorder
 from melvoc.nn.engines.cuda.launch import Kernels
 from melvoc.nn.engines.mps import CutEngine
-from melvoc.nn.graph import Engine, Machine, join
+from melvoc.nn.graph import Branches, Engine, Machine, Node, add, join
+from melvoc.nn.noise import Noise
 from melvoc.nn.recording import RecordingMachine
+from melvoc.nn.stft import STFT, InverseSTFT
 
 CHANNELS = 5
 ENGINES: dict[str, Any] = {
@@ -97,3 +99,10 @@ def test_recorded_steps(engine: str, seed: int, size: int) -> None:
     if engine == "graphs":
         assert isinstance(machine, RecordingMachine)
         assert machine._recording is not None, "nothing was recorded"
+
+
+@pytest.mark.parametrize("node", [STFT(16, 4), InverseSTFT(16, 4), Noise(2), Branches((STFT(16, 4), STFT(16, 4)), add)])
+def test_layers_that_an_engine_does_not_know(node: Node) -> None:
+    x = torch.randn(1, 18 if isinstance(node, InverseSTFT) else 1, 24)
+    for name in ENGINES:
+        torch.testing.assert_close(run(ENGINES[name]().open(node), pieces(x, [5, 16])), node(x), **CLOSE)

@@ -84,8 +84,8 @@ class CpuEngine(Engine):
         if isinstance(node, Chain):
             return self._open_chain(node)
         native = self._native(node)
-        ends = None if native is None else borders(node)
-        return self._beside(node) if ends is None or native is None else Border(native, node, ends)
+        ends = None if native is None else borders(node)  # of the layers that it knows
+        return self._beside(node) if native is None or ends is None else Border(native, node, ends)
 
     def finite(self, wave: Tensor) -> bool:
         """Without waking torch's threads."""
