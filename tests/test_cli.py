@@ -546,7 +546,7 @@ def test_a_mistake_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MELVOC_DEBUG", "1")
-    monkeypatch.setattr("melvoc.loading.list_vocoders", lambda: 1 / 0)
+    monkeypatch.setattr("melvoc.information.list_vocoders", lambda: 1 / 0)
     monkeypatch.setattr("melvoc.list_vocoders", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError, match="division by zero"):
         main(["list"])

@@ -9,10 +9,11 @@ from typing import Any, Literal, Self
 
 import torch
 
-from melvoc.errors import OptionError, quoted
+from melvoc.errors import OptionError, quoted, reason
+from melvoc.progress import Progress, check_progress
 
 FETCHING = ("revision", "cache_dir", "local_files_only", "allow_unverified")
-LOADS_OWN = frozenset({"device", "dtype", *FETCHING, "refine", "mmap", "prefix"})  # of `melvoc.load` for any vocoder
+LOADS_OWN = frozenset({"device", "dtype", *FETCHING, "refine", "mmap", "prefix", "progress"})  # of `melvoc.load`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class LoadOptions:
         engine: "auto" (the fastest exact one for the device) or "torch" (plain torch).
         memory: "auto", or "low" to keep the weights and what is made from them under 1.3 times their size, but slower.
         mmap: whether a file's weights are mapped into memory. False: they are read, and the file may change afterwards.
+        progress: called with (stage, done, total) while it is fetched and loaded (`melvoc.progress`).
 
     Raises:
         OptionError: a device that is not available, or another value that is not allowed.
@@ -43,6 +45,7 @@ class LoadOptions:
     engine: Literal["auto", "torch"] = "auto"
     memory: Literal["auto", "low"] = "auto"
     mmap: bool = True
+    progress: Progress | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", pick_device(self.device))
@@ -52,6 +55,7 @@ class LoadOptions:
             raise OptionError(f"engine={self.engine!r}, but it is 'auto' or 'torch'")
         for name in ("local_files_only", "allow_unverified", "mmap"):
             check_flag(name, getattr(self, name))
+        check_progress(self.progress)
         if self.memory not in ("auto", "low"):
             raise OptionError(f"memory={self.memory!r}, but it is 'auto' or 'low'")
 
@@ -108,4 +112,18 @@ def pick_device(device: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        raise OptionError(f"device={device!r} is not available ({error}); use 'auto' or 'cpu'") from error
+        raise OptionError(f"device={quoted(device)} is not available: {_why_not(device, error)}") from error
+
+
+def _why_not(device: object, error: Exception) -> str:
+    """What is wrong with a device, without torch's list of all that it was ever built for."""
+    there = ["cpu"] + ["mps"] * torch.backends.mps.is_available()
+    there += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    kind = str(device).partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        why = "melvoc runs on 'cpu', 'cuda' and 'mps'"
+    elif not any(name.startswith(kind) for name in there):
+        why = f"torch finds no {kind.upper()} here"
+    else:
+        why = reason(error).rstrip(".")
+    return f"{why}; use 'auto', or what there is: {', '.join(map(repr, there))}"
