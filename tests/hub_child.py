@@ -8,16 +8,20 @@ PINS holds the changes to the table of published checkpoints.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
 import os
 import sys
 import threading
-import time
+import types
+import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -66,8 +70,21 @@ def info(name: str, **options: Any) -> dict[str, Any]:
     return {"name": known.name, "revision": known.revision, "cached": known.cached, "parameters": known.parameters}
 
 
+def settings(name: str) -> dict[str, Any]:
+    """What is left of melvoc's silencing of the Hub's client."""
+    from huggingface_hub import utils
+
+    ignored = any("huggingface_hub" in str(entry) for entry in warnings.filters)
+    level = logging.getLevelName(logging.getLogger("huggingface_hub").level)
+    return {"level": level, "bars": not utils.are_progress_bars_disabled("huggingface_hub"), "ignored": ignored}
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 CALLS: dict[str, Callable[..., dict[str, Any]]] = {
-    "load": digest_of, "fetch": fetch, "cached": cached, "info": info,
+    "load": digest_of, "fetch": fetch, "cached": cached, "info": info, "settings": settings,
     "download": lambda name, **options: {"path": str(melvoc.download(name, **options))},
     "prune": lambda name, **options: {
         "freed": {str(path): size for path, size in inventory.prune(**options).items()}
@@ -80,25 +97,39 @@ class StoppedError(Exception):
 
 
 class Watching:
-    """A progress function that records its calls, and raises in one stage at so much done."""
+    """A progress function that records its calls, and raises in one stage at so much done or in so many calls."""
 
-    def __init__(self, stage: str | None = None, done: int = 0) -> None:
-        self.stage, self.done, self.thread = stage, done, threading.current_thread()
-        self.events: list[tuple[str, int, int, float]] = []
+    def __init__(self, stage: str | None = None, done: int = 0, calls: int = 1) -> None:
+        self.stage, self.done, self.calls, self.thread = stage, done, calls, threading.current_thread()
+        self.events: list[tuple[str, int, int]] = []
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         assert threading.current_thread() is self.thread
-        self.events.append((stage, done, total, time.monotonic()))
-        if stage == self.stage and done >= self.done:
+        self.events.append((stage, done, total))
+        self.calls -= stage == self.stage and done >= self.done
+        if stage == self.stage and self.calls <= 0:
             raise StoppedError(stage)
 
 
-def answer_to(name: str, call: str = "load", progress: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+def answer_to(
+    name: str,
+    call: str = "load",
+    progress: dict[str, Any] | None = None,
+    free: int | None = None,
+    full: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
     watching = None if progress is None else Watching(**progress)
     if watching:
         options["progress"] = watching
+    patches = ExitStack()
+    if free is not None:
+        patches.enter_context(mock.patch("shutil.disk_usage", return_value=types.SimpleNamespace(free=free)))
+    if full:
+        patches.enter_context(mock.patch("safetensors.torch.save_file", no_space))
     try:
-        answer = CALLS[call](name, **options)
+        with patches:
+            answer = CALLS[call](name, **options)
     except (melvoc.MelvocError, StoppedError) as error:
         answer = {"error": type(error).__name__, "message": str(error), "reason": getattr(error, "reason", None)}
         answer["path"] = getattr(error, "path", None)

@@ -99,8 +99,8 @@ def _info_of_repository(name: str, cache_dir: str | os.PathLike[str] | None) -> 
     found = repository_file(name, cache_dir)
     if found is None:
         raise UnknownVocoderError(
-            f"{name} is a repository, about which nothing is known until it is in the cache, and info downloads nothing; "
-            f"melvoc.download({name!r}) gets it"
+            f"{name} is a repository, about which nothing is known until it is in the cache; melvoc.download({name!r}) "
+            "gets it, and info downloads nothing"
         )
     path, commit = found
     known = _info_of_file(str(path))

@@ -26,7 +26,7 @@ Report = Callable[[int], object]
 
 # Every stage, and what it counts. A stage whose total is 1 only shows that it goes on.
 STAGES = {
-    "find": "1: the Hub is asked what there is",
+    "find": "1: what there is: on the Hub, or in the folders of a training run",
     "wait": "1: another process is downloading the same file",
     "download": "bytes",
     "convert": "1: a download is verified and becomes a melvoc file",

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from melvoc import registry
 from melvoc.architecture import Pin
 from melvoc.errors import DownloadError, MelvocError
-from melvoc.registry import pins
 from melvoc.storage.cache import cache_folder, hub_cache
 from melvoc.storage.container import read_header
 
@@ -140,7 +140,7 @@ def _hub_files(cache_dir: str | os.PathLike[str] | None) -> Iterator[tuple[str, 
         return
     from huggingface_hub import scan_cache_dir
 
-    known = {pin.repo: pin for _, pin in pins().values()}
+    known = {pin.repo: pin for _, pin in registry.pins().values()}
     own = cache_folder(cache_dir) / "repositories"
     for repository in sorted(scan_cache_dir(folder).repos, key=lambda one: str(one.repo_id)):
         repo, pin = str(repository.repo_id), known.get(repository.repo_id)
@@ -173,12 +173,24 @@ def _prune_hub(cache_dir: str | os.PathLike[str] | None) -> dict[Path, int]:
     for _, path, revision in list(_hub_files(cache_dir)):
         repo = path.relative_to(hub_cache(cache_dir)).parts[0].removeprefix("models--").replace("--", "/", 1)
         if len(revision.files) == 1 and (repo, revision.commit_hash) in converted:
-            from huggingface_hub import scan_cache_dir
-
-            strategy = scan_cache_dir(hub_cache(cache_dir)).delete_revisions(revision.commit_hash)
-            strategy.execute()
-            freed[path] = int(strategy.expected_freed_size)
+            freed[path] = _remove(path, revision.snapshot_path)
     return freed
+
+
+def _remove(path: Path, snapshot: Path) -> int:
+    """Remove a snapshot's only file, and its content unless another snapshot of the repository has it; says the bytes.
+
+    The client's own `delete_revisions` goes by the commit alone, which copies of a repository share.
+    """
+    blob, size = path.resolve(), path.stat().st_size
+    path.unlink()
+    for folder in (*path.parents[: len(path.relative_to(snapshot).parts)], snapshot.parent):
+        with suppress(OSError):  # not empty
+            folder.rmdir()
+    if any(other.resolve() == blob for other in snapshot.parent.rglob("*")):
+        return 0
+    blob.unlink(missing_ok=True)
+    return size
 
 
 def _sources(cache_dir: str | os.PathLike[str] | None) -> Iterator[tuple[str | None, str | None]]:
