@@ -77,7 +77,7 @@ def test_list_is_a_table(capsys: Say, monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert head == ["name", "rate", "bands", "hop", "parameters", "speed", "cached"]
     assert [row[0] for row in rows] == melvoc.list_vocoders()
     table = {row[0]: row[1:] for row in rows}
-    assert table["bigvgan_v2_44khz_128band_512x"] == ["44100", "128", "512", "122.1", "M", "slow", "no"]
+    assert table["bigvgan_v2_44khz_128band_512x"] == ["44100", "128", "512", "122.2", "M", "slow", "no"]
     assert table["bigvgan_base_24khz_100band"][-2:] == ["medium", "no"]
     assert table["vocos_mel_24khz"] == ["24000", "100", "256", "13.5", "M", "fast", "yes"]
     assert table["griffinlim"] == ["any", "any", "any", "none", "fast", "-"]

@@ -25,6 +25,7 @@ from melvoc.storage.pipes import STDIN
 from melvoc.storage.reading import exists
 from melvoc.vocoder import Vocoder
 
+BAR_AFTER = 0.5  # seconds; a stage that is over sooner shows no bar
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -77,9 +78,10 @@ class _Bars:
             self.close()
             self._stage = stage
             unit = {"unit": "B", "unit_scale": True} if stage == "download" else {}
-            self._bar = tqdm(total=total, desc=stage, leave=False, delay=0.5, **unit)  # type: ignore[call-overload]
+            self._bar = tqdm(total=total, desc=stage, leave=False, delay=BAR_AFTER, **unit)  # type: ignore[call-overload]
         self._bar.update(done - self._bar.n)
-        self._bar.refresh()  # the time goes on, also where nothing is done
+        if self._bar.format_dict["elapsed"] > BAR_AFTER:
+            self._bar.refresh()  # the time goes on, also where nothing is done
 
     def close(self) -> None:
         """Remove the bar."""

@@ -194,8 +194,11 @@ def _remove(path: Path, snapshot: Path) -> int:
 
 
 def _sources(cache_dir: str | os.PathLike[str] | None) -> Iterator[tuple[str | None, str | None]]:
-    """The repositories and commits that the melvoc files of the cache were made from."""
+    """The repositories and commits that the melvoc files of the cache were made from; of repositories only those files
+    that every load takes."""
     for name, path in _own_files(cache_dir):
+        if name.startswith("hf://") and _UNVERIFIED in path.name:
+            continue
         with suppress(ValueError, OSError):  # a damaged file is no reason to remove what it was made of
             origin = read_header(path)[0].provenance
             repo, commit, _ = parsed(name) if name.startswith("hf://") else (None, None, "")
