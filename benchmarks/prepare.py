@@ -61,9 +61,7 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(measure(**json.loads(arguments.child))))
         return
-    print(
-        "| model | s of sound | prepare, s | first call, s | later, s | first / later | without prepare: first / later |"
-    )
+    print("| model | s of sound | prepare, s | first call, s | later, s | first / later | the same without prepare |")
     print("|---|---|---|---|---|---|---|")
     for model in arguments.models:
         for seconds in arguments.seconds:

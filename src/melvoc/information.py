@@ -70,7 +70,8 @@ def info(name_or_path: str | os.PathLike[str], *, cache_dir: str | os.PathLike[s
     """
     name = os.fsdecode(name_or_path)
     if is_path(name_or_path):
-        return _info_of_file(melvoc_file(name))
+        with about(name):
+            return _info_of_file(melvoc_file(name))
     if name.startswith("hf://"):
         return _info_of_repository(name, cache_dir)
     claim = registry.claimed(name)

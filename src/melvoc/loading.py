@@ -92,9 +92,9 @@ def load(
         for unneeded in ("cache_dir", "local_files_only"):  # a local file: nothing is fetched or cached
             given.pop(unneeded, None)
         local = LoadOptions.of(name, general | given, fetched=False)
-        return _refined(
-            watched(progress, "load", 1, lambda _: _load_local(name, local, allow_unverified, prefix)), refine
-        )
+        with about(name):
+            vocoder = watched(progress, "load", 1, lambda _: _load_local(name, local, allow_unverified, prefix))
+        return _refined(vocoder, refine)
     claim = None if name.startswith("hf://") else registry.claimed(name)
     if claim and claim.distribution != OWN:
         own: dict[str, Any] = {"allow_unverified": allow_unverified, "prefix": prefix}

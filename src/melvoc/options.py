@@ -99,7 +99,7 @@ def check_flag(name: str, value: object) -> None:
         raise OptionError(f"{name}={quoted(value)}, but it is True or False")
 
 
-def pick_device(device: str | torch.device) -> torch.device:
+def pick_device(device: str | int | torch.device) -> torch.device:
     """The device, "auto" meaning the best available: cuda, then mps, then the CPU.
 
     Raises:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from melvoc.audio.resampling import resampled_length, whole_rate
 from melvoc.errors import MelMismatchError, MelvocError, SpecError
 from melvoc.host import public
 from melvoc.nn.graph import Engine, Node
+from melvoc.options import pick_device
 from melvoc.post import PostStep
 from melvoc.progress import Progress, Report, check_progress, watched
 from melvoc.spectrogram.check import check_mel, rows_of
@@ -131,6 +132,17 @@ class Vocoder(nn.Module):
     def __call__(self, mel: Tensor) -> Tensor:
         """Call `forward`, as with any module."""
         return super().__call__(mel)  # type: ignore[no-any-return]
+
+    def to(self, *arguments: Any, **named: Any) -> Self:
+        """As any module's `to`.
+
+        Raises:
+            OptionError: a device that is not available.
+        """
+        device = named.get("device", arguments[0] if arguments else None)
+        if isinstance(device, str | int | torch.device):
+            pick_device(device)
+        return super().to(*arguments, **named)
 
     def get_sample_rate(self) -> int:
         """`sample_rate`, as a method."""

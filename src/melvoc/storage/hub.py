@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import CheckpointError, DownloadError, quoted
+from melvoc.errors import CheckpointError, DownloadError, about, quoted
 from melvoc.options import LoadOptions
 from melvoc.progress import checkpoint, watched
 from melvoc.registry import all_architectures
@@ -101,7 +101,7 @@ def _pinned_checkpoint(path: Path, record: Architecture, pin: Pin, commit: str, 
         )
     provenance = {"repository": pin.repo, "revision": commit, "file": pin.filename, "sha256": digest}
     provenance["verified"] = "yes" if pinned else "no"
-    with _discarding(path):
+    with _discarding(path), about(path):
         return assemble(
             path, record=record, config=pin.config.to_dict(), spec=pin.spec, name=pin.name, licence=pin.licence,
             provenance=provenance,
@@ -304,7 +304,7 @@ def _discarding(*paths: Path) -> Iterator[None]:
 
 def _fitting(path: Path) -> Checkpoint:
     """A melvoc file's checkpoint, after checking that its weights fit: every later load gets what is cached."""
-    with _discarding(path):
+    with _discarding(path), about(path):
         read = container.read(path)
         revive(read, LoadOptions(device="meta", engine="torch"))
         return read

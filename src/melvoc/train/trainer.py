@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 import torch
 
 from melvoc.audio.folder import Skipped
-from melvoc.errors import CheckpointError, MelvocError
+from melvoc.errors import CheckpointError, MelvocError, about
 from melvoc.host import public
 from melvoc.progress import Progress, Report, check_progress, watched
 from melvoc.spectrogram.file import ENDINGS
@@ -105,8 +105,12 @@ class Trainer:
 
         def find(_: Report) -> tuple[list[Skipped], dict[str, Any] | None, WarmStart | None]:
             others = find_sounds(config.audio_dir, ignored=() if config.mels_dir is None else ENDINGS)[1]
-            stored = self._stored(resume)
-            return others, stored, None if config.warm_start is None or stored else read_generator(config.warm_start)
+            with about(config.run_dir):
+                stored = self._stored(resume)
+            if config.warm_start is None or stored:
+                return others, stored, None
+            with about(config.warm_start):
+                return others, stored, read_generator(config.warm_start)
 
         others, stored, warm = watched(progress, "find", 1, find)
         self._world = join(config.device)
@@ -136,7 +140,8 @@ class Trainer:
         if stored and stored["data"] != self._data:
             raise CheckpointError(
                 f"{config.audio_dir}: not the sounds of this run ({_listed(stored['data'], self._data)}); resume with "
-                "the same folder, or start a new run in another run folder"
+                "the same folder, or start a new run in another run folder",
+                path=str(self._folder.path),
             )
         watched(self.progress, "prepare", 1, lambda _: self._make_networks(config, stored, warm))
 
@@ -149,11 +154,13 @@ class Trainer:
         if stored:
             self._restore(stored)
         elif warm:
-            self.state.generator.load_folded(warm.tensors, source=warm.source)
+            with about(warm.source):
+                self.state.generator.load_folded(warm.tensors, source=warm.source)
             self.state.average.load(self.state.generator.folded())
         if config.warm_discriminators is not None and not stored:
             name = os.fspath(config.warm_discriminators)
-            self.state.discriminators.load_published(read_discriminators(name), source=name)
+            with about(name):
+                self.state.discriminators.load_published(read_discriminators(name), source=name)
         self._saved: int | None = self.resumed_from
         self._prepare_folder()
 
@@ -344,7 +351,8 @@ class Trainer:
             listed = "; ".join(f"{name}: the run has {old!r}, now {new!r}" for name, (old, new) in different.items())
             raise CheckpointError(
                 f"{self._folder.path}: resumed with another configuration ({listed}); resume as it was started, or "
-                "start a new run in another folder"
+                "start a new run in another folder",
+                path=str(self._folder.path),
             )
 
     def _read_sounds(self, report: Report) -> None:
@@ -377,7 +385,9 @@ class Trainer:
         self.seconds_of_sound = sum(len(sound.wave) for sound in trained) / self.spec.sample_rate
 
     def _restore(self, stored: dict[str, Any]) -> None:
-        self.state.load(stored, source=os.fspath(self._folder.checkpoint(stored["step"])))
+        source = os.fspath(self._folder.checkpoint(stored["step"]))
+        with about(source):
+            self.state.load(stored, source=source)
         self._best = stored["best"]
         self.resumed_from = self.state.step
         torch.set_rng_state(stored["random"]["cpu"])
