@@ -71,7 +71,7 @@ def _say_once_that_nothing_is_cached() -> None:
 
 @functools.cache
 def _say_once_that_kernels_are_compiled() -> None:
-    _logger.info("compiling kernels for this processor, once: they are kept on disk, and later processes find them")
+    _logger.info("compiling kernels for this processor: some seconds, once; later processes find them on disk")
 
 
 def _stamped(function: Function) -> Function:
