@@ -41,7 +41,14 @@ class Vocoder(nn.Module):
     Args:
         name: the vocoder's name in messages.
         spec: the only kind of mel that it understands.
+
+    Attributes:
+        licence: of the weights, None if unknown.
+        provenance: where they come from, as arbitrary names and values; empty if unknown.
     """
+
+    licence: str | None = None
+    provenance: dict[str, str]
 
     def __init__(self, *, name: str, spec: MelSpec) -> None:
         super().__init__()
@@ -49,8 +56,7 @@ class Vocoder(nn.Module):
             raise SpecError(f"spec={spec!r} is a {type(spec).__name__}, but a vocoder needs a melvoc.MelSpec")
         self.name = name
         self.spec = spec
-        self.licence: str | None = None  # of the weights, if known
-        self.provenance: dict[str, str] = {}  # where they come from, as names and values
+        self.provenance = {}
         self.post: tuple[PostStep, ...] = ()  # steps after the network, run in every form of synthesis
         self.register_buffer("_anchor", torch.empty(0, dtype=torch.float32, device="cpu"), persistent=False)
         self._anchor: Tensor
