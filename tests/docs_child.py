@@ -113,7 +113,8 @@ def names() -> dict[str, Any]:
         "__name__": "__main__", "melvoc": melvoc, "torch": torch, "voc": voc, "spec": voc.spec, "my_spec": voc.spec,
         "waveform": waveform, "mel": mel, "wave": voc.mel_to_waveform(mel), "mel_pieces": mel.split(30, dim=-1),
         "pieces": waveform.split(20000, dim=-1), "play": [].append, "app": app, "vae": torch.nn.Linear(2, 2),
-        "update_progress": lambda *report: None, "cancelled": lambda: True,
+        "update_progress": lambda *report: None, "cancelled": lambda: True, "show": [].append,
+        "window_is_closed": lambda: False,
         "MyVocoder": importlib.import_module("melvoc_organ").Organ,
     }  # fmt: skip
 

@@ -19,7 +19,7 @@ from melvoc.architecture import Architecture, Pin
 from melvoc.architectures.bigvgan import BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGANConfig
 from melvoc.architectures.vocos import VocosConfig
-from melvoc.loading import list_vocoders
+from melvoc.information import list_vocoders
 from melvoc.registry import own_architectures, pins
 from melvoc.spectrogram.spec import MelSpec
 

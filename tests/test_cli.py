@@ -62,10 +62,42 @@ def read(path: Path) -> torch.Tensor:
 
 
 def test_list_has_the_best_first(capsys: Say) -> None:
-    assert main(["list"]) == 0
+    assert main(["list", "--names"]) == 0
     names = capsys.readouterr().out.split()
     assert names[0] == "bigvgan_v2_44khz_128band_512x"
     assert names == melvoc.list_vocoders()
+
+
+def test_list_is_a_table(capsys: Say, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MELVOC_CACHE", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "vocos_mel_24khz-0feb3fdd929b.safetensors").touch()
+    assert main(["list"]) == 0
+    head, *rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert head == ["name", "rate", "bands", "hop", "parameters", "speed", "cached"]
+    assert [row[0] for row in rows] == melvoc.list_vocoders()
+    table = {row[0]: row[1:] for row in rows}
+    assert table["bigvgan_v2_44khz_128band_512x"] == ["44100", "128", "512", "122.2", "M", "slow", "no"]
+    assert table["bigvgan_base_24khz_100band"][-2:] == ["medium", "no"]
+    assert table["vocos_mel_24khz"] == ["24000", "100", "256", "13.5", "M", "fast", "yes"]
+    assert table["griffinlim"] == ["any", "any", "any", "none", "fast", "-"]
+
+
+def test_the_caches_listed_and_pruned(capsys: Say, tmp_path: Path) -> None:
+    models, rest = tmp_path / "melvoc" / "models", tmp_path / "melvoc" / "downloads" / "a--b@0123456789ab"
+    whole = models / "vocos_mel_24khz-0feb3fdd929b.safetensors"
+    for path, size in ((whole, 3_000_000), (rest / "x.incomplete", 500_000)):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(size))
+    where = ["--cache-dir", str(tmp_path)]
+    assert main(["cache", "list", *where]) == 0
+    assert re.fullmatch(r" +3\.0 MB  vocos_mel_24khz  .*\n +3\.0 MB  in total\n", capsys.readouterr().out)
+    assert main(["cache", "prune", *where]) == 0
+    assert re.fullmatch(r" +0\.5 MB  .*a--b@0123456789ab\n +0\.5 MB  freed\n", capsys.readouterr().out)
+    assert main(["cache", "prune", *where]) == 0
+    assert capsys.readouterr().out.startswith("nothing to free")
+    left = [path.name for path in (tmp_path / "melvoc").rglob("*") if path.is_file()]
+    assert left == [whole.name]
 
 
 def test_info(capsys: Say, generator: Path) -> None:
@@ -546,7 +578,7 @@ def test_a_mistake_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MELVOC_DEBUG", "1")
-    monkeypatch.setattr("melvoc.loading.list_vocoders", lambda: 1 / 0)
+    monkeypatch.setattr("melvoc.information.list_vocoders", lambda: 1 / 0)
     monkeypatch.setattr("melvoc.list_vocoders", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError, match="division by zero"):
         main(["list"])

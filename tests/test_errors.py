@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 from networks import VOCODERS
+from training import write_sounds
 
 import melvoc
 from melvoc import errors
 from melvoc.architectures.hifigan import HiFiGANConfig
 from melvoc.griffinlim import GriffinLim
+from melvoc.neural import NeuralVocoder
 from melvoc.spectrogram.file import read_mel
 from melvoc.storage.conversion import convert
 from melvoc.train import TrainConfig
@@ -128,3 +131,94 @@ def test_a_checkpoint_error_has_the_path(tmp_path: Path) -> None:
     with pytest.raises(melvoc.CheckpointError, match="no .*header") as caught:
         melvoc.unpack({})
     assert caught.value.path is None
+
+
+@pytest.mark.parametrize(
+    ("device", "why"),
+    [
+        ("gpu", "melvoc runs on 'cpu', 'cuda' and 'mps'"),
+        ("cuda", "torch finds no CUDA here"),
+        ("cuda:7", "torch finds no CUDA here"),
+        ("cuda:one", "torch finds no CUDA here"),
+        ("mps", "torch finds no MPS here"),
+        ("", "melvoc runs on"),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_line(device: str, why: str) -> None:
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("this machine has the devices that are asked for")
+    voc = melvoc.load("griffinlim")
+    for call in (
+        lambda: melvoc.load("griffinlim", device=device),
+        lambda: voc.to(device),
+        lambda: voc.to(device=device),
+    ):
+        with pytest.raises(errors.OptionError) as raised:
+            call()
+        message = str(raised.value)
+        assert re.fullmatch(
+            rf"device={device!r} is not available: {re.escape(why)}.*; use 'auto', or .*: 'cpu'", message
+        )
+        assert len(message) < 150
+    assert voc.device.type == "cpu"
+
+
+def test_a_checkpoints_error_has_its_path(tmp_path: Path) -> None:
+    voc = VOCODERS["bigvgan_resblock2_snake_tiny"]
+    missing, damaged, foreign = (tmp_path / name for name in ("missing.safetensors", "damaged.safetensors", "g.pt"))
+    melvoc.save(voc, damaged)
+    damaged.write_bytes(damaged.read_bytes()[:2000])
+    foreign.write_bytes(b"nothing")
+    trained = TrainConfig(audio_dir=tmp_path / "sounds", run_dir=tmp_path / "run", warm_start=damaged)
+    write_sounds(tmp_path / "sounds")
+    calls: list[tuple[Callable[[], object], Path]] = [
+        (lambda: melvoc.load(missing), missing),
+        (lambda: melvoc.load(str(damaged)), damaged),
+        (lambda: melvoc.load(damaged, prefix="voc."), damaged),
+        (lambda: melvoc.load(foreign, allow_unverified=True), foreign),
+        (lambda: melvoc.info(damaged), damaged),
+        (lambda: melvoc.info(missing), missing),
+        (lambda: melvoc.save(voc, tmp_path / "voc.pt"), tmp_path / "voc.pt"),
+        (lambda: melvoc.save(voc, tmp_path / "none" / "v.safetensors"), tmp_path / "none" / "v.safetensors"),
+        (lambda: convert(foreign, config={"upsample_rates": [8]}), foreign),
+        (lambda: melvoc.train.Trainer(trained), damaged),
+        (lambda: melvoc.train.Trainer(trained, resume=True), tmp_path / "run"),
+    ]
+    for call, path in calls:
+        with pytest.raises(errors.CheckpointError) as raised:
+            call()
+        assert raised.value.path == str(path)
+    with pytest.raises(errors.CheckpointError) as raised:
+        melvoc.from_bytes(b"nothing")
+    assert raised.value.path is None, "bytes have none"
+
+
+def test_licence_and_provenance_are_on_every_vocoder(tmp_path: Path) -> None:
+    class Plain(melvoc.Vocoder):
+        pass
+
+    plugin = Plain(name="plain", spec=melvoc.MelSpec.preset("griffinlim"))
+    assert (plugin.licence, plugin.provenance) == (None, {})
+    griffinlim = melvoc.load("griffinlim")
+    assert (griffinlim.licence, griffinlim.provenance) == ("MIT", {})
+    melvoc.save(griffinlim, tmp_path / "g.safetensors")
+    for name in ("griffinlim", tmp_path / "g.safetensors"):
+        known = melvoc.info(name)
+        assert (known.licence, known.provenance, known.cached, known.speed) == ("MIT", {}, None, "fast")
+    neural = NeuralVocoder(
+        VOCODERS["vocos_tiny"].network, name="mine", spec=VOCODERS["vocos_tiny"].spec,
+        architecture=VOCODERS["vocos_tiny"].architecture, licence="CC0-1.0", provenance={"made by": "me"},
+    )  # fmt: skip
+    melvoc.save(neural, tmp_path / "n.safetensors")
+    known, again = melvoc.info(tmp_path / "n.safetensors"), melvoc.load(tmp_path / "n.safetensors", device="cpu")
+    assert (known.licence, known.provenance) == (again.licence, again.provenance) == ("CC0-1.0", {"made by": "me"})
+    pinned = melvoc.info("vocos_mel_24khz")
+    assert pinned.licence == "MIT"
+    assert list(pinned.provenance) == ["repository", "revision", "file", "sha256"]
+    assert pinned.provenance["repository"] == "charactr/vocos-mel-24khz"
+
+
+@pytest.mark.parametrize("name", ["griffinlim", "here.safetensors", "./here"])
+def test_what_is_not_downloaded_is_not_fetched(name: str) -> None:
+    with pytest.raises(errors.OptionError, match="is not downloaded by melvoc|is a file or folder here"):
+        melvoc.download(name)

@@ -18,7 +18,8 @@ from torch import Tensor
 import melvoc
 from melvoc import registry
 from melvoc.errors import CheckpointError, MelvocError, OptionError, PluginError, UnknownVocoderError
-from melvoc.loading import is_path, list_vocoders
+from melvoc.information import list_vocoders
+from melvoc.loading import is_path
 from melvoc.registry import ARCHITECTURES, VOCODERS, build_table, pins
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.vocoder import Vocoder

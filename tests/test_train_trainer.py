@@ -391,3 +391,41 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     )  # fmt: skip
     first, last = (sum(report.losses["mel"] for report in part) for part in (reports[:5], reports[-5:]))
     assert last < 0.5 * first
+
+
+# Progress
+
+
+def test_the_stages_of_a_run(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if (stage, done, total) not in told[-1:]:  # while it waits it says the same again
+            told.append((stage, done, total))
+
+    write_sounds(tmp_path / "sounds", count=4)
+    config = tiny_config(tmp_path, steps=1, validation_files=2)
+    with Trainer(config, progress=progress) as trainer:
+        assert [event[0] for event in told if event[1] == 0] == ["find", "read", "prepare"]
+        assert [event for event in told if event[0] == "read"] == [("read", done, 4) for done in range(5)]
+        told.clear()
+        assert len(list(trainer)) == 1
+    assert [event[0] for event in told if event[1] == 0] == ["validate", "write", "write", "write"]
+    assert [event for event in told if event[0] == "validate"] == [("validate", done, 2) for done in range(3)]
+
+
+@pytest.mark.parametrize("stage", ["find", "read", "prepare", "validate", "write"])
+def test_a_run_is_cancelled_and_its_files_are_whole(tmp_path: Path, stage: str) -> None:
+    def progress(now: str, done: int, total: int) -> None:
+        if now == stage:
+            raise KeyboardInterrupt
+
+    write_sounds(tmp_path / "sounds", count=4)
+    config = tiny_config(tmp_path, steps=1, validation_files=2)
+    with pytest.raises(KeyboardInterrupt), Trainer(config, progress=progress) as trainer:
+        for _ in trainer:
+            pass
+    left = [path.name for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    assert set(left) <= {"config.json", "log.jsonl"}, "nothing half-written"
+    with Trainer(config) as trainer:
+        assert len(list(trainer)) == 1

@@ -1,6 +1,7 @@
 """melvoc turns mel spectrograms into sound.
 
-- `load`, `list_vocoders`, `info`: vocoders by name, path or repository (`melvoc.loading`).
+- `load`, `download`: vocoders by name, path or repository (`melvoc.loading`).
+- `list_vocoders`, `info`, `cached`: which there are, and which are here (`melvoc.information`).
 - `Vocoder`: the base class of them all, which a plugin subclasses (`melvoc.vocoder`, `melvoc.streaming`).
 - `MelSpec`, `MelSpectrogram`, `convert_mel`, `save_mel`, `load_mel`: mels and their specifications
   (`melvoc.spectrogram`).
@@ -40,9 +41,11 @@ from melvoc.vocoder import Vocoder
 
 if TYPE_CHECKING:
     from melvoc.evaluation.runner import evaluate
-    from melvoc.loading import VocoderInfo, info, list_vocoders, load
+    from melvoc.information import VocoderInfo, info, list_vocoders
+    from melvoc.loading import download, load
     from melvoc.spectrogram.conversion import convert_mel
     from melvoc.spectrogram.file import load_mel, save_mel
+    from melvoc.storage.inventory import cached
     from melvoc.storage.vocoder_file import from_bytes, pack, save, to_bytes, unpack
 
 __version__ = "0.1.0"
@@ -66,7 +69,9 @@ __all__ = [
     "VocoderStream",
     "__version__",
     "audio",
+    "cached",
     "convert_mel",
+    "download",
     "evaluate",
     "from_bytes",
     "info",
@@ -90,7 +95,9 @@ _LATER = {
     "convert_mel": "melvoc.spectrogram.conversion",
     **dict.fromkeys(("load_mel", "save_mel"), "melvoc.spectrogram.file"),
     "evaluate": "melvoc.evaluation.runner",
-    **dict.fromkeys(("VocoderInfo", "info", "list_vocoders", "load"), "melvoc.loading"),
+    "cached": "melvoc.storage.inventory",
+    **dict.fromkeys(("VocoderInfo", "info", "list_vocoders"), "melvoc.information"),
+    **dict.fromkeys(("download", "load"), "melvoc.loading"),
     **dict.fromkeys(("from_bytes", "pack", "save", "to_bytes", "unpack"), "melvoc.storage.vocoder_file"),
 }
 

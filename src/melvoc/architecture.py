@@ -194,6 +194,8 @@ class Architecture:
         cuda_dtype: what `dtype=None` means on CUDA; half precision only if measured to do no harm.
         recipe: how it is trained, by name ("adversarial"). None: melvoc does not train it.
         small: the configuration trained for a spec if none is given.
+        speed: of a configuration on a CPU: "slow", "medium" or "fast", as docs/performance.md defines them; None where
+            it was not measured.
     """
 
     name: str
@@ -207,6 +209,7 @@ class Architecture:
     cuda_dtype: torch.dtype = torch.float32
     recipe: str | None = None
     small: Callable[[MelSpec], NetworkConfig] | None = None
+    speed: Callable[[Any], str | None] = lambda config: None
 
     def empty(self, config: NetworkConfig) -> nn.Module:
         """A network without memory, on torch's meta device; `load_state_dict(..., assign=True)` gives it weights."""

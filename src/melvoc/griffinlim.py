@@ -14,6 +14,7 @@ from torch import Tensor
 
 from melvoc.errors import OptionError, SpecError, quoted
 from melvoc.options import LoadOptions
+from melvoc.progress import checkpoint
 from melvoc.spectrogram.conversion import filter_bank
 from melvoc.spectrogram.projection import projection
 from melvoc.spectrogram.spec import MelSpec
@@ -61,6 +62,7 @@ class GriffinLim(Vocoder):
     ) -> None:
         super().__init__(name=name, spec=MelSpec.preset("griffinlim") if spec is None else spec)
         per_frame = self.spec.n_fft + _OVERLAP * -(-self.spec.n_fft // self.spec.hop_length)
+        self.licence = "MIT"  # melvoc's own: it has no weights
         self.n_iter = _whole("n_iter", n_iter, 1, max(1, _WORK // per_frame))
         self.seed = _whole("seed", seed, 0, 2**63 - 1)
         if isinstance(momentum, bool) or not isinstance(momentum, (int, float)) or not 0 <= momentum < 1:
@@ -96,6 +98,7 @@ class GriffinLim(Vocoder):
         spectrum = magnitude * self._first_phases(frames, work)
         before, factors, scale = torch.zeros_like(spectrum), torch.empty_like(spectrum), torch.empty_like(magnitude)
         for left in range(self.n_iter, 0, -1):  # in place where possible: fresh memory costs as much as the arithmetic
+            checkpoint()
             found = stft.analyse(stft.synthesize(spectrum))
             if left % 2:
                 self._correct(magnitude, found, target, factors)

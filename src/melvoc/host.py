@@ -21,7 +21,7 @@ _BORN_IN = os.getpid()
 _NOT_THE_CALLER = ("melvoc", "torch", "contextlib", "functools")
 
 
-class _Shared(ABC):
+class Shared(ABC):
     """A setting of the whole process that is another while any call is inside; the last one out puts it back."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class _Shared(ABC):
                 self.put_back(self._before)
 
 
-class _OneThread(_Shared):
+class _OneThread(Shared):
     """Limits torch to one thread.
 
     Torch's own threads (OpenMP's) do not survive a fork: if the parent had used them, the child's first parallel
@@ -69,7 +69,7 @@ class _OneThread(_Shared):
         torch.set_num_threads(before)
 
 
-class _Float32(_Shared):
+class _Float32(Shared):
     """Sets torch's default type, which other threads of the host see for as long."""
 
     def change(self) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,51 +16,17 @@ import torch
 
 from melvoc import registry
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import MelvocError, OptionError, PluginError, UnknownVocoderError, about
+from melvoc.errors import MelvocError, OptionError, PluginError, about
 from melvoc.host import public
 from melvoc.options import LoadOptions, check_flag, takes_no
+from melvoc.progress import Progress, check_progress, watched
 from melvoc.registry import GRIFFINLIM, OWN, VOCODERS, Claim
-from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage import container
 from melvoc.storage.pair import SUFFIXES, is_folder, is_published, melvoc_file, packed_file
 from melvoc.storage.reading import exists
 from melvoc.vocoder import Vocoder
 
 Factory = Callable[..., Vocoder]
-
-
-@dataclass(frozen=True, kw_only=True)
-class VocoderInfo:
-    """What is known about a vocoder without loading it.
-
-    Attributes:
-        name: as `load` takes it.
-        distribution: the package that registers it, with its version; or the file.
-        spec: its mel, if known without importing a plugin. None: any, or unknown.
-        architecture: the architecture's name, "griffinlim" or None.
-        parameters: number of weights, if known.
-        bytes: size of the download or the file, if known.
-        licence: of the weights.
-        origin: where the weights come from.
-        revision: the pinned revision of the origin.
-        confidence: how sure the pin is: "sure (two or more sources)", "sure (one source)", or what is missing.
-    """
-
-    name: str
-    distribution: str
-    spec: MelSpec | None = None
-    architecture: str | None = None
-    parameters: int | None = None
-    bytes: int | None = None
-    licence: str | None = None
-    origin: str | None = None
-    revision: str | None = None
-    confidence: str | None = None
-
-
-def list_vocoders() -> list[str]:
-    """Every registered name, melvoc's own first. Imports no plugin and downloads nothing."""
-    return VOCODERS.names()
 
 
 @public
@@ -78,6 +43,7 @@ def load(
     refine: int | None = None,
     mmap: bool = True,
     prefix: str = "",
+    progress: Progress | None = None,
     **options: Any,
 ) -> Vocoder:
     """Load a vocoder.
@@ -96,6 +62,8 @@ def load(
         mmap: whether a file's weights are mapped into memory, where they are on the CPU. False: they are read, and the
             file may change afterwards. Passed to a plugin's factory only if it names it.
         prefix: of a packed vocoder in a local file that holds more: what `melvoc.pack(voc, prefix=...)` was given.
+        progress: called with (stage, done, total) while it is fetched and loaded; what it raises cancels
+            (docs/applications.md). Passed to a plugin's factory only if it names it.
         **options: passed to the vocoder's factory: `engine` and `memory` for every built-in vocoder; also `spec`,
             `n_iter`, `momentum` and `seed` for Griffin-Lim.
 
@@ -107,6 +75,7 @@ def load(
         OptionError: an option that the vocoder does not take.
     """
     container.check_prefix(prefix)
+    check_progress(progress)
     for flag, value in (
         ("local_files_only", local_files_only), ("allow_unverified", allow_unverified), ("mmap", mmap)
     ):  # fmt: skip
@@ -115,63 +84,90 @@ def load(
         from melvoc.post.refine import refined
 
         refined((), refine)  # a wrong number is refused before anything is fetched
-    given = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+    given: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
     given = {name: value for name, value in given.items() if value} | options
     name = os.fsdecode(name_or_path)
     general: dict[str, Any] = {"device": device, "dtype": dtype, "mmap": mmap}
     if is_path(name_or_path):
         for unneeded in ("cache_dir", "local_files_only"):  # a local file: nothing is fetched or cached
             given.pop(unneeded, None)
-        return _refined(
-            _load_local(name, LoadOptions.of(name, general | given, fetched=False), allow_unverified, prefix), refine
-        )
-    claim = None if name.startswith("hf://") else _claim(name)
+        local = LoadOptions.of(name, general | given, fetched=False)
+        with about(name):
+            vocoder = watched(progress, "load", 1, lambda _: _load_local(name, local, allow_unverified, prefix))
+        return _refined(vocoder, refine)
+    claim = None if name.startswith("hf://") else registry.claimed(name)
     if claim and claim.distribution != OWN:
-        own = {"allow_unverified": allow_unverified, "prefix": prefix}
-        own = {key: value for key, value in own.items() if value}
+        own: dict[str, Any] = {"allow_unverified": allow_unverified, "prefix": prefix}
+        own = {key: value for key, value in own.items() if value} | {"progress": progress}
         return _load_plugin(claim, LoadOptions(**general), given, own, refine)
     if prefix:
         raise _no_prefix(name)
+    given |= {"allow_unverified": allow_unverified, "progress": progress}
     if claim:
-        return _refined(_load_own(claim.name, general | given, allow_unverified), refine)
+        return _refined(_load_own(claim.name, general | given), refine)
     from melvoc.storage.hub import load_repository
 
-    given["allow_unverified"] = allow_unverified
     return _refined(load_repository(name, LoadOptions.of(name, general | given, fetched=True)), refine)
 
 
-def info(name_or_path: str | os.PathLike[str]) -> VocoderInfo:
-    """What is known about a vocoder; nothing is downloaded, and no plugin is imported.
+@public
+def download(
+    name: str,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    allow_unverified: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Fetch a published vocoder into the cache, verified and converted, without loading it.
+
+    Args:
+        name: a registered name that is downloaded, `hf://owner/repo[@revision][/file]`, or a known repository.
+        revision: as in `load`.
+        cache_dir: as in `load`.
+        local_files_only: as in `load`.
+        allow_unverified: as in `load`.
+        progress: called with (stage, done, total), for example ("download", 1048576, 54365991); what it raises cancels.
+
+    Returns:
+        Its melvoc file, in the cache.
 
     Raises:
         UnknownVocoderError: no such name.
-        CheckpointError: a damaged file.
+        OptionError: a vocoder that is not downloaded.
+        DownloadError: as `load`.
+        CheckpointError: a download that cannot be converted.
     """
-    name = os.fsdecode(name_or_path)
-    if is_path(name_or_path):
-        return _info_of_file(melvoc_file(name))
-    if name.startswith("hf://"):
-        raise UnknownVocoderError(
-            f"{name} is a repository, about which nothing is known until it is loaded; info takes registered names "
-            "and melvoc files, and downloads nothing"
-        )
-    claim = _claim(name)
-    name = claim.name
-    if claim.distribution != OWN:
-        distribution = f"{claim.distribution} {claim.version}".strip()
-        return VocoderInfo(name=name, distribution=distribution, origin=claim.value)
-    from melvoc import __version__
+    if is_path(name):
+        raise OptionError(f"{name} is a file or folder here; melvoc.load takes it as it is")
+    check_progress(progress)
+    from melvoc.storage.hub import fetch, fetch_repository
 
-    if name == GRIFFINLIM:
-        return VocoderInfo(
-            name=name, distribution=f"{OWN} {__version__}", architecture=name, parameters=0, licence="MIT"
-        )
-    record, pin = registry.pins()[name]
-    return VocoderInfo(
-        name=name, distribution=f"{OWN} {__version__}", spec=pin.spec, architecture=record.name,
-        parameters=pin.parameters, bytes=pin.bytes, licence=pin.licence, origin=f"https://huggingface.co/{pin.repo}",
-        revision=pin.revision, confidence=pin.confidence,
+    options = LoadOptions(
+        device="cpu", revision=revision, cache_dir=cache_dir, local_files_only=local_files_only,
+        allow_unverified=allow_unverified, progress=progress,
     )  # fmt: skip
+    if name.startswith("hf://"):
+        path = fetch_repository(name, options)
+    else:
+        path = fetch(*_downloaded(registry.claimed(name)), options)
+    watched(progress, "check", 1, lambda _: container.read_header(path))
+    return path
+
+
+def _downloaded(claim: Claim) -> tuple[Architecture, Pin]:
+    """The record and the pin behind a name.
+
+    Raises:
+        OptionError: it is not downloaded, or not by melvoc.
+    """
+    if claim.distribution == OWN and claim.name != GRIFFINLIM:
+        return registry.pins()[claim.name]
+    record = VOCODERS.load(claim) if claim.distribution != OWN else None
+    if isinstance(record, Architecture):
+        return record, _pin_of(record, claim)
+    raise OptionError(f"{claim.name} is not downloaded by melvoc; melvoc.load({claim.name!r}) gives it")
 
 
 def is_path(name_or_path: str | os.PathLike[str]) -> bool:
@@ -215,21 +211,6 @@ def _load_local(path: str, options: LoadOptions, allow_unverified: bool, prefix:
     return load_file(melvoc_file(path), options)
 
 
-def _claim(name: str) -> Claim:
-    """Who declares a registered name, or the repository of a published checkpoint, whose name it then is.
-
-    Raises:
-        UnknownVocoderError: nobody.
-        PluginError: two packages, and neither is melvoc.
-    """
-    table = VOCODERS.table()
-    if name not in table:
-        if not (known := registry.known_pin(name)):
-            raise registry.unknown(name, table)
-        name = known[1].name
-    return VOCODERS.single(name, table[name])
-
-
 def call(
     factory: Factory, name: str, device: str | torch.device, dtype: torch.dtype | None, options: Mapping[str, Any]
 ) -> Vocoder:
@@ -261,17 +242,16 @@ def _taken(factory: Factory) -> tuple[list[str] | None, bool]:
     )
 
 
-def _load_own(name: str, given: dict[str, Any], allow_unverified: bool) -> Vocoder:
+def _load_own(name: str, given: dict[str, Any]) -> Vocoder:
     if name == GRIFFINLIM:
         from melvoc.griffinlim import load_griffinlim
 
-        given.pop("mmap")  # it has no file
-        return call(load_griffinlim, name, given.pop("device"), given.pop("dtype"), given)
+        device, dtype, _, _, progress = map(given.pop, ("device", "dtype", "mmap", "allow_unverified", "progress"))
+        return watched(progress, "load", 1, lambda _: call(load_griffinlim, name, device, dtype, given))
     from melvoc.storage.hub import load_pinned
 
     record, pin = registry.pins()[name]
-    options = LoadOptions.of(name, given | {"allow_unverified": allow_unverified}, fetched=True)
-    return load_pinned(record, pin, options)
+    return load_pinned(record, pin, LoadOptions.of(name, given, fetched=True))
 
 
 def _refined(vocoder: Vocoder, refine: int | None) -> Vocoder:
@@ -304,26 +284,58 @@ def _load_plugin(
         return _refined(_load_plugins_pin(factory, claim, general, given | own), refine)
     if not callable(factory):
         raise VOCODERS.wrong(claim, f"is a {type(factory).__name__}")
-    named = _taken(factory)[0] or []
+    named, progress = _taken(factory)[0] or [], own["progress"]
     if "prefix" in own and "prefix" not in named:
         raise _no_prefix(name)
-    given = given | {key: value for key, value in own.items() if key in named}
+    given = given | {key: value for key, value in own.items() if key in named and value is not None}
     if refine is not None and "refine" in named:
         given, refine = given | {"refine": refine}, None
     if not general.mmap and "mmap" in named:
         given = given | {"mmap": False}
+    if "progress" in named:  # it reports for itself
+        vocoder = _made(factory, claim, general, given)
+    else:
+        vocoder = watched(progress, "load", 1, lambda _: _made(factory, claim, general, given))
+    return _refined(vocoder, refine)
+
+
+class _Passed:
+    """A progress function on its way to a plugin's factory, which remembers what the function raised."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.raised: BaseException | None = None
+
+    def __call__(self, stage: str, done: int, total: int) -> object:
+        try:
+            return self._progress(stage, done, total)
+        except BaseException as error:
+            self.raised = error
+            raise
+
+
+def _made(factory: Factory, claim: Claim, general: LoadOptions, given: dict[str, Any]) -> Vocoder:
+    """What a plugin's factory makes.
+
+    Raises:
+        PluginError: the factory fails or breaks the contract.
+    """
+    passed = _Passed(given["progress"]) if "progress" in given else None
+    given = given | ({"progress": passed} if passed else {})
     try:
-        vocoder = call(factory, name, general.place, general.dtype, given)
+        vocoder = call(factory, claim.name, general.place, general.dtype, given)
     except MelvocError:
         raise
     except Exception as error:
+        if passed and error is passed.raised:
+            raise
         raise PluginError(
-            f"vocoder {name!r}: {claim.value!r} of {claim.distribution} {claim.version} failed "
+            f"vocoder {claim.name!r}: {claim.value!r} of {claim.distribution} {claim.version} failed "
             f"({type(error).__name__}: {error}); the contract is {VOCODERS.contract}"
         ) from error
     if not isinstance(vocoder, Vocoder):
         raise VOCODERS.wrong(claim, f"returned a {type(vocoder).__name__}", "a melvoc.Vocoder")
-    return _refined(vocoder, refine)
+    return vocoder
 
 
 def _no_prefix(name: str) -> OptionError:
@@ -333,20 +345,13 @@ def _no_prefix(name: str) -> OptionError:
 def _load_plugins_pin(record: Architecture, claim: Claim, general: LoadOptions, given: dict[str, Any]) -> Vocoder:
     from melvoc.storage.hub import load_pinned
 
+    own = {"device": general.device, "dtype": general.dtype, "mmap": general.mmap}
+    options = LoadOptions.of(claim.name, own | given, fetched=True)
+    return load_pinned(record, _pin_of(record, claim), options)
+
+
+def _pin_of(record: Architecture, claim: Claim) -> Pin:
     found: dict[str, Pin] = {pin.name: pin for pin in record.pins}
     if claim.name not in found:
         raise VOCODERS.wrong(claim, f"is an architecture with pins for {', '.join(found) or 'nothing'}")
-    own = {"device": general.device, "dtype": general.dtype, "mmap": general.mmap}
-    options = LoadOptions.of(claim.name, own | given, fetched=True)
-    return load_pinned(record, found[claim.name], options)
-
-
-def _info_of_file(path: str) -> VocoderInfo:
-    from melvoc.storage.container import read_header
-
-    checkpoint, parameters = read_header(path)
-    return VocoderInfo(
-        name=checkpoint.name, distribution=path, spec=checkpoint.spec, architecture=checkpoint.architecture,
-        parameters=parameters, bytes=Path(path).stat().st_size, licence=checkpoint.licence,
-        origin="; ".join(f"{key}: {value}" for key, value in checkpoint.provenance.items()) or None,
-    )  # fmt: skip
+    return found[claim.name]

@@ -9,10 +9,11 @@ from typing import Any, Literal, Self
 
 import torch
 
-from melvoc.errors import OptionError, quoted
+from melvoc.errors import OptionError, quoted, reason
+from melvoc.progress import Progress, check_progress
 
 FETCHING = ("revision", "cache_dir", "local_files_only", "allow_unverified")
-LOADS_OWN = frozenset({"device", "dtype", *FETCHING, "refine", "mmap", "prefix"})  # of `melvoc.load` for any vocoder
+LOADS_OWN = frozenset({"device", "dtype", *FETCHING, "refine", "mmap", "prefix", "progress"})  # of `melvoc.load`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class LoadOptions:
         seed: of the noise that a vocoder begins with, from 0 up. None: the file's, or 0. One that draws no noise takes
             no seed.
         mmap: whether a file's weights are mapped into memory. False: they are read, and the file may change afterwards.
+        progress: called with (stage, done, total) while it is fetched and loaded (`melvoc.progress`).
 
     Raises:
         OptionError: a device that is not available, or another value that is not allowed.
@@ -46,6 +48,7 @@ class LoadOptions:
     memory: Literal["auto", "low"] = "auto"
     seed: int | None = None
     mmap: bool = True
+    progress: Progress | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", pick_device(self.device))
@@ -57,6 +60,7 @@ class LoadOptions:
             check_flag(name, getattr(self, name))
         if self.seed is not None and (type(self.seed) is not int or not 0 <= self.seed < 2**63):
             raise OptionError(f"seed={self.seed!r}, but it is a whole number from 0 to 2^63 - 1")
+        check_progress(self.progress)
         if self.memory not in ("auto", "low"):
             raise OptionError(f"memory={self.memory!r}, but it is 'auto' or 'low'")
 
@@ -100,7 +104,7 @@ def check_flag(name: str, value: object) -> None:
         raise OptionError(f"{name}={quoted(value)}, but it is True or False")
 
 
-def pick_device(device: str | torch.device) -> torch.device:
+def pick_device(device: str | int | torch.device) -> torch.device:
     """The device, "auto" meaning the best available: cuda, then mps, then the CPU.
 
     Raises:
@@ -113,4 +117,18 @@ def pick_device(device: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        raise OptionError(f"device={device!r} is not available ({error}); use 'auto' or 'cpu'") from error
+        raise OptionError(f"device={quoted(device)} is not available: {_why_not(device, error)}") from error
+
+
+def _why_not(device: object, error: Exception) -> str:
+    """What is wrong with a device, without torch's list of all that it was ever built for."""
+    there = ["cpu"] + ["mps"] * torch.backends.mps.is_available()
+    there += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    kind = str(device).partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps"):
+        why = "melvoc runs on 'cpu', 'cuda' and 'mps'"
+    elif not any(name.startswith(kind) for name in there):
+        why = f"torch finds no {kind.upper()} here"
+    else:
+        why = reason(error).rstrip(".")
+    return f"{why}; use 'auto', or what there is: {', '.join(map(repr, there))}"

@@ -214,6 +214,21 @@ def all_metrics() -> Iterator[Metric]:
                 warn(f"{error} (it is left out)")
 
 
+def claimed(name: str) -> Claim:
+    """Who declares a registered name, or the repository of a published checkpoint, whose name it then is.
+
+    Raises:
+        UnknownVocoderError: nobody.
+        PluginError: two packages, and neither is melvoc.
+    """
+    table = VOCODERS.table()
+    if name not in table:
+        if not (known := known_pin(name)):
+            raise unknown(name, table)
+        name = known[1].name
+    return VOCODERS.single(name, table[name])
+
+
 def unknown(name: str, table: Mapping[str, object]) -> UnknownVocoderError:
     """The error for a vocoder that nothing registers, with the closest names, the best vocoder's first."""
     hint = did_you_mean(name, table, 3) or "melvoc.list_vocoders() lists the names."

@@ -22,6 +22,7 @@ from melvoc.audio.resampling import Resampler, resampled_length
 from melvoc.errors import MelvocError, PluginError, SpecError
 from melvoc.nn.graph import Machine, join
 from melvoc.post import PostMachine, PostStep, Sound
+from melvoc.progress import Report
 from melvoc.spectrogram.transform import MelSpectrogram
 
 if TYPE_CHECKING:
@@ -229,6 +230,7 @@ def synthesise(
     sample_rate: int,
     block_frames: int | None,
     rows: Sequence[int] | None = None,
+    report: Report = lambda done: None,
 ) -> Tensor:
     """The sound of complete mels, in blocks where the vocoder streams.
 
@@ -239,6 +241,7 @@ def synthesise(
         sample_rate: of the result, in Hz.
         block_frames: at most this many frames per block. None: the vocoder's own choice.
         rows: as in `Run`.
+        report: called after each block with the frames done.
 
     Returns:
         `[B, channels, ceil(T * samples_per_frame * sample_rate / vocoder.sample_rate)]` in [-1, 1].
@@ -249,9 +252,11 @@ def synthesise(
     wave = torch.empty(frames.shape[0], vocoder.channels, samples, dtype=run.wave_dtype, device=vocoder.device)
     size = -(-total // -(-total // size)) if vocoder.can_stream else total  # blocks of about the same length
     blocks = frames.split(size, dim=-1)
-    done = 0
+    done = taken = 0
     for number, block in enumerate(blocks, start=1):
         done += run(block, number == len(blocks), wave[..., done:]).shape[-1]
+        taken += block.shape[-1]
+        report(taken)
     return wave
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,9 @@ from melvoc.audio.resampling import resampled_length, whole_rate
 from melvoc.errors import MelMismatchError, MelvocError, SpecError
 from melvoc.host import public
 from melvoc.nn.graph import Engine, Node
+from melvoc.options import pick_device
 from melvoc.post import PostStep
+from melvoc.progress import Progress, Report, check_progress, watched
 from melvoc.spectrogram.check import check_mel, rows_of
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram, batch_wave
@@ -39,7 +41,14 @@ class Vocoder(nn.Module):
     Args:
         name: the vocoder's name in messages.
         spec: the only kind of mel that it understands.
+
+    Attributes:
+        licence: of the weights, None if unknown.
+        provenance: where they come from, as arbitrary names and values; empty if unknown.
     """
+
+    licence: str | None = None
+    provenance: dict[str, str]
 
     def __init__(self, *, name: str, spec: MelSpec) -> None:
         super().__init__()
@@ -47,6 +56,7 @@ class Vocoder(nn.Module):
             raise SpecError(f"spec={spec!r} is a {type(spec).__name__}, but a vocoder needs a melvoc.MelSpec")
         self.name = name
         self.spec = spec
+        self.provenance = {}
         self.post: tuple[PostStep, ...] = ()  # steps after the network, run in every form of synthesis
         self.register_buffer("_anchor", torch.empty(0, dtype=torch.float32, device="cpu"), persistent=False)
         self._anchor: Tensor
@@ -129,6 +139,17 @@ class Vocoder(nn.Module):
         """Call `forward`, as with any module."""
         return super().__call__(mel)  # type: ignore[no-any-return]
 
+    def to(self, *arguments: Any, **named: Any) -> Self:
+        """As any module's `to`.
+
+        Raises:
+            OptionError: a device that is not available.
+        """
+        device = named.get("device", arguments[0] if arguments else None)
+        if isinstance(device, str | int | torch.device):
+            pick_device(device)
+        return super().to(*arguments, **named)
+
     def get_sample_rate(self) -> int:
         """`sample_rate`, as a method."""
         return self.sample_rate
@@ -183,6 +204,7 @@ class Vocoder(nn.Module):
         refine: int | None = None,
         sample_rate: int | None = None,
         block_frames: int | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
         """Turn mels into sound.
 
@@ -198,6 +220,7 @@ class Vocoder(nn.Module):
             refine: rounds that bring the sound closer to the mel (docs/refinement.md), 0 for none. None: the vocoder's.
             sample_rate: of the result, in Hz. None: the vocoder's.
             block_frames: frames per block of long input (vocoders that stream). None: chosen from model and device.
+            progress: called with ("synthesise", done, total) in frames; what it raises cancels (docs/applications.md).
 
         Returns:
             `[B, channels, T * samples_per_frame]` in [-1, 1] (`ceil(T * samples_per_frame * sample_rate /
@@ -212,14 +235,18 @@ class Vocoder(nn.Module):
             self._match(spec)
         mel, rate, steps = rows_of(mel, self.spec), self._rate(sample_rate), self._steps(refine)
         check_block(self, block_frames)
+        check_progress(progress)
 
-        def sound(part: Tensor, rows: list[int] | None = None) -> Tensor:
-            return synthesise(self, part, steps=steps, sample_rate=rate, block_frames=block_frames, rows=rows)
+        def sound(part: Tensor, report: Report, rows: list[int] | None = None) -> Tensor:
+            return synthesise(
+                self, part, steps=steps, sample_rate=rate, block_frames=block_frames, rows=rows, report=report
+            )
 
         if lengths is None:
             mel = check_mel(mel, self.spec, known=spec is not None)  # not copied: it may be long
             wanted = None if length is None else self._samples(length, mel.shape[-1], rate)
-            wave = sound(stacked(self, mel, conditions))
+            every = stacked(self, mel, conditions)
+            wave = watched(progress, "synthesise", mel.shape[-1], lambda report: sound(every, report))
             return wave if wanted is None else F.pad(wave[..., :wanted], (0, max(0, wanted - wave.shape[-1])))
         if length is not None:
             raise SpecError(f"length={length!r} together with lengths; give one or the other")
@@ -229,9 +256,15 @@ class Vocoder(nn.Module):
         total = resampled_length(total, self.sample_rate, rate)
         wave = torch.zeros(mel.shape[0], self.channels, total, dtype=wave_dtype(self), device=self.device)
         every = stacked(self, mel, conditions)
-        for frames, rows in groups:
-            made = sound(every[rows, :, :frames], rows)
-            wave[rows, :, : made.shape[-1]] = made
+
+        def fill(report: Report) -> None:
+            before = 0
+            for frames, rows in groups:
+                made = sound(every[rows, :, :frames], lambda done, before=before: report(before + done), rows)  # type: ignore[misc]
+                wave[rows, :, : made.shape[-1]] = made
+                before += frames
+
+        watched(progress, "synthesise", max(1, sum(frames for frames, _ in groups)), fill)
         return wave
 
     @public
@@ -244,6 +277,7 @@ class Vocoder(nn.Module):
         output_sample_rate: int | None = None,
         refine: int | None = None,
         block_frames: int | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
         """Turn a sound into its mel and back, at the same length.
 
@@ -253,6 +287,7 @@ class Vocoder(nn.Module):
             output_sample_rate: of the result, in Hz. None: the vocoder's.
             refine: as in `mel_to_waveform`.
             block_frames: as in `mel_to_waveform`.
+            progress: as in `mel_to_waveform`, in samples of the waveform.
 
         Returns:
             `[B, channels, ceil(N * output_sample_rate / sample_rate)]` in [-1, 1].
@@ -267,7 +302,46 @@ class Vocoder(nn.Module):
         run = Resynthesis(
             self, steps=self._steps(refine), sample_rate=old, output_sample_rate=new, block_frames=block_frames
         )
-        return torch.cat([*map(run.push, wave.split(run.samples, dim=-1)), run.flush()], dim=-1)
+        check_progress(progress)
+
+        def whole(report: Report) -> Tensor:
+            made = []
+            for piece in wave.split(run.samples, dim=-1):
+                made.append(run.push(piece))
+                report(run.taken)
+            return torch.cat([*made, run.flush()], dim=-1)
+
+        return watched(progress, "synthesise", wave.shape[-1], whole)
+
+    @public
+    @torch.no_grad()
+    def prepare(self, *, progress: Progress | None = None) -> None:
+        """Compile kernels and prepare weights, so that the first call takes about as long as later ones.
+
+        It makes the sound of a short and of a long silence, and discards it. It may be called from any thread, also
+        while others synthesise.
+
+        Args:
+            progress: called with ("compile", done, total); what it raises cancels.
+
+        Example:
+            >>> import melvoc
+            >>> melvoc.load("griffinlim", n_iter=2).prepare()
+        """
+        check_progress(progress)
+
+        def run(report: Report) -> None:
+            for frames in (16, self.block_frames):
+                silence = torch.zeros(1, self.spec.samples(frames) + self.spec.n_fft, device=self.device)
+                mel = self.mel(silence, sample_rate=self.spec.sample_rate)[..., :frames]
+                empty = {
+                    name: torch.full((1, one.channels, mel.shape[-1]), min(max(0.0, one.low), one.high))
+                    for name, one in self.conditions.items()
+                }
+                frames_in = stacked(self, mel, empty)
+                synthesise(self, frames_in, steps=self.post, sample_rate=self.sample_rate, block_frames=None)
+
+        watched(progress, "compile", 1, run)
 
     @public
     def stream(

@@ -214,4 +214,5 @@ ARCHITECTURE = Architecture(
     ),
     pins=PINS,
     float32=ends_and_snakes,
+    speed=lambda config: "slow" if config.upsample_initial_channel > 512 else "medium",
 )

@@ -283,4 +283,5 @@ ARCHITECTURE = Architecture(
     float32=ends_and_snakes,
     recipe="adversarial",
     small=v2_for,
+    speed=lambda config: "medium" if config.upsample_initial_channel > 128 else "fast",
 )

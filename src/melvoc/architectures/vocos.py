@@ -295,4 +295,5 @@ ARCHITECTURE = Architecture(
             parameters=13_985_282,
         ),
     ),
+    speed=lambda config: "fast",
 )

@@ -8,7 +8,6 @@ an error. Ctrl-C gives exit code 130 and SIGTERM 143; neither leaves a half-writ
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import signal
 import sys
@@ -68,7 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 where some of several inputs failed, 2 for an error, 130 for Ctrl-C, 143 for SIGTERM.
     """
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # its retries; our own error says it all
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:

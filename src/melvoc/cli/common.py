@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from melvoc.audio import AudioReader
 from melvoc.cli.options import add_fields, attributes, given
 from melvoc.errors import MelvocError
 from melvoc.options import FETCHING, LoadOptions
+from melvoc.progress import Progress
 from melvoc.spectrogram.presets import PRESETS
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.configuration import read_config
@@ -22,6 +25,7 @@ from melvoc.storage.pipes import STDIN
 from melvoc.storage.reading import exists
 from melvoc.vocoder import Vocoder
 
+BAR_AFTER = 0.5  # seconds; a stage that is over sooner shows no bar
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -42,7 +46,47 @@ def add_fetching(parser: Any) -> None:
 def load(arguments: argparse.Namespace, name: str, **options: Any) -> Vocoder:
     """The vocoder that the arguments ask for."""
     values = given(arguments, LoadOptions)
-    return melvoc.load(named(name), **values | {"dtype": DTYPES.get(values.get("dtype") or "")} | options)
+    with bars() as progress:
+        options = {"dtype": DTYPES.get(values.get("dtype") or ""), "progress": progress} | options
+        return melvoc.load(named(name), **values | options)
+
+
+@contextmanager
+def bars() -> Iterator[Progress | None]:
+    """A progress function that draws a bar for each stage, on a terminal; None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    shown = _Bars()
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+class _Bars:
+    """Shows the stages of a call, one bar after the other; a stage that is soon over has none."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._stage = ""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None or stage != self._stage or done < self._bar.n:
+            self.close()
+            self._stage = stage
+            unit = {"unit": "B", "unit_scale": True} if stage == "download" else {}
+            self._bar = tqdm(total=total, desc=stage, leave=False, delay=BAR_AFTER, **unit)  # type: ignore[call-overload]
+        self._bar.update(done - self._bar.n)
+        if self._bar.format_dict["elapsed"] > BAR_AFTER:
+            self._bar.refresh()  # the time goes on, also where nothing is done
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
 
 
 def named(source: str) -> str:

@@ -1,4 +1,4 @@
-"""`melvoc list`, `info`, `download` and `convert`: which vocoders there are, and how to get them."""
+"""`melvoc list`, `info`, `download`, `cache` and `convert`: which vocoders there are, and how to get them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,38 @@ from typing import Any
 import torch
 
 import melvoc
-from melvoc.cli.common import add_fetching, load, named, read_spec
+from melvoc.cli.common import add_fetching, bars, named, read_spec
+from melvoc.cli.options import given
 from melvoc.errors import MelvocError, clipped
+from melvoc.options import LoadOptions
+from melvoc.registry import GRIFFINLIM
 from melvoc.storage.container import Checkpoint
 
 
 def add_parser(commands: Any) -> None:
-    """Add the four commands."""
-    listing = commands.add_parser("list", help="the names of all vocoders")
+    """Add the commands."""
+    listing = commands.add_parser("list", help="all vocoders: what they are made for, and which are here")
+    listing.add_argument("--names", action="store_true", help="the names alone, one per line, for scripts")
     listing.set_defaults(run=run_list)
 
     info = commands.add_parser("info", help="what is known about a vocoder; downloads nothing")
-    info.add_argument("name", metavar="NAME", help="a registered name, or a melvoc file")
+    info.add_argument("name", metavar="NAME", help="a registered name, a melvoc file, or hf://owner/repo")
     info.set_defaults(run=run_info)
 
     download = commands.add_parser("download", help="fetch a published vocoder, verify and convert it")
     download.add_argument("name", metavar="NAME", help="a registered name, or hf://owner/repo[@revision][/file]")
     add_fetching(download)
     download.set_defaults(run=run_download)
+
+    cache = commands.add_parser("cache", help="the files of downloaded vocoders: list them, or free what no load needs")
+    actions = cache.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, run, text in (
+        ("list", run_cache_list, "what is there, melvoc's own and of what melvoc loads the Hub's"),
+        ("prune", run_cache_prune, "remove second copies and the remains of interrupted downloads"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("--cache-dir", help="root of both caches, instead of the Hub's and melvoc's own")
+        action.set_defaults(run=run)
 
     convert = commands.add_parser("convert", help="turn a published checkpoint into a melvoc file")
     convert.add_argument(
@@ -48,9 +62,29 @@ def add_parser(commands: Any) -> None:
 
 
 def run_list(arguments: argparse.Namespace) -> int:
-    """Names, one per line."""
-    print("\n".join(melvoc.list_vocoders()))
+    """A row for each vocoder, or its name alone."""
+    names = melvoc.list_vocoders()
+    if arguments.names:
+        print("\n".join(names))
+        return 0
+    rows = [("name", "rate", "bands", "hop", "parameters", "speed", "cached"), *map(_row, names)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        print("  ".join(cells))
     return 0
+
+
+def _row(name: str) -> tuple[str, ...]:
+    """What the table says of a vocoder; "-" is unknown before it is loaded."""
+    try:
+        known = melvoc.info(name)
+    except MelvocError:  # two packages claim the name; `melvoc info` says it
+        return (name, *"------")
+    spec, anything = known.spec, "any" if known.architecture == GRIFFINLIM else "-"
+    mel = (str(spec.sample_rate), str(spec.n_mels), str(spec.hop_length)) if spec else (anything,) * 3
+    size = {None: "-", 0: "none"}.get(known.parameters, f"{(known.parameters or 0) / 1e6:.1f} M")
+    return (name, *mel, size, known.speed or "-", {None: "-", True: "yes", False: "no"}[known.cached])
 
 
 def run_info(arguments: argparse.Namespace) -> int:
@@ -58,22 +92,50 @@ def run_info(arguments: argparse.Namespace) -> int:
     info = melvoc.info(arguments.name)
     for field in dataclasses.fields(info):
         value = getattr(info, field.name)
-        if value is None:
+        if value is None or value == {}:
             continue
-        if field.name == "spec":
-            print("spec:")
-            for name, part in info.spec.to_dict().items() if info.spec else ():
-                print(f"    {name}: {part}")
+        if field.name in ("spec", "provenance"):
+            print(f"{field.name}:")
+            for name, part in (value if field.name == "provenance" else value.to_dict()).items():
+                print(clipped(f"    {name}: {' '.join(str(part).split())}"))
         else:
-            text = f"{value:,}" if isinstance(value, int) else " ".join(str(value).split())
+            number = isinstance(value, int) and not isinstance(value, bool)
+            text = f"{value:,}" if number else " ".join(str(value).split())
             print(clipped(f"{field.name}: {text}"))  # a file's name and origin are a stranger's words
     return 0
 
 
 def run_download(arguments: argparse.Namespace) -> int:
-    """Load once, so that it is in the cache and known to be intact."""
-    vocoder = load(arguments, arguments.name, device="cpu")
-    print(f"{vocoder.name} is in the cache: melvoc.load({arguments.name!r}) needs no network now")
+    """Fetch, verify and convert."""
+    with bars() as progress:
+        path = melvoc.download(arguments.name, progress=progress, **given(arguments, LoadOptions))
+    print(
+        f"{arguments.name} is in the cache ({path}, {path.stat().st_size / 1e6:.1f} MB): "
+        f"melvoc.load({arguments.name!r}) needs no network now"
+    )
+    return 0
+
+
+def run_cache_list(arguments: argparse.Namespace) -> int:
+    """A line for each file."""
+    total = 0
+    for name, files in melvoc.cached(cache_dir=arguments.cache_dir).items():
+        for path in files:
+            size = path.stat().st_size
+            total += size
+            print(f"{size / 1e6:9.1f} MB  {name}  {path}")
+    print(f"{total / 1e6:9.1f} MB  in total")
+    return 0
+
+
+def run_cache_prune(arguments: argparse.Namespace) -> int:
+    """A line for each file or folder that was removed."""
+    from melvoc.storage.inventory import prune
+
+    freed = prune(cache_dir=arguments.cache_dir)
+    for path, size in freed.items():
+        print(f"{size / 1e6:9.1f} MB  {path}")
+    print(f"{sum(freed.values()) / 1e6:9.1f} MB  freed" if freed else "nothing to free: no file lies there twice")
     return 0
 
 

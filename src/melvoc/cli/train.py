@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from melvoc.cli.common import read_spec
+from melvoc.cli.common import bars, read_spec
 from melvoc.cli.options import add_fields, attributes, given
 from melvoc.errors import MelvocError
 
@@ -60,7 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
     from melvoc.train import Trainer
 
     config, started = configuration(arguments), time.monotonic()
-    with Trainer(config, resume=arguments.resume) as trainer:
+    with bars() as progress:
+        trainer = Trainer(config, resume=arguments.resume, progress=progress)
+    trainer.progress = None
+    with trainer:
         writer = _tensorboard(trainer, config.run_dir) if arguments.tensorboard and trainer.first else None
         if trainer.first:
             _introduce(trainer)
@@ -157,6 +160,10 @@ def _shown(trainer: Trainer) -> Iterator[Any]:
             if report.validation:
                 bar.console.print(_line(report))
 
+        def going_on(stage: str, done: int, total: int) -> None:
+            bar.update(task, speed="" if done == total else f"{stage} {done}/{total}")
+
+        trainer.progress = going_on
         yield show
 
 

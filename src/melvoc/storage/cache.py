@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from melvoc.errors import MelvocError
+from melvoc.errors import DownloadError, MelvocError
 
 
 def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -23,3 +25,24 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
         return Path(named).expanduser() if named else Path(user_cache_dir("melvoc", appauthor=False))
     except (RuntimeError, KeyError, OSError) as error:
         raise MelvocError(f"there is no home folder for melvoc's cache ({error}); name one in MELVOC_CACHE") from error
+
+
+def hub_cache(cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The cache of the Hub's client: `cache_dir/huggingface`, else its own choice (HF_HUB_CACHE, HF_HOME)."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser() / "huggingface"
+    from huggingface_hub import constants  # a few milliseconds; the client itself is not imported
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+@contextmanager
+def cache_errors(folder: Path) -> Iterator[None]:
+    """Turn errors of an unusable cache into one that says how to choose another."""
+    try:
+        yield
+    except OSError as error:
+        raise DownloadError(
+            f"melvoc's cache {folder} cannot be used ({error}); set MELVOC_CACHE to a folder you may write to",
+            reason="disk",
+        ) from error

@@ -1,7 +1,8 @@
 """Published weights: downloaded once, verified, and kept as a melvoc file.
 
 The Hub's client (`client`) does the transfer. Downloads are verified, converted and moved into melvoc's cache under a
-name that includes the revision. From then on, loading needs only that file: no network, no Hub client.
+name that includes the revision; then the download is removed. From then on, loading needs only that file: no network,
+no Hub client.
 """
 
 from __future__ import annotations
@@ -11,27 +12,36 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
-from urllib.parse import quote
+from typing import Any
 
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import CheckpointError, DownloadError, quoted
+from melvoc.errors import CheckpointError, DownloadError, about, quoted
 from melvoc.options import LoadOptions
+from melvoc.progress import checkpoint, watched
 from melvoc.registry import all_architectures
 from melvoc.storage import client, container
 from melvoc.storage.atomic import replacing
-from melvoc.storage.cache import cache_folder
+from melvoc.storage.cache import cache_errors
+from melvoc.storage.client import Downloads
 from melvoc.storage.container import Checkpoint, is_melvoc_file
 from melvoc.storage.conversion import assemble, convert
+from melvoc.storage.inventory import (
+    COMMIT,
+    commit_record,
+    model_file,
+    parsed,
+    recorded_commit,
+    repository_files,
+    repository_folder,
+)
+from melvoc.storage.lock import locked
 from melvoc.storage.pair import SUFFIXES, choose_config, choose_weights, published_among
 from melvoc.storage.vocoder_file import load_file, revive
 from melvoc.vocoder import Vocoder
 
 LOG = logging.getLogger(__name__)
-COMMIT = "[0-9a-f]{40}"
-REPOSITORY = re.compile(
-    r"hf://(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>refs/[\w.-]+/[\w.-]+|[\w.-]+))?(?P<file>(?:/(?!\.\.?(?:/|$))[^/]+)*)"
-)
 
 
 def load_pinned(record: Architecture, pin: Pin, options: LoadOptions) -> Vocoder:
@@ -40,7 +50,7 @@ def load_pinned(record: Architecture, pin: Pin, options: LoadOptions) -> Vocoder
     Raises:
         DownloadError: a file that is not available, cannot be verified, or is not the pinned one.
     """
-    return load_file(fetch(record, pin, options), options)
+    return _loaded(fetch(record, pin, options), options)
 
 
 def fetch(record: Architecture, pin: Pin, options: LoadOptions) -> Path:
@@ -69,31 +79,33 @@ def fetch(record: Architecture, pin: Pin, options: LoadOptions) -> Path:
             f"full commit (40 hex digits) of {pin.repo}",
             reason="hash",
         )
-    target = (
-        cache_folder(options.cache_dir)
-        / "models"
-        / f"{pin.name}-{chosen[:12]}{'' if pinned else '-unverified'}.safetensors"
-    )
+    target = model_file(pin.name, chosen, options.cache_dir, verified=pinned)
 
-    def make() -> Checkpoint:
-        path = client.download(pin.repo, pin.filename, chosen, options)
-        digest = _sha256(path)
-        if pinned and digest != pin.sha256:
-            _discard(path)
-            raise DownloadError(
-                f"{pin.repo}/{pin.filename} at {chosen[:12]} has sha256 {digest}, but {pin.sha256} is pinned: the file "
-                "was truncated, changed or tampered with, and has been removed; try again",
-                reason="hash",
-            )
-        provenance = {"repository": pin.repo, "revision": chosen, "file": pin.filename, "sha256": digest}
-        provenance["verified"] = "yes" if pinned else "no"
-        with _discarding(path):
-            return assemble(
-                path, record=record, config=pin.config.to_dict(), spec=pin.spec, name=pin.name, licence=pin.licence,
-                provenance=provenance,
-            )  # fmt: skip
+    def make(downloads: Downloads) -> Callable[[], Checkpoint]:
+        (path,) = downloads.get(pin.filename)
+        return lambda: _pinned_checkpoint(path, record, pin, chosen, pinned=pinned)
 
-    return _once(target, make)
+    return _once(target, Downloads(pin.repo, chosen, options), make, options)
+
+
+def _pinned_checkpoint(path: Path, record: Architecture, pin: Pin, commit: str, *, pinned: bool) -> Checkpoint:
+    """The checkpoint of a downloaded file, verified if its pin has a hash."""
+    digest = _sha256(path)
+    checkpoint()
+    if pinned and digest != pin.sha256:
+        _discard(path)
+        raise DownloadError(
+            f"{pin.repo}/{pin.filename} at {commit[:12]} has sha256 {digest}, but {pin.sha256} is pinned: the file was "
+            "truncated, changed or tampered with, and has been removed; try again",
+            reason="hash",
+        )
+    provenance = {"repository": pin.repo, "revision": commit, "file": pin.filename, "sha256": digest}
+    provenance["verified"] = "yes" if pinned else "no"
+    with _discarding(path), about(path):
+        return assemble(
+            path, record=record, config=pin.config.to_dict(), spec=pin.spec, name=pin.name, licence=pin.licence,
+            provenance=provenance,
+        )  # fmt: skip
 
 
 def load_repository(name: str, options: LoadOptions) -> Vocoder:
@@ -106,37 +118,42 @@ def load_repository(name: str, options: LoadOptions) -> Vocoder:
     Raises:
         DownloadError: no such repository or file, or one that cannot be verified.
     """
-    match = REPOSITORY.fullmatch(name)
-    if not match:
-        raise DownloadError(
-            f"{name!r} is not a repository; write hf://owner/repo, hf://owner/repo@revision or hf://owner/repo/file"
-        )
-    repo, wanted, file = match["repo"], options.revision or match["revision"], match["file"][1:]
-    folder = cache_folder(options.cache_dir) / "repositories" / repo.replace("/", "--")
-    commit = _resolve(repo, wanted, folder, options)
-    ending = f"-file-{quote(file, safe='')}.safetensors" if file else ".safetensors"
-    # A later, stricter call must not use a file that an earlier one accepted without verification.
-    target = folder / f"{commit}{ending}"
-    if not target.is_file() and options.allow_unverified:
-        target = folder / f"{commit}-unverified{ending}"
+    return _loaded(fetch_repository(name, options), options)
 
-    path = _once(target, lambda: _from_repository(repo, commit, file, options))
-    return load_file(path, options)
+
+def fetch_repository(name: str, options: LoadOptions) -> Path:
+    """The melvoc file of a repository's vocoder, downloaded and converted if it is not there yet.
+
+    Raises:
+        DownloadError: as `load_repository`.
+    """
+    repo, revision, file = parsed(name)
+    folder = repository_folder(repo, options.cache_dir)
+    commit = _resolve(repo, options.revision or revision, folder, options)
+    target, unverified = repository_files(folder, commit, file)
+    # A later, stricter call must not use a file that an earlier one accepted without verification.
+    if not target.is_file() and options.allow_unverified:
+        target = unverified
+    downloads = Downloads(repo, commit, options)
+    return _once(target, downloads, lambda downloads: _from_repository(downloads, file, options), options)
+
+
+def _loaded(path: Path, options: LoadOptions) -> Vocoder:
+    return watched(options.progress, "load", 1, lambda _: load_file(path, options))
 
 
 def _resolve(repo: str, wanted: str | None, folder: Path, options: LoadOptions) -> str:
     """The commit of a revision, recorded once it is resolved. One that comes from a cache is named in the log."""
     revision = wanted or "main"
-    record = folder / f"{re.sub('[^0-9A-Za-z._-]', '_', revision)}.commit"
-    if re.fullmatch(COMMIT, revision):
-        return revision
-    if record.is_file() and re.fullmatch(COMMIT, known := record.read_text(encoding="utf-8", errors="replace").strip()):
-        LOG.info("hf://%s: %s is %s, as recorded in %s", repo, revision, known, record)
+    record = commit_record(folder, revision)
+    if known := recorded_commit(folder, revision):
+        if known != revision:
+            LOG.info("hf://%s: %s is %s, as recorded in %s", repo, revision, known, record)
         return known
     try:
         if options.local_files_only:
             raise _offline(f"hf://{repo} has not been loaded here before")
-        commit = client.commit_of(repo, wanted)
+        commit = client.commit_of(repo, wanted, options)
     except DownloadError as error:
         kept = client.cached(repo, revision, options) if error.reason == "offline" else None
         if kept is None:
@@ -148,18 +165,19 @@ def _resolve(repo: str, wanted: str | None, folder: Path, options: LoadOptions) 
             f"hf://{repo}: the server answers {quoted(commit)} as the commit of {revision}, but a commit has 40 hex "
             "digits; check HF_ENDPOINT"
         )
-    with _cache_errors(folder):
+    with cache_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(record) as part:
             part.write_text(commit, encoding="utf-8")
     return commit
 
 
-def _from_repository(repo: str, commit: str, file: str, options: LoadOptions) -> Checkpoint:
-    """The named file, or, without a name, the one melvoc file, else a published pair."""
+def _from_repository(downloads: Downloads, file: str, options: LoadOptions) -> Callable[[], Checkpoint]:
+    """The named file, or, without a name, the one melvoc file, else a published pair: downloaded, to be converted."""
+    repo, commit = downloads.repo, downloads.commit
     files, complete = _files(repo, commit, options)
     if any(".." in name.split("/") or name.startswith("/") for name in files):
-        raise DownloadError(f"hf://{repo} names files outside itself; do not use it")
+        raise DownloadError(f"hf://{repo} names files outside itself; do not use it", reason="hash")
     if file and file not in files:
         if not complete:
             raise _offline(f"hf://{repo}@{commit[:12]}: {quoted(file)} is not in the cache, which has {_listed(files)}")
@@ -171,10 +189,10 @@ def _from_repository(repo: str, commit: str, file: str, options: LoadOptions) ->
         )
     foreign = ""
     if safe:
-        path = client.download(repo, safe[0], commit, options)
+        (path,) = downloads.get(safe[0])
         with _discarding(path):
             if is_melvoc_file(path):
-                return _fitting(container.read(path))
+                return partial(_fitting, path)
         foreign = f" ({safe[0]} is safetensors, but not melvoc's)"
     pair = _pair(files, file, safe, f"hf://{repo}")
     if pair is None and not complete:
@@ -194,10 +212,9 @@ def _from_repository(repo: str, commit: str, file: str, options: LoadOptions) ->
             "pass allow_unverified=True",
             reason="hash",
         )
-    path, config = (client.download(repo, name, commit, options) for name in pair)
+    path, config = downloads.get(*pair)
     provenance = {"repository": repo, "revision": commit, "file": pair[0], "verified": "no"}
-    with _discarding(path, config):
-        return convert(path, config=config, name=repo.split("/")[1], provenance=provenance)
+    return partial(_converted, path, config, name=repo.split("/")[1], provenance=provenance)
 
 
 def _files(repo: str, commit: str, options: LoadOptions) -> tuple[list[str], bool]:
@@ -205,7 +222,7 @@ def _files(repo: str, commit: str, options: LoadOptions) -> tuple[list[str], boo
     try:
         if options.local_files_only:
             raise _offline(f"hf://{repo}@{commit[:12]} is not in the cache")
-        return client.files_of(repo, commit), True
+        return client.files_of(repo, commit, options), True
     except DownloadError as error:
         kept = client.cached(repo, commit, options) if error.reason == "offline" else None
         if kept is None:
@@ -241,39 +258,37 @@ def _offline(what: str) -> DownloadError:
     return DownloadError(f"{what}; load it once with the network (local_files_only=False)", reason="offline")
 
 
-def _once(target: Path, make: Callable[[], Checkpoint]) -> Path:
+def _once(
+    target: Path, downloads: Downloads, make: Callable[[Downloads], Callable[[], Checkpoint]], options: LoadOptions
+) -> Path:
     """Make a cached file if it does not exist; one process makes it while the others wait."""
     if target.is_file():
         return target
-    from filelock import FileLock
-
-    with _cache_errors(target.parent):
+    with cache_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{target}.lock")
-        lock.acquire()
-    try:
+        downloads.folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(Path(f"{downloads.folder}.lock"), options.progress):
         if not target.is_file():
-            container.write(make(), target)
-    finally:
-        lock.release()
+            with downloads:
+                convert = make(downloads)
+                downloads.complete = True
+                watched(options.progress, "convert", 1, lambda _: _write(convert, target))
     return target
+
+
+def _write(convert: Callable[[], Checkpoint], target: Path) -> None:
+    """Convert, and write the melvoc file."""
+    made = convert()
+    checkpoint()
+    try:
+        container.write(made, target)
+    except CheckpointError as error:
+        raise DownloadError(str(error), reason="disk") from error
 
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _cache_errors(folder: Path) -> Iterator[None]:
-    """Turn errors of an unusable cache into one that says how to choose another."""
-    try:
-        yield
-    except OSError as error:
-        raise DownloadError(
-            f"melvoc's cache {folder} cannot be used ({error}); set MELVOC_CACHE to a folder you may write to",
-            reason="disk",
-        ) from error
 
 
 @contextmanager
@@ -287,10 +302,18 @@ def _discarding(*paths: Path) -> Iterator[None]:
         raise
 
 
-def _fitting(checkpoint: Checkpoint) -> Checkpoint:
-    """The same checkpoint, after checking that its weights fit, because every later load gets what is cached."""
-    revive(checkpoint, LoadOptions(device="meta", engine="torch"))
-    return checkpoint
+def _fitting(path: Path) -> Checkpoint:
+    """A melvoc file's checkpoint, after checking that its weights fit: every later load gets what is cached."""
+    with _discarding(path), about(path):
+        read = container.read(path)
+        revive(read, LoadOptions(device="meta", engine="torch"))
+        return read
+
+
+def _converted(path: Path, config: Path, **more: Any) -> Checkpoint:
+    """A published pair's checkpoint."""
+    with _discarding(path, config):
+        return convert(path, config=config, **more)
 
 
 def _discard(path: Path) -> None:

@@ -37,9 +37,12 @@ def save(vocoder: Vocoder, path: str | os.PathLike[str]) -> None:
     Raises:
         CheckpointError: a vocoder that cannot be saved, or a file that cannot be written.
     """
-    if Path(os.fsdecode(path)).suffix != ".safetensors":
-        raise CheckpointError(f"{os.fsdecode(path)}: a melvoc file ends in .safetensors, so that load recognises it")
-    container.write(describe(vocoder), path)
+    with about(path):
+        if Path(os.fsdecode(path)).suffix != ".safetensors":
+            raise CheckpointError(
+                f"{os.fsdecode(path)}: a melvoc file ends in .safetensors, so that load recognises it"
+            )
+        container.write(describe(vocoder), path)
 
 
 def load_file(path: str | os.PathLike[str], options: LoadOptions) -> Vocoder:
@@ -149,6 +152,7 @@ def describe(vocoder: Vocoder) -> Checkpoint:
             spec=vocoder.spec,
             tensors={},
             name=vocoder.name,
+            licence=vocoder.licence,
             post=steps,
         )
     if type(vocoder) is not NeuralVocoder:

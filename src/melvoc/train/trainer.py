@@ -6,16 +6,18 @@ import dataclasses
 import math
 import os
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 
 from melvoc.audio.folder import Skipped
-from melvoc.errors import CheckpointError, MelvocError
+from melvoc.errors import CheckpointError, MelvocError, about
 from melvoc.host import public
+from melvoc.progress import Progress, Report, check_progress, watched
 from melvoc.spectrogram.file import ENDINGS
 from melvoc.train.config import TrainConfig, check_fit, trained_architecture
 from melvoc.train.data import Segments, fingerprint, split
@@ -24,9 +26,10 @@ from melvoc.train.folder import RunFolder
 from melvoc.train.results import vocoder_of, write_discriminators, write_generator
 from melvoc.train.sounds import check_enough, find_sounds, gather, read_sounds, spec_of_mels
 from melvoc.train.state import DivergedError, Stepper, TrainState, learning_rates
-from melvoc.train.validate import DECISIVE, validate
+from melvoc.train.validate import DECISIVE, MOST_FILES, validate
 from melvoc.train.warm import WarmStart, read_discriminators, read_generator
 
+R = TypeVar("R")
 LEAST_DECAY_STEPS = 1000
 
 
@@ -72,8 +75,11 @@ class Trainer:
     Args:
         config: of the run.
         resume: whether to continue from the last checkpoint in the run's folder.
+        progress: called with (stage, done, total) during what takes long besides steps: "find", "read", "prepare",
+            "validate" and "write". What it raises cancels, and leaves the run's files whole (docs/applications.md).
 
     Attributes:
+        progress: that function; it may be replaced between two steps.
         config: with spec, generator and warm-up filled in.
         skipped: files that are not used, with reasons.
         notes: what else should be known before the first step, one line each: files that are cut, batches that are
@@ -91,12 +97,22 @@ class Trainer:
 
     @public
     @torch.inference_mode(False)
-    def __init__(self, config: TrainConfig, *, resume: bool = False) -> None:
+    def __init__(self, config: TrainConfig, *, resume: bool = False, progress: Progress | None = None) -> None:
+        check_progress(progress)
+        self.progress = progress
         self._stopped = False
         self._folder = RunFolder(config.run_dir)
-        _, others = find_sounds(config.audio_dir, ignored=() if config.mels_dir is None else ENDINGS)
-        stored = self._stored(resume)
-        warm = None if config.warm_start is None or stored else read_generator(config.warm_start)
+
+        def find(_: Report) -> tuple[list[Skipped], dict[str, Any] | None, WarmStart | None]:
+            others = find_sounds(config.audio_dir, ignored=() if config.mels_dir is None else ENDINGS)[1]
+            with about(config.run_dir):
+                stored = self._stored(resume)
+            if config.warm_start is None or stored:
+                return others, stored, None
+            with about(config.warm_start):
+                return others, stored, read_generator(config.warm_start)
+
+        others, stored, warm = watched(progress, "find", 1, find)
         self._world = join(config.device)
         with ExitStack() as failed:
             failed.callback(self.close)  # or torch complains of an open group beside the error
@@ -119,12 +135,18 @@ class Trainer:
         self.config, self.spec, self.generator = config, config.spec, config.generator
         self._segment = config.segment
         self._record = trained_architecture(config.architecture, config.generator)
-        self._read_sounds()
+        sounds, _ = find_sounds(config.audio_dir)
+        watched(self.progress, "read", len(sounds), self._read_sounds)
         if stored and stored["data"] != self._data:
             raise CheckpointError(
                 f"{config.audio_dir}: not the sounds of this run ({_listed(stored['data'], self._data)}); resume with "
-                "the same folder, or start a new run in another run folder"
+                "the same folder, or start a new run in another run folder",
+                path=str(self._folder.path),
             )
+        watched(self.progress, "prepare", 1, lambda _: self._make_networks(config, stored, warm))
+
+    def _make_networks(self, config: TrainConfig, stored: dict[str, Any] | None, warm: WarmStart | None) -> None:
+        """The networks, with the weights that the run begins with, and its folder."""
         self.state = TrainState.new(config, self._record, self.generator, self._world.device)
         self._stepper = Stepper(self.state, config, self.spec, self._world)
         self._best: dict[str, float] | None = None
@@ -132,11 +154,13 @@ class Trainer:
         if stored:
             self._restore(stored)
         elif warm:
-            self.state.generator.load_folded(warm.tensors, source=warm.source)
+            with about(warm.source):
+                self.state.generator.load_folded(warm.tensors, source=warm.source)
             self.state.average.load(self.state.generator.folded())
         if config.warm_discriminators is not None and not stored:
             name = os.fspath(config.warm_discriminators)
-            self.state.discriminators.load_published(read_discriminators(name), source=name)
+            with about(name):
+                self.state.discriminators.load_published(read_discriminators(name), source=name)
         self._saved: int | None = self.resumed_from
         self._prepare_folder()
 
@@ -190,12 +214,9 @@ class Trainer:
         """
         path = self._folder.checkpoint(self.state.step)
         if self._world.first and self._saved != self.state.step:
-            self._folder.save(
-                self.state.step,
-                self._content(),
-                keep=self.config.keep_checkpoints,
-                best=None if self._best is None else int(self._best["step"]),
-            )
+            best = None if self._best is None else int(self._best["step"])
+            keep = self.config.keep_checkpoints
+            self._write(lambda: self._folder.save(self.state.step, self._content(), keep=keep, best=best))
         self._saved = self.state.step
         self._world.wait()
         return path
@@ -208,9 +229,9 @@ class Trainer:
         """
         path = self._folder.path / "generator.safetensors"
         if self._world.first:
-            write_generator(self.vocoder(), path)
+            self._write(lambda: write_generator(self.vocoder(), path))
             if self.config.keep_discriminators:
-                write_discriminators(self.state, self._folder.path / "discriminators.pt")
+                self._write(lambda: write_discriminators(self.state, self._folder.path / "discriminators.pt"))
         self._world.wait()
         return path
 
@@ -270,14 +291,23 @@ class Trainer:
         if not self._world.first or not self._held_out:
             return None
         network = self.state.average.network(self._record, self.generator)
-        return validate(network, self._held_out, self.spec, segment=self._segment)
+        files = min(MOST_FILES, len(self._held_out))
+
+        def measured(report: Report) -> dict[str, float]:
+            return validate(network, self._held_out, self.spec, segment=self._segment, report=report)
+
+        return watched(self.progress, "validate", files, measured)
+
+    def _write(self, write: Callable[[], object]) -> None:
+        """Write a file, whole or not at all."""
+        watched(self.progress, "write", 1, lambda _: write())
 
     def _save_due(self, validation: dict[str, float] | None) -> Path:
         """Save a checkpoint, and the generator by itself if it is the best so far."""
         least = (self._best or {}).get(DECISIVE, math.inf)  # older runs have another figure
         if validation and validation[DECISIVE] < least:
             self._best = {"step": self.state.step, **validation}
-            write_generator(self.vocoder(), self._folder.path / "best.safetensors")
+            self._write(lambda: write_generator(self.vocoder(), self._folder.path / "best.safetensors"))
         return self.save()
 
     def _way_out(self) -> str:
@@ -321,14 +351,14 @@ class Trainer:
             listed = "; ".join(f"{name}: the run has {old!r}, now {new!r}" for name, (old, new) in different.items())
             raise CheckpointError(
                 f"{self._folder.path}: resumed with another configuration ({listed}); resume as it was started, or "
-                "start a new run in another folder"
+                "start a new run in another folder",
+                path=str(self._folder.path),
             )
 
-    def _read_sounds(self) -> None:
+    def _read_sounds(self, report: Report) -> None:
         config = self.config
-        sounds, skipped = gather(
-            read_sounds(config.audio_dir, self.spec, mels=config.mels_dir), config.audio_dir, self.spec
-        )
+        entries = read_sounds(config.audio_dir, self.spec, mels=config.mels_dir)
+        sounds, skipped = gather(_counted(entries, report), config.audio_dir, self.spec)
         trained, self._held_out = split(sounds, held_out=config.validation_files, seed=config.seed)
         check_enough(trained, self._held_out, self.spec)
         self._segments = Segments(
@@ -355,7 +385,9 @@ class Trainer:
         self.seconds_of_sound = sum(len(sound.wave) for sound in trained) / self.spec.sample_rate
 
     def _restore(self, stored: dict[str, Any]) -> None:
-        self.state.load(stored, source=os.fspath(self._folder.checkpoint(stored["step"])))
+        source = os.fspath(self._folder.checkpoint(stored["step"]))
+        with about(source):
+            self.state.load(stored, source=source)
         self._best = stored["best"]
         self.resumed_from = self.state.step
         torch.set_rng_state(stored["random"]["cpu"])
@@ -376,6 +408,12 @@ class Trainer:
         self._folder.check_room(3 * size, min(ahead, max(1, kept)))  # weights, and AdamW's two moments
         self._folder.cut_log(self.state.step)
         self._folder.write_config(self.config.to_dict())
+
+
+def _counted(entries: Iterator[R], report: Report) -> Iterator[R]:
+    for count, entry in enumerate(entries, start=1):
+        yield entry
+        report(count)
 
 
 def _listed(old: dict[str, Any], new: dict[str, Any]) -> str:

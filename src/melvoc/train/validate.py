@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from melvoc.metrics.mel_l1 import common_spec, mel_distance
 from melvoc.metrics.mr_stft import stft_distance
 from melvoc.metrics.multi_scale_mel import multi_scale_mel_distance
+from melvoc.progress import Report
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import log_mel
 from melvoc.train.sounds import Sound
@@ -22,7 +23,14 @@ LEAST_SAMPLES = 2048  # that the figures need
 
 
 @torch.no_grad()
-def validate(network: nn.Module, sounds: Sequence[Sound], spec: MelSpec, *, segment: int) -> dict[str, float]:
+def validate(
+    network: nn.Module,
+    sounds: Sequence[Sound],
+    spec: MelSpec,
+    *,
+    segment: int,
+    report: Report = lambda done: None,
+) -> dict[str, float]:
     """Three distances that need no package, means over the files (16 at most, 5 s of each).
 
     Args:
@@ -30,6 +38,7 @@ def validate(network: nn.Module, sounds: Sequence[Sound], spec: MelSpec, *, segm
         sounds: held out.
         spec: of the mels.
         segment: shorter sounds are padded to this length, as in training.
+        report: called after each file with how many are done.
 
     Returns:
         `{"multi_scale_mel": ..., "mel_l1": ..., "mr_stft": ...}`, the metrics of those names; empty if there are no
@@ -38,7 +47,7 @@ def validate(network: nn.Module, sounds: Sequence[Sound], spec: MelSpec, *, segm
     device = next(network.parameters()).device
     chosen = sounds[:MOST_FILES]
     totals: dict[str, float] = {}
-    for sound in chosen:
+    for count, sound in enumerate(chosen, start=1):
         frames = max(segment, min(len(sound.wave), int(MOST_SECONDS * spec.sample_rate))) // spec.hop_length
         if sound.mel is not None:
             frames = max(1, min(frames, sound.mel.shape[1]))
@@ -48,6 +57,7 @@ def validate(network: nn.Module, sounds: Sequence[Sound], spec: MelSpec, *, segm
         generated = network(mel)[:, 0, :samples].clamp(-1.0, 1.0)
         for name, value in _figures(real[:, : generated.shape[-1]], generated, spec.sample_rate).items():
             totals[name] = totals.get(name, 0.0) + value / len(chosen)
+        report(count)
     return totals
 
 

@@ -69,6 +69,11 @@ def _say_once_that_nothing_is_cached() -> None:
     )
 
 
+@functools.cache
+def _say_once_that_kernels_are_compiled() -> None:
+    _logger.info("compiling kernels for this processor: some seconds, once; later processes find them on disk")
+
+
 def _stamped(function: Function) -> Function:
     function.__qualname__ += f"_{_stamp()}"  # part of the cached file's name
     return function
@@ -175,6 +180,7 @@ def _intrinsic(arguments: int | Sequence[str], emit: Callable[..., Any], result:
 
     def typer(_context: object, *arguments: object) -> Any:
         def codegen(context: Any, builder: ir.IRBuilder, _signature: object, values: Sequence[ir.Value]) -> Any:
+            _say_once_that_kernels_are_compiled()  # what is found on disk does not come here
             made = emit(builder, *values)
             return context.get_dummy_value() if result is types.void else made
 
