@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from melvoc import MelSpec
-from melvoc.registry import architecture
 from melvoc.spectrogram.transform import log_mel
 from melvoc.train import Discriminators, TrainConfig
+from melvoc.train.config import ResolvedConfig
 from melvoc.train.data import Batch, Segments
 from melvoc.train.distributed import World
 from melvoc.train.ema import TrainableGenerator
@@ -36,7 +36,7 @@ SPEC = MelSpec(sample_rate=44100, n_fft=2048, hop_length=512, n_mels=128)
 
 
 def plain_loop(
-    generator: TrainableGenerator, discriminators: Discriminators, config: TrainConfig, device: torch.device
+    generator: TrainableGenerator, discriminators: Discriminators, config: ResolvedConfig, device: torch.device
 ) -> Callable[[Batch], None]:
     """The published loop's step."""
     for_generator = torch.optim.AdamW(generator.parameters(), config.learning_rate, betas=config.betas)
@@ -100,12 +100,9 @@ def main() -> None:
         audio_dir="sounds", run_dir="run", spec=SPEC, preset=arguments.preset, batch_size=arguments.batch_size,
         segment=arguments.segment,
     ).resolved()  # fmt: skip
-    assert config.generator is not None
-    assert config.architecture is not None
-    record = architecture(config.architecture)
-    state = TrainState.new(config, record, config.generator, device)
-    stepper = Stepper(state, config, SPEC, dataclasses.replace(World(), device=device))
-    other = TrainState.new(config, record, config.generator, device)
+    state = TrainState.new(config, device)
+    stepper = Stepper(state, config, dataclasses.replace(World(), device=device))
+    other = TrainState.new(config, device)
     plain = plain_loop(other.generator, other.discriminators, config, device)
     noise = 0.1 * torch.randn(441_000, generator=torch.Generator().manual_seed(0))
     segments = Segments([Sound(name="noise", wave=noise)], SPEC, segment=arguments.segment, seed=0)

@@ -171,9 +171,10 @@ def shortened(words: list[str]) -> list[str]:
     run = words[words.index("-o") + 1]
     if "--resume" not in words:
         shutil.rmtree(run, ignore_errors=True)
-    tiny = [] if "--warm-start" in words else ["--spec", "small.json", "--generator", "small_generator.json"]
+    tiny = [] if "--warm-start" in words else ["--spec", "small.json"]
+    tiny += ["--generator", "small_generator.json"] if tiny and "--architecture" not in words else []
     steps = "2" if "--resume" in words else "1"
-    sizes = ["--preset", "slim", "--batch-size", "1", "--segment", "1024", "--device", "cpu", "--steps", steps]
+    sizes = ["--preset", "slim", "--batch-size", "1", "--segment", "2048", "--device", "cpu", "--steps", steps]
     return [*words, *tiny, *sizes]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import GENERATOR, SPEC, one_thread, write_sounds  # noqa: F401 - one_thread is used by being here
+from training import GENERATOR, GENERATORS, SPEC, one_thread, write_sounds  # noqa: F401 - one_thread is used by being here
 
 import melvoc
 from melvoc import MelSpectrogram, audio
@@ -54,13 +54,15 @@ def test_it_trains_resumes_and_says_what_it_does(folder: Path, capsys: pytest.Ca
 def test_every_option_reaches_the_configuration(folder: Path) -> None:
     given = command(
         folder, "--steps", "7", "--learning-rate", "0.001", "--mel-weight", "10", "--stft-weight", "15",
+        "--multi-scale-mel-weight", "3",
         "--segment", "2048",
         "--no-flip-polarity", "--keep-discriminators", "--mels", "m", "--warm-start", "w", "--seed", "3",
         "--mel-only-steps", "2", "--validation-files", "0", "--precision", "float32", "--tilt-db", "0",
     )  # fmt: skip
     config = configuration(build_parser().parse_args(given))
     assert (config.steps, config.learning_rate, config.seed, config.mel_only_steps) == (7, 0.001, 3, 2)
-    assert (config.weights.mel, config.weights.stft, config.weights.feature) == (10, 15, 2.0)
+    assert (config.weights.mel, config.weights.stft, config.resolved().weights.feature) == (10, 15, 2.0)
+    assert config.weights.multi_scale_mel == 3
     assert (config.flip_polarity, config.keep_discriminators) == (False, True)
     assert (config.mels_dir, config.warm_start, config.validation_files) == ("m", "w", 0)
     assert (config.precision, config.tilt_db, config.segment, config.spec) == ("float32", 0.0, 2048, SPEC)
@@ -75,6 +77,22 @@ def test_a_generator_may_be_given(folder: Path) -> None:
     published = {"num_mels" if name == "n_mels" else name: value for name, value in GENERATOR.to_dict().items()}
     (folder / "g.json").write_text(json.dumps(published | {"num_workers": 4}))
     assert configuration(build_parser().parse_args(command(folder, "--generator", str(folder / "g.json")))) == config
+    for name, generator in GENERATORS.items():
+        (folder / "g.json").write_text(json.dumps(generator.to_dict()))
+        given = command(folder, "--architecture", name, "--generator", str(folder / "g.json"), "--segment", "2048")
+        assert configuration(build_parser().parse_args(given)).generator == generator
+
+
+@pytest.mark.parametrize("name", [name for name in GENERATORS if name != "hifigan"])
+def test_every_architecture_is_trained_by_its_name(folder: Path, name: str) -> None:
+    assert (
+        main(command(folder, "--architecture", name, "--steps", "1", "--segment", "2048", "--validation-files", "0"))
+        == 0
+    )
+    vocoder = melvoc.load(folder / "run" / "generator.safetensors", device="cpu")
+    assert (vocoder.architecture.name, vocoder.spec) == (name, SPEC)
+    stored = json.loads((folder / "run" / "config.json").read_text())
+    assert (stored["architecture"], stored["size"]) == (name, "small")
 
 
 def fails(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
@@ -99,6 +117,12 @@ def test_each_mistake_is_one_line(folder: Path, capsys: pytest.CaptureFixture[st
     (folder / "spec.json").write_text(json.dumps(SPEC.to_dict() | {"hop_length": 101}))
     assert "not a product of at most 6 upsampling rates" in fails(capsys, command(folder))
     assert "preset='big'" in fails(capsys, command(folder, "--preset", "big"))
+    (folder / "spec.json").write_text(json.dumps(SPEC.to_dict()))
+    shown = fails(capsys, command(folder, "--architecture", "griffinlim"))
+    assert "architecture='griffinlim', but melvoc trains hifigan, bigvgan, vocos" in shown
+    assert "size='big', but the sizes of Vocos are 'small', 'base'" in fails(
+        capsys, command(folder, "--architecture", "vocos", "--size", "big")
+    )
     assert "--steps" in fails(capsys, command(folder, "--steps", "many"))
     assert not (folder / "run").exists()
 

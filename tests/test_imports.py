@@ -21,7 +21,7 @@ LAYERS: list[list[str]] = [
     ["spectrogram.fields"],
     ["storage.atomic", "storage.cache", "storage.pipes", "storage.foreign", "audio.folder"],
     ["spectrogram.spec", "storage.reading", "audio.source", "audio.writer", "storage.lock"],
-    ["nn", "audio.files", "options"],
+    ["nn", "audio.files", "options", "recipe"],
     ["audio.resampling"],
     ["spectrogram.transform"],
     ["spectrogram.traits"],

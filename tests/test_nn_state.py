@@ -11,6 +11,7 @@ import pytest
 import torch
 from expressions import expression, frozen
 from networks import VOCODERS, random_mel
+from test_nn_engines_cpu_branches import NODES, signal
 from torch import Tensor
 
 import melvoc.nn
@@ -20,7 +21,7 @@ from melvoc.nn.engines.cuda.engine import FusedEngine
 from melvoc.nn.engines.cuda.launch import Kernels
 from melvoc.nn.engines.mps import CutEngine
 from melvoc.nn.framing import Pad
-from melvoc.nn.graph import Engine, Machine
+from melvoc.nn.graph import Chain, Engine, Machine
 from melvoc.nn.recording import RecordingMachine
 from melvoc.nn.state import Stateful
 from melvoc.synthesis import Run
@@ -91,6 +92,8 @@ def found() -> dict[str, set[tuple[type, str]]]:
             for seed in range(16):
                 node, x = frozen(expression(seed, 5)[0]), torch.randn(2, 5, 48)
                 result[name] |= changes(engine().open(node), list(x.split(SIZES, -1)))
+        for node in NODES.values():
+            result["cpu"] |= changes(CpuEngine().open(Chain((node,))), list(signal(48).split(SIZES, -1)))
         mirrored = Pad(3, 2, "reflect")
         result["torch"] |= changes(Engine().open(mirrored), list(torch.randn(1, 2, 48).split(SIZES, -1)))
         voc = VOCODERS["vocos_tiny"]

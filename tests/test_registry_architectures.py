@@ -19,6 +19,7 @@ import torch
 from networks import pieces, random_mel, randomised
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
+from training import write_sounds
 
 import melvoc
 from melvoc import registry
@@ -27,6 +28,7 @@ from melvoc.cli import main
 from melvoc.errors import CheckpointError, OptionError, PluginError
 from melvoc.neural import NeuralVocoder
 from melvoc.registry import ARCHITECTURES, architecture, own_architectures
+from melvoc.train.recipes import trained_architecture
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "melvoc"
@@ -108,6 +110,24 @@ def test_it_is_converted_loaded_saved_and_streamed(
         assert torch.equal(again.mel_to_waveform(mel), whole)
     half = melvoc.load(out, device="cpu", dtype=torch.bfloat16)
     torch.testing.assert_close(half.mel_to_waveform(mel), whole, atol=1e-6, rtol=0)  # both of its layers stay float32
+
+
+def test_it_is_trained_by_its_recipe(
+    package: ModuleType, install: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(pulse=package.PULSE)
+    write_sounds(tmp_path / "sounds", count=2)
+    spec = melvoc.MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
+    (tmp_path / "spec.json").write_text(json.dumps(spec.to_dict()))
+    command = ["train", str(tmp_path / "sounds"), "-o", str(tmp_path / "run"), "--architecture", "pulse"]
+    command += ["--spec", str(tmp_path / "spec.json"), "--steps", "1", "--preset", "slim", "--segment", "2048"]
+    assert main([*command, "--batch-size", "1", "--device", "cpu"]) == 0, capsys.readouterr().err
+    voc = melvoc.load(tmp_path / "run" / "generator.safetensors", device="cpu")
+    assert (voc.architecture, voc.spec, voc.config) == (package.PULSE, spec, package.PulseConfig())
+    with pytest.raises(
+        OptionError, match=r"='speecht5hifigan', but melvoc trains hifigan, bigvgan, vocos, pulse; choose"
+    ):
+        trained_architecture("speecht5hifigan", None)
 
 
 def test_without_its_package_a_file_says_so(package: ModuleType, install: Any, tmp_path: Path) -> None:

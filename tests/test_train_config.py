@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training import GENERATOR, SPEC, tiny_config
+from training import GENERATOR, GENERATORS, SPEC, tiny_config
 
 from melvoc import MelSpec, MelvocError, SpecError
-from melvoc.architectures.hifigan import v2_for
+from melvoc.architectures.hifigan import HiFiGANConfig
 from melvoc.nn.rates import upsampling
 from melvoc.train import LossWeights, TrainConfig
+from melvoc.train.recipes import sized_generator, trained, trained_architecture
+from melvoc.train.resuming import differences, resumed
 
 
 @pytest.mark.parametrize(
@@ -47,11 +49,34 @@ def test_rates_multiply_to_the_hop_length_or_the_error_names_one_that_has_rates(
     assert len(rates) <= 6
 
 
-def test_a_derived_generator_is_v2() -> None:
-    config = v2_for(MelSpec.preset("griffinlim"))
-    assert config.upsample_initial_channel == 128
-    assert config.hop_length == 512
-    assert config.n_mels == 128
+ALL = [record.name for record, _ in trained()]
+
+
+def test_what_is_trained_by_default_is_v2() -> None:
+    assert set(ALL) == set(GENERATORS)
+    record, recipe = trained_architecture(None, None)
+    config = sized_generator(record, recipe, None, MelSpec.preset("griffinlim"))
+    assert config == HiFiGANConfig(
+        n_mels=128,
+        upsample_rates=(8, 8, 2, 2, 2),
+        upsample_kernel_sizes=(16, 16, 4, 4, 4),
+        upsample_initial_channel=128,
+    )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_size_of_every_architecture_is_a_network_for_its_spec(name: str) -> None:
+    spec = MelSpec.preset("griffinlim")
+    record, recipe = trained_architecture(name, None)
+    assert list(recipe.sizes)[:2] == ["small", "base"]
+    counts = []
+    for size in recipe.sizes:
+        config = sized_generator(record, recipe, size, spec)
+        assert (config.n_mels, config.hop_length) == (spec.n_mels, spec.hop_length)
+        counts.append(sum(parameter.numel() for parameter in record.empty(config).parameters()))
+    assert counts[0] < counts[1]
+    with pytest.raises(MelvocError, match=rf"size='huge', but the sizes of {record.title} are 'small', 'base'"):
+        sized_generator(record, recipe, "huge", spec)
 
 
 def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
@@ -72,6 +97,14 @@ def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
         ({"learning_rate": math.nan}, r"learning_rate=nan"),
         ({"lr_decay": 1.1}, r"lr_decay=1.1, but it is a number above 0 and at most 1"),
         ({"ema_decay": 1.0}, r"ema_decay=1.0, but it is a number at least 0 and below 1"),
+        ({"discriminators": {"mpd": 1.0, "cqt": 1.0}}, r"discriminators=\{.*'cqt'.*, but .* some of mpd, msd, mrd"),
+        ({"discriminators": {}}, r"discriminators=\{\}"),
+        ({"discriminators": {"mpd": 0.0}}, r"discriminators.mpd=0.0, but it is a number above 0"),
+        ({"discriminators": {"mrd": 1.0}}, r"segment=1024 is shorter than a window \(1025\); use at least 1088"),
+        ({"architecture": "griffinlim"}, r"architecture='griffinlim', but melvoc trains hifigan, bigvgan, vocos"),
+        ({"architecture": "vocos"}, r"generator=HiFiGANConfig\(.*, but it is a VocosConfig\(\.\.\.\)"),
+        ({"size": "base"}, r"size='base' is another generator than the one that was given; omit size"),
+        ({"size": "huge"}, r"size='huge', but the sizes of HiFi-GAN are"),
         ({"betas": (0.9,)}, r"betas="),
         ({"betas": (0.9, 1.0)}, r"betas=1.0"),
         ({"preset": "tiny"}, r"preset='tiny', but it is one of 'full', 'slim'"),
@@ -90,9 +123,9 @@ def test_bad_values_are_refused_with_the_rule(tmp_path: Path, changes: dict[str,
         tiny_config(tmp_path, **changes)
 
 
-def test_losses_that_are_all_off_are_refused() -> None:
+def test_losses_that_are_all_off_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MelvocError, match="would learn nothing"):
-        LossWeights(adversarial=0, mel=0)
+        tiny_config(tmp_path, weights=LossWeights(adversarial=0, mel=0))
     with pytest.raises(MelvocError, match=r"weights\.mel=-1"):
         LossWeights(mel=-1)
 
@@ -103,10 +136,11 @@ def test_the_run_folder_is_not_the_audio_folder(tmp_path: Path) -> None:
 
 
 def test_differences_are_named_field_by_field_and_leave_out_what_may_differ(tmp_path: Path) -> None:
-    stored = json.loads(json.dumps(tiny_config(tmp_path).to_dict()))
-    assert tiny_config(tmp_path, steps=99, checkpoint_every=7, device="auto", batch_size=4).differences(stored) == {}
+    stored = json.loads(json.dumps(tiny_config(tmp_path).resolved().to_dict()))
+    same = tiny_config(tmp_path, steps=99, checkpoint_every=7, device="auto", batch_size=4)
+    assert differences(same, stored) == {}
     other = tiny_config(tmp_path, learning_rate=1e-3, weights=LossWeights(mel=10), seed=5)
-    assert other.differences(stored) == {
+    assert differences(other, stored) == {
         "learning_rate": (2e-4, 1e-3),
         "seed": (0, 5),
         "weights.mel": (45.0, 10),
@@ -124,6 +158,55 @@ def test_what_is_left_open_is_filled_in(tmp_path: Path) -> None:
     assert (warm.spec, warm.generator, warm.discriminator_warmup) == (SPEC, GENERATOR, 500)
 
 
+@pytest.mark.parametrize(
+    ("name", "rate", "betas", "segment", "judges", "weights"),
+    [  # what was published, where docs/training.md says nothing else
+        ("hifigan", 2e-4, (0.8, 0.99), 16384, {"mpd": 1.0, "msd": 1.0}, (1.0, 2.0, 45.0, 0.0)),
+        ("bigvgan", 1e-4, (0.8, 0.99), 8192, {"mpd": 1.0, "mrd": 1.0}, (1.0, 2.0, 45.0, 0.0)),
+        ("vocos", 5e-4, (0.8, 0.9), 16384, {"mpd": 0.2, "mrd": 0.1 / 3}, (1.0, 1.0, 45.0, 0.0)),
+    ],
+)
+def test_what_is_not_given_is_the_architectures_recipe(
+    tmp_path: Path, name: str, rate: float, betas: Any, segment: int, judges: Any, weights: Any
+) -> None:
+    config = TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", architecture=name).resolved()
+    assert (config.learning_rate, config.betas, config.segment, config.discriminators) == (rate, betas, segment, judges)
+    assert (config.weights.adversarial, config.weights.feature, config.weights.mel, config.weights.stft) == weights
+    assert (config.architecture, config.size, type(config.generator)) == (name, "small", type(GENERATORS[name]))
+    one = TrainConfig(
+        audio_dir=tmp_path / "a", run_dir=tmp_path / "b", architecture=name, weights=LossWeights(feature=0), size="base"
+    ).resolved()
+    assert (one.weights.mel, one.weights.feature, one.size) == (45.0, 0, "base")
+    assert one.generator != config.generator
+
+
+def test_a_generator_or_a_warm_start_says_its_architecture(tmp_path: Path) -> None:
+    for name, generator in GENERATORS.items():
+        assert tiny_config(tmp_path, generator=generator, segment=2048).resolved().architecture == name
+        warm = tiny_config(tmp_path, generator=None, spec=None, segment=None, warm_start="x.safetensors")
+        assert warm.resolved(spec=SPEC, generator=generator).architecture == name
+    other = tiny_config(tmp_path, generator=None, segment=None, warm_start="x", architecture="bigvgan")
+    with pytest.raises(MelvocError, match=r"architecture='bigvgan', but the warm start is a vocos; omit architecture"):
+        other.resolved(spec=SPEC, generator=GENERATORS["vocos"])
+
+
+def test_vocos_takes_any_hop_that_its_frames_overlap_by(tmp_path: Path) -> None:
+    spec = MelSpec(sample_rate=44100, n_fft=2048, hop_length=509, n_mels=80)
+    config = TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", spec=spec, architecture="vocos").resolved()
+    assert config.generator.hop_length == 509
+    wide = MelSpec.from_dict(spec.to_dict() | {"hop_length": 1500})
+    with pytest.raises(SpecError, match=r"Vocos' inverse STFT has the mel's frames: .* the hop at most half of it"):
+        TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", spec=wide, architecture="vocos")
+
+
+def test_a_run_of_before_the_recipes_goes_on(tmp_path: Path) -> None:
+    stored = tiny_config(tmp_path).resolved().to_dict()
+    old = {name: value for name, value in stored.items() if name not in ("architecture", "size", "discriminators")}
+    config = tiny_config(tmp_path, spec=None, generator=None, segment=None)
+    assert differences(config, old) == {}
+    assert resumed(config, old).resolved() == tiny_config(tmp_path).resolved()
+
+
 def test_a_spec_beside_a_warm_start_must_be_its_own(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="n_mels: 20, the file 40"):
         tiny_config(tmp_path).resolved(spec=MelSpec(sample_rate=16000, n_fft=512, hop_length=64, n_mels=40))
@@ -135,5 +218,5 @@ def test_a_segment_that_was_not_given_fits(hop: int, segment: int, tmp_path: Pat
     config = TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", spec=spec)
     assert config.resolved().segment == segment
     stored = config.resolved().to_dict()
-    assert config.differences(stored) == {}
-    assert config.resumed(stored).segment == segment
+    assert differences(config, stored) == {}
+    assert resumed(config, stored).segment == segment

@@ -116,7 +116,7 @@ def test_the_fingerprint_sees_names_lengths_samples_and_mels() -> None:
 
 
 def read(folder: Path, mels: Path | None = None, spec: MelSpec = SPEC) -> dict[str, Sound | Skipped]:
-    return {entry.name: entry for entry in read_sounds(folder, spec, mels=mels)}
+    return {entry.name: entry for entry in read_sounds(find_sounds(folder), spec, mels=mels)}
 
 
 def test_any_rate_channels_and_format_become_mono_at_the_specs_rate(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_linked_folders_are_followed_and_circles_are_not(tmp_path: Path) -> None
     save_mel(other / "0.safetensors", torch.zeros(1, 20, 9), SHIFTED)
     assert spec_of_mels(root) == SHIFTED
     (root / "b" / "gone.wav").symlink_to(tmp_path / "none.wav")
-    sounds, skipped = find_sounds(root)
+    _, sounds, skipped = find_sounds(root)
     names = [path.relative_to(root).as_posix() for path in sounds]
     assert names == ["a/deep/0.wav", "a/deep/1.wav", "b/0.wav", "b/1.wav"]
     assert [(entry.name, entry.reason) for entry in skipped] == [
@@ -211,7 +211,7 @@ def test_what_is_no_sound_is_named_with_the_way_out(tmp_path: Path) -> None:
     for name in ("my song.M4A", "b.m4a", "c.mp4", "d.aac", "e.wma", "notes.txt", "more.txt", "README", ".hidden.m4a"):
         (tmp_path / name).write_bytes(b"x")
     os.mkfifo(tmp_path / "pipe.wav")
-    _, skipped = find_sounds(tmp_path)
+    skipped = find_sounds(tmp_path).others
     reasons = {entry.name: entry.reason for entry in skipped}
     assert set(reasons) == {
         "b.m4a and 1 more .m4a", "c.mp4", "d.aac", "e.wma", "more.txt and 1 more .txt", "README", "pipe.wav",
@@ -223,7 +223,7 @@ def test_what_is_no_sound_is_named_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(MelvocError, match=r"has no \.wav, .* \(pipe.wav: neither .*ffmpeg -i"):
         find_sounds(tmp_path)
     (tmp_path / "b.m4a").unlink()
-    reasons = {entry.name: entry.reason for entry in find_sounds(write_sounds(tmp_path, count=1))[1]}
+    reasons = {entry.name: entry.reason for entry in find_sounds(write_sounds(tmp_path, count=1)).others}
     assert reasons["my song.M4A"].endswith("ffmpeg -i 'my song.M4A' 'my song.wav'")
 
 
@@ -232,7 +232,7 @@ def test_a_name_that_is_not_utf_8_is_skipped(tmp_path: Path) -> None:
     write_sounds(tmp_path, count=1)
     (tmp_path / "0.wav").rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
     write_sounds(tmp_path, count=1)
-    sounds, skipped = find_sounds(tmp_path)
+    _, sounds, skipped = find_sounds(tmp_path)
     assert [path.name for path in sounds] == ["0.wav"]
     assert [(entry.name, entry.reason) for entry in skipped] == [("caf\ufffd.wav", "its name is not UTF-8; rename it")]
     skipped[0].name.encode()
@@ -315,7 +315,7 @@ def test_folders_without_enough_sound_are_refused(tmp_path: Path) -> None:
     write_sounds(tmp_path, count=3, samples=1600)
     (tmp_path / "x.wav").write_bytes(b"?")
     with pytest.raises(MelvocError, match=r"3 of 4 files can be used, 0.39 s .* at least 0.5 s; add files \(x.wav: "):
-        gather(read_sounds(tmp_path, SPEC), tmp_path, SPEC)
+        gather(read_sounds(find_sounds(tmp_path), SPEC), tmp_path, SPEC)
 
 
 def test_paired_mels_are_checked_and_cut_where_the_sound_is(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch.nn.utils import spectral_norm, weight_norm
 
 from melvoc import CheckpointError
 from melvoc.train import Discriminators
+from melvoc.train.discriminators import least_samples
 
 PERIOD = [(1, 32, 3), (32, 128, 3), (128, 512, 3), (512, 1024, 3), (1024, 1024, 1)]
 SCALE = [
@@ -79,16 +80,75 @@ def test_published_weights_give_the_published_scores_and_features() -> None:
     mine.load_published({"mpd": mpd.state_dict(), "msd": msd.state_dict(), "optim_d": {}, "steps": 3})
     wave = torch.randn(2, 1, 2310 + 7) * 0.3
     judgements = mine(wave)
-    for period, net, (score, features) in zip((2, 3, 5, 7, 11), mpd["discriminators"], judgements[:5], strict=True):
+    for period, net, (score, features, _) in zip((2, 3, 5, 7, 11), mpd["discriminators"], judgements[:5], strict=True):
         x = F.pad(wave, (0, -wave.shape[-1] % period), mode="reflect")
         for expected, feature in zip(net(x.view(2, 1, -1, period)), features, strict=True):
             torch.testing.assert_close(feature, expected, atol=1e-5, rtol=1e-4)
         assert torch.equal(score, features[-1].flatten(1))
     x = wave
-    for number, (net, (_, features)) in enumerate(zip(msd["discriminators"], judgements[5:], strict=True)):
+    for number, (net, (_, features, _)) in enumerate(zip(msd["discriminators"], judgements[5:], strict=True)):
         x = F.avg_pool1d(x, 4, 2, padding=2) if number else x
         for expected, feature in zip(net(x), features, strict=True):
             torch.testing.assert_close(feature, expected, atol=1e-5, rtol=1e-4)
+
+
+class PublishedResolution(nn.Module):
+    """One resolution as Vocos' and DAC's code describe it, with torch's old norm."""
+
+    def __init__(self, window: int, channels: int) -> None:
+        super().__init__()
+        self.window, bins = window, window // 2 + 1
+        shares = [(0.0, 0.1), (0.1, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0)]
+        self.bands = [(int(low * bins), int(high * bins)) for low, high in shares]
+        self.band_convs = nn.ModuleList(
+            nn.ModuleList(
+                weight_norm(layer)
+                for layer in (
+                    nn.Conv2d(2, channels, (3, 9), 1, (1, 4)),
+                    *(nn.Conv2d(channels, channels, (3, 9), (1, 2), (1, 4)) for _ in range(3)),
+                    nn.Conv2d(channels, channels, 3, 1, 1),
+                )
+            )
+            for _ in self.bands
+        )
+        self.conv_post = weight_norm(nn.Conv2d(channels, 1, 3, 1, 1))
+
+    def forward(self, wave: Tensor) -> list[Tensor]:
+        x = wave[:, 0] - wave[:, 0].mean(-1, keepdim=True)
+        x = 0.8 * x / (x.abs().amax(-1, keepdim=True) + 1e-9)
+        window = torch.hann_window(self.window)
+        x = torch.view_as_real(torch.stft(x, self.window, self.window // 4, window=window, return_complex=True))
+        features, ends = [], []
+        for (low, high), convs in zip(self.bands, self.band_convs, strict=True):
+            band = x.permute(0, 3, 2, 1)[..., low:high]
+            for number, conv in enumerate(convs):
+                band = F.leaky_relu(conv(band), 0.1)
+                features += [band] if number else []
+            ends.append(band)
+        return [*features, self.conv_post(torch.cat(ends, -1))]
+
+
+def test_the_multi_resolution_discriminator_is_the_published_one() -> None:
+    torch.manual_seed(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = nn.ModuleDict(
+            {"discriminators": nn.ModuleList(PublishedResolution(window, 4) for window in (2048, 1024, 512))}
+        )
+    mine = Discriminators({"mrd": 0.1}, divisor=8)
+    mine.load_published({"mrd": theirs.state_dict()})
+    wave = 0.3 * torch.randn(2, 1, 3000) + 0.2
+    judgements = mine(wave)
+    for net, judgement in zip(theirs["discriminators"], judgements, strict=True):
+        assert judgement.weight == 0.1
+        for expected, feature in zip(net(wave), judgement.features, strict=True):
+            torch.testing.assert_close(feature, expected, atol=1e-5, rtol=1e-4)
+        assert torch.equal(judgement.score, judgement.features[-1].flatten(1))
+    louder = mine(3 * wave - 0.1)[0].score
+    torch.testing.assert_close(louder, judgements[0].score, atol=1e-4, rtol=1e-3)
+    assert len(Discriminators({"mrd": 1.0})(wave[..., : least_samples(["mrd"])])) == 3
+    with torch.device("meta"):
+        assert sum(p.numel() for p in Discriminators({"mrd": 1.0}).parameters()) == 1_413_990
 
 
 def test_states_go_there_and_back_under_torchs_new_names_too() -> None:
@@ -130,7 +190,7 @@ def test_the_spectral_norm_is_the_largest_singular_value_and_is_followed_only_wh
     ("change", "message"),
     [
         (lambda state: state.pop("msd"), "no 'msd' in it"),
-        (lambda state: state["mpd"].pop("discriminators.0.convs.0.bias"), "mpd differs .* in 1 names"),
+        (lambda state: state["mpd"].pop("discriminators.0.convs.0.bias"), "mpd differs from melvoc's in 1 names"),
         (
             lambda state: state["mpd"].update({"discriminators.0.convs.0.bias": torch.zeros(3)}),
             r"is \[3\].* preset 'full'",

@@ -1,30 +1,88 @@
-"""The generator with weight norm is the generator without it, and its running mean is one."""
+"""The generator as it is trained is the generator, of every architecture, and its running mean is one."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from networks import randomised
-from training import GENERATOR
+from networks import GOLDEN, golden_network, randomised
+from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
+from training import GENERATOR, GENERATORS
 
 from melvoc import CheckpointError
-from melvoc.architectures.hifigan import ARCHITECTURE, HiFiGAN
+from melvoc.architecture import Architecture
+from melvoc.architectures.hifigan import ARCHITECTURE, HiFiGANConfig
+from melvoc.recipe import convolutions
 from melvoc.train.ema import Average, TrainableGenerator
+from melvoc.train.recipes import trained
+
+RECORDS = {record.name: record for record, _ in trained()}
+every_architecture = pytest.mark.parametrize("name", RECORDS)
 
 
-def test_the_folded_weights_give_the_same_sound(rng: torch.Generator) -> None:
-    learning = TrainableGenerator(ARCHITECTURE, GENERATOR)
-    plain = HiFiGAN(GENERATOR)
-    plain.load_state_dict(learning.folded(), strict=True)
+def random_generator(name: str, seed: int = 0) -> TrainableGenerator:
+    """As it is trained, every parameter random."""
+    learning = TrainableGenerator(RECORDS[name], GENERATORS[name])
+    learning.load_folded(randomised(plain(name), seed).state_dict(), source="x")
+    return learning
+
+
+def plain(name: str) -> nn.Module:
+    return RECORDS[name].network(GENERATORS[name])
+
+
+@every_architecture
+def test_the_folded_weights_give_the_same_sound(name: str, rng: torch.Generator) -> None:
+    learning, other = random_generator(name), plain(name)
+    other.load_state_dict(learning.folded(), strict=True)
     mel = torch.randn(2, 20, 12, generator=rng)
-    torch.testing.assert_close(plain(mel), learning(mel))
+    torch.testing.assert_close(other(mel), learning(mel))
 
 
-def test_loading_folded_weights_is_exact() -> None:
-    plain, learning = randomised(HiFiGAN(GENERATOR)), TrainableGenerator(ARCHITECTURE, GENERATOR)
-    learning.load_folded(plain.state_dict(), source="x")
-    for name, value in learning.folded().items():
-        torch.testing.assert_close(value, plain.state_dict()[name])
+@every_architecture
+def test_loading_folded_weights_is_exact(name: str) -> None:
+    other = randomised(plain(name))
+    for key, value in random_generator(name).folded().items():
+        torch.testing.assert_close(value, other.state_dict()[key])
+
+
+@pytest.mark.parametrize("golden", ["bigvgan_v2_tiny", "bigvgan_resblock2_snake_tiny", "vocos_tiny"])
+def test_the_running_mean_holds_every_parameter(golden: str) -> None:
+    network, mel, _ = golden_network(GOLDEN, golden)
+    record = RECORDS[golden.partition("_")[0]]
+    learning = TrainableGenerator(record, network.config)
+    normed = sum(isinstance(module, ParametrizationList) for module in learning.modules())
+    assert normed == (0 if "vocos" in golden else len(convolutions(network)))
+    learning.load_folded(network.state_dict(), source="x")
+    mean = Average(learning, 0.9)
+    assert list(mean.tensors) == list(network.state_dict())
+    weights = {id(weight) for module in convolutions(network) for weight in module.parameters()}
+    assert [key for key, tensor in network.named_parameters() if id(tensor) not in weights], "snakes and norms"
+    before = {key: tensor.clone() for key, tensor in mean.tensors.items()}
+    with torch.no_grad():
+        for parameter in learning.parameters():
+            parameter += 0.01
+    mean.update(learning, 5)
+    same = [key for key, tensor in mean.tensors.items() if torch.equal(tensor, before[key])]
+    assert not same
+    mean.load(learning.folded())
+    torch.testing.assert_close(mean.network(record, network.config)(mel), learning(mel))
+
+
+def test_the_mean_takes_counts_as_they_are() -> None:
+    """A package's network may have batch norms, which count batches."""
+
+    class Normed(nn.Module):
+        def __init__(self, config: object) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm1d(2)
+
+    learning = TrainableGenerator(Architecture(name="n", title="N", config=HiFiGANConfig, network=Normed), GENERATOR)
+    mean = Average(learning, 0.5)
+    learning.network.norm(torch.ones(3, 2, 4))
+    mean.update(learning, 100)
+    assert mean.tensors["norm.num_batches_tracked"].item() == 1
+    torch.testing.assert_close(mean.tensors["norm.running_mean"], torch.full((2,), 0.05))
 
 
 def test_weights_of_another_generator_are_refused() -> None:

@@ -6,21 +6,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import GENERATOR, SPEC, noise, one_thread, tiny_config  # noqa: F401 - one_thread is used by being here
+from training import GENERATORS, SPEC, noise, one_thread, tiny_config  # noqa: F401 - one_thread is used by being here
 
 from melvoc import MelSpec, MelSpectrogram
-from melvoc.architectures.hifigan import ARCHITECTURE
 from melvoc.metrics.mr_stft import mr_stft
+from melvoc.metrics.multi_scale_mel import multi_scale_mel
 from melvoc.train import LossWeights
 from melvoc.train.data import Batch
+from melvoc.train.discriminators.normed import Judgement
 from melvoc.train.distributed import World
 from melvoc.train.losses import (
+    Term,
     adversarial_loss,
     discriminator_loss,
     feature_loss,
+    heard_terms,
     loss_spec,
-    mel_loss,
-    stft_loss,
 )
 from melvoc.train.state import DivergedError, Stepper, TrainState
 
@@ -32,51 +33,54 @@ def batch(size: int = 2, samples: int = 1024) -> Batch:
 
 def test_least_squares_by_hand() -> None:
     scores = torch.tensor([[1.0, 0.0], [0.5, 0.5]])  # real row, generated row
-    judged = [(scores, [])]
+    judged = [Judgement(scores, [])]
     assert discriminator_loss(judged).item() == pytest.approx((0 + 1) / 2 + 0.25)
     assert discriminator_loss(judged * 3).item() == pytest.approx(3 * 0.75)
-    assert adversarial_loss([(scores[1:], [])]).item() == pytest.approx(0.25)
+    assert adversarial_loss([Judgement(scores[1:], [])]).item() == pytest.approx(0.25)
+    weighed = [Judgement(scores, [], weight=0.1), *judged]
+    assert discriminator_loss(weighed).item() == pytest.approx(1.1 * 0.75)
+    assert adversarial_loss([Judgement(scores[1:], [], weight=0.1)]).item() == pytest.approx(0.025)
 
 
 def test_feature_loss_is_the_sum_of_mean_absolute_differences() -> None:
-    mine = [(torch.zeros(1, 1), [torch.zeros(1, 2, 3), torch.ones(1, 4)])]
-    theirs = [(torch.zeros(1, 1), [torch.full((1, 2, 3), 0.5), torch.zeros(1, 4)])]
-    assert feature_loss(mine, theirs).item() == pytest.approx(1.5)
+    mine = Judgement(torch.zeros(1, 1), [torch.zeros(1, 2, 3), torch.ones(1, 4)])
+    theirs = Judgement(torch.zeros(1, 1), [torch.full((1, 2, 3), 0.5), torch.zeros(1, 4)])
+    assert feature_loss([mine], [theirs]).item() == pytest.approx(1.5)
+    assert feature_loss([mine, mine._replace(weight=0.1)], [theirs, theirs]).item() == pytest.approx(1.65)
 
 
 def test_the_loss_mel_is_melvocs_own_up_to_nyquist_in_natural_logarithm() -> None:
     spec = MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=30, f_max=4000, log="db", power=2.0)
     measure = loss_spec(spec)
     assert (measure.f_max, measure.log, measure.power, measure.log_floor) == (8000, "ln", 1.0, 1e-5)
-    wave = noise(4096)[None, None]
-    silence = torch.full_like(wave, 1e-9)
-    expected = (MelSpectrogram(measure)(wave) - MelSpectrogram(measure)(silence)).abs().mean()
-    torch.testing.assert_close(mel_loss(wave, silence, measure), expected)
+
+
+def heard(weights: LossWeights, generated: torch.Tensor, real: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {term.name: term.loss(generated, real) for term in heard_terms(weights, SPEC)}
 
 
 def test_a_tenfold_wave_is_ln_10_away_and_only_the_generated_side_learns() -> None:
+    weights = LossWeights(mel=45.0, stft=15.0, multi_scale_mel=15.0)
     real, generated = noise(2048)[None, None].requires_grad_(), (0.1 * noise(2048))[None, None].requires_grad_()
-    loss = mel_loss(generated, real, SPEC)
-    assert loss.item() == pytest.approx(2.302585, abs=1e-3)
-    loss.backward()
+    losses = heard(weights, generated, real)
+    assert losses["mel"].item() == pytest.approx(2.302585, abs=1e-3)
+    sum(losses.values()).backward()
     assert real.grad is None
     assert generated.grad is not None
+    assert set(heard(LossWeights(mel=0, stft=1), generated, real)) == {"stft"}
 
 
-def test_the_stft_loss_is_the_metrics_distance_and_only_the_generated_side_learns() -> None:
-    real, generated = noise(4096)[None, None].requires_grad_(), (0.5 * noise(4096, seed=2))[None, None].requires_grad_()
-    loss = stft_loss(generated, real)
-    assert loss.item() == pytest.approx(mr_stft(real[0, 0].detach(), generated[0, 0].detach(), 16000), rel=1e-5)
-    loss.backward()
-    assert real.grad is None
-    assert generated.grad is not None
-    assert generated.grad.isfinite().all()
+def test_losses_of_sound_are_the_metrics_of_that_name() -> None:
+    real, generated = noise(4096)[None, None], noise(4096, seed=1)[None, None]
+    losses = heard(LossWeights(stft=1.0, multi_scale_mel=1.0), generated, real)
+    assert losses["stft"].item() == mr_stft(real[0, 0], generated[0, 0], 16000)
+    assert losses["multi_scale_mel"].item() == multi_scale_mel(real[0, 0], generated[0, 0], 16000)
 
 
 def make(tmp_path: Path, **changes: object) -> tuple[TrainState, Stepper]:
     config = tiny_config(tmp_path, **changes).resolved()
-    state = TrainState.new(config, ARCHITECTURE, GENERATOR, torch.device("cpu"))
-    return state, Stepper(state, config, SPEC, World())
+    state = TrainState.new(config, torch.device("cpu"))
+    return state, Stepper(state, config, World())
 
 
 def test_the_generators_turn_leaves_no_gradient_in_the_discriminators(tmp_path: Path) -> None:
@@ -129,8 +133,7 @@ def test_a_loss_that_is_nan_is_named_and_changes_nothing(tmp_path: Path) -> None
     ):
         step(bad, (1e-4, 1e-4))
     good = batch()
-    step.spec = MelSpec.from_dict(SPEC.to_dict() | {"log_floor": 1e-5})
-    step.stft = lambda generated, real: generated.sum() * float("inf")
+    step.heard = [Term(name="stft", weight=1.0, loss=lambda generated, real: generated.sum() * float("inf"))]
     with pytest.raises(DivergedError, match="step 2: stft is -?inf|nan .*no weight of the generator"):
         step(good, (1e-4, 1e-4))
     assert all(torch.equal(value, before[name]) for name, value in state.generator.folded().items())
@@ -146,6 +149,15 @@ def test_bfloat16_is_for_the_networks_alone(tmp_path: Path) -> None:
         assert found[name] == pytest.approx(expected[name], rel=0.03)
         assert found[name] != expected[name]
     assert all(parameter.dtype == torch.float32 for parameter in state.generator.parameters())
+
+
+def test_a_generator_that_autocast_would_harm_stays_float32_beside_its_discriminators(tmp_path: Path) -> None:
+    generator = GENERATORS["vocos"]
+    _, full = make(tmp_path, generator=generator, segment=2048, precision="float32")
+    _, half = make(tmp_path, generator=generator, segment=2048, precision="bfloat16")
+    expected, found = (step(batch(samples=2048), (1e-4, 1e-4)) for step in (full, half))
+    assert found["mel"] == expected["mel"]
+    assert found["discriminator"] != expected["discriminator"]
 
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:

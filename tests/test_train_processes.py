@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training import SPEC, one_thread, tiny_config, write_sounds  # noqa: F401 - one_thread is used by being here
+from training import GENERATORS, SPEC, one_thread, tiny_config, write_sounds  # noqa: F401 - one_thread is used by being here
 
 from melvoc.train import Trainer
 
@@ -25,16 +25,16 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from training import SPEC, one_thread, tiny_config, write_sounds  # noqa: F401 - one_thread is used by being here
-from melvoc.train import LossWeights, Trainer
-with Trainer(tiny_config(Path({folder!r}), **{changes!r})) as trainer:
+from training import GENERATORS, one_thread, tiny_config  # noqa: F401 - one_thread is used by being here
+from melvoc.train import Trainer
+with Trainer(tiny_config(Path({folder!r}), generator=GENERATORS[{name!r}], **{changes!r})) as trainer:
     for report in trainer:
         pass
 """
 
 
-def script(folder: Path, **changes: Any) -> str:
-    return CHILD.format(tests=str(Path(__file__).parent), folder=str(folder), changes=changes)
+def script(folder: Path, name: str, **changes: Any) -> str:
+    return CHILD.format(tests=str(Path(__file__).parent), folder=str(folder), name=name, changes=changes)
 
 
 def losses(folder: Path) -> dict[int, dict[str, float]]:
@@ -43,12 +43,17 @@ def losses(folder: Path) -> dict[int, dict[str, float]]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
-@pytest.mark.parametrize("moment", ["between", "while writing"])
-def test_killed_with_sigkill_a_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, moment: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "moment"),
+    [("hifigan", "between"), ("hifigan", "while writing"), ("bigvgan", "between"), ("vocos", "between")],
+)
+def test_killed_with_sigkill_a_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, name: str, moment: str) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for folder in (whole, killed):
         write_sounds(folder / "sounds", count=4)
-    child = subprocess.Popen([sys.executable, "-c", script(killed, steps=100000, checkpoint_every=3)])
+    child = subprocess.Popen(
+        [sys.executable, "-c", script(killed, name, segment=2048, steps=100000, checkpoint_every=3)]
+    )
     log, checkpoints = killed / "run" / "log.jsonl", killed / "run" / "checkpoints"
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
@@ -60,7 +65,8 @@ def test_killed_with_sigkill_a_run_goes_on_as_if_nothing_had_happened(tmp_path: 
     child.send_signal(signal.SIGKILL)
     assert child.wait(timeout=30) == -signal.SIGKILL
 
-    trainer = Trainer(tiny_config(killed, steps=100000, checkpoint_every=3), resume=True)
+    changes = {"generator": GENERATORS[name], "segment": 2048, "steps": 100000}
+    trainer = Trainer(tiny_config(killed, checkpoint_every=3, **changes), resume=True)
     done = trainer.step
     assert done >= 3
     assert not list(checkpoints.glob(".step-*"))
@@ -68,7 +74,7 @@ def test_killed_with_sigkill_a_run_goes_on_as_if_nothing_had_happened(tmp_path: 
     for report in trainer:
         if report.step == last:
             break
-    for report in Trainer(tiny_config(whole, steps=100000, checkpoint_every=100000)):
+    for report in Trainer(tiny_config(whole, checkpoint_every=100000, **changes)):
         if report.step == last:
             break
     resumed = losses(killed)
@@ -76,18 +82,19 @@ def test_killed_with_sigkill_a_run_goes_on_as_if_nothing_had_happened(tmp_path: 
     assert resumed == losses(whole)
 
 
-def test_two_processes_have_the_losses_of_one_with_the_double_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", GENERATORS)
+def test_two_processes_have_the_losses_of_one_with_the_double_batch(tmp_path: Path, name: str) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         write_sounds(folder / "sounds", count=4)
-    (tmp_path / "child.py").write_text(script(two, batch_size=2, steps=4))
+    (tmp_path / "child.py").write_text(script(two, name, segment=2048, batch_size=2, steps=4))
     launched = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d",
          "--rdzv-endpoint=localhost:0", str(tmp_path / "child.py")],
         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert launched.returncode == 0, launched.stderr[-3000:]
-    list(Trainer(tiny_config(one, batch_size=4, steps=4)))
+    list(Trainer(tiny_config(one, generator=GENERATORS[name], segment=2048, batch_size=4, steps=4)))
     mine, theirs = losses(one), losses(two)
     assert list(theirs) == [1, 2, 3, 4]  # one process writes the log
     for step, expected in mine.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from networks import neural, randomised
-from training import GENERATOR, SPEC, noise, one_thread, tiny_config, write_sounds  # noqa: F401 - one_thread is used by being here
+from training import GENERATOR, GENERATORS, SPEC, noise, one_thread, tiny_config, write_sounds  # noqa: F401 - one_thread is used by being here
 
 import melvoc
 from melvoc import CheckpointError, MelSpec, MelSpectrogram, MelvocError, audio
@@ -18,6 +19,7 @@ from melvoc.architectures.hifigan import HiFiGAN
 from melvoc.spectrogram.file import save_mel
 from melvoc.train import Discriminators, DivergedError, LossWeights, Trainer, TrainReport
 from melvoc.train.folder import load_checkpoint
+from melvoc.train.losses import Term
 from melvoc.train.state import learning_rates
 
 
@@ -80,6 +82,56 @@ def test_left_with_break_and_resumed_it_gives_the_same_losses(
     mine = melvoc.load(tmp_path / "run" / "generator.safetensors", device="cpu")
     theirs = melvoc.load(finished[0] / "run" / "generator.safetensors", device="cpu")
     assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in mine.state_dict().items())
+
+
+OTHERS = [name for name in GENERATORS if name != "hifigan"]  # whose runs the fixture and the tests above have
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_architecture_trains_resumes_exactly_and_starts_another_run(tmp_path: Path, name: str) -> None:
+    changes = {"architecture": name, "generator": GENERATORS[name], "weights": LossWeights(stft=1, multi_scale_mel=1)}
+    changes["segment"] = 2048
+    write_sounds(tmp_path / "sounds", count=4)
+    whole = train(tmp_path, run_dir=tmp_path / "whole", steps=3, checkpoint_every=1, **changes)
+    assert {"discriminator", "adversarial", "feature", "mel", "stft", "multi_scale_mel"} < set(whole[0].losses)
+    for report in Trainer(tiny_config(tmp_path, steps=3, checkpoint_every=1, **changes)):
+        if report.step == 1:
+            break
+    rest = train(tmp_path, resume=True, steps=3, generator=None, segment=None, weights=LossWeights())
+    assert [report.losses for report in rest] == [report.losses for report in whole[1:]]
+    files = [tmp_path / run / "generator.safetensors" for run in ("whole", "run")]
+    mine, theirs = (melvoc.load(file, device="cpu") for file in files)
+    assert mine.architecture.name == name
+    assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in mine.state_dict().items())
+    moved = Trainer(tiny_config(tmp_path, run_dir=tmp_path / "new", **changes)).vocoder().state_dict()
+    assert not [key for key, value in mine.state_dict().items() if torch.equal(value, moved[key])]
+    mel = mine.mel(noise(2048), sample_rate=SPEC.sample_rate)
+    for source in (files[0], tmp_path / "whole" / "checkpoints" / "step-00000003.pt"):
+        found = {"spec": None, "generator": None, "segment": None, "warm_start": source}
+        warm = tiny_config(tmp_path, run_dir=tmp_path / "warm", **found)
+        trainer = Trainer(warm)
+        assert (trainer.spec, trainer.generator, trainer.config.architecture) == (SPEC, GENERATORS[name], name)
+        torch.testing.assert_close(trainer.vocoder()(mel), mine(mel), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_nan_stops_every_architectures_run(tmp_path: Path, name: str) -> None:
+    write_sounds(tmp_path / "sounds", count=4)
+    trainer = Trainer(tiny_config(tmp_path, generator=GENERATORS[name], segment=2048))
+    next(trainer)
+    before = {key: value.clone() for key, value in trainer.state.generator.folded().items()}
+    nan = Term(name="mel", weight=1.0, loss=lambda generated, real: generated.sum() * float("nan"))
+    trainer._stepper.heard = [nan]
+    with pytest.raises(DivergedError, match="step 2: mel is nan"):
+        next(trainer)
+    assert all(torch.equal(value, before[key]) for key, value in trainer.state.generator.folded().items())
+
+
+def test_the_folder_of_sounds_is_walked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sounds, walked, walk = write_sounds(tmp_path / "sounds", count=4), [], os.walk
+    monkeypatch.setattr(os, "walk", lambda root, **options: walked.append(root) or walk(root, **options))
+    Trainer(tiny_config(tmp_path))
+    assert walked == [sounds]
 
 
 def test_stop_ends_after_the_step_and_save_lets_it_go_on(
@@ -256,16 +308,19 @@ def test_a_warm_start_begins_with_the_files_sound_spec_and_generator(tmp_path: P
     assert set(report.losses) == {"discriminator", "discriminator_gradient"}
 
 
-@pytest.mark.parametrize("file", ["g_00001000", "generator.pt"])
+@pytest.mark.parametrize("file", ["g_00001000", "generator.pt", "the folder"])
 def test_a_warm_start_from_a_published_generator_beside_its_configuration(tmp_path: Path, file: str) -> None:
     write_sounds(tmp_path / "sounds", count=4)
     network = randomised(HiFiGAN(GENERATOR)).requires_grad_(False)
-    torch.save({"generator": network.state_dict()}, tmp_path / file)
+    place = tmp_path / "published"
+    place.mkdir()
+    torch.save({"generator": network.state_dict()}, place / (file if file != "the folder" else "g_1"))
     published = GENERATOR.to_dict() | {
         "num_mels": 20, "sampling_rate": 16000, "n_fft": 256, "hop_size": 64, "win_size": 256, "fmin": 0, "fmax": None,
     }  # fmt: skip
-    (tmp_path / "config.json").write_text(json.dumps(published))
-    trainer = Trainer(tiny_config(tmp_path, spec=None, generator=None, warm_start=tmp_path / file))
+    (place / "config.json").write_text(json.dumps(published))
+    source = place if file == "the folder" else place / file
+    trainer = Trainer(tiny_config(tmp_path, spec=None, generator=None, warm_start=source))
     assert (trainer.spec, trainer.generator) == (SPEC, GENERATOR)
     mel = torch.randn(1, 20, 16) - 4
     torch.testing.assert_close(trainer.vocoder()(mel), network(mel), atol=1e-5, rtol=1e-4)
@@ -289,13 +344,18 @@ def test_a_warm_start_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"architecture='griffinlim', but melvoc trains hifigan"):
         Trainer(tiny_config(tmp_path, warm_start=tmp_path / "gl.safetensors"))
     (tmp_path / "generator_v1").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match=r"there is no config\.json beside it; put it there"):
+    with pytest.raises(
+        CheckpointError, match=r"no config\.json, config\.yaml or .* beside it.*a warm start is a melvoc"
+    ):
         Trainer(tiny_config(tmp_path, warm_start=tmp_path / "generator_v1"))
     for missing in ("none", "none.safetensors"):
         with pytest.raises(CheckpointError, match="no such file"):
             Trainer(tiny_config(tmp_path, warm_start=tmp_path / missing))
-    with pytest.raises(CheckpointError, match=r": a folder; a warm start is"):
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint is in this folder.*a warm start is a melvoc file"
+    ) as seen:
         Trainer(tiny_config(tmp_path, warm_start=tmp_path / "sounds"))
+    assert seen.value.path == str(tmp_path / "sounds")
     with pytest.raises(CheckpointError, match="no such file"):
         Trainer(tiny_config(tmp_path, warm_start=tmp_path / "none.pt"))
 
@@ -323,7 +383,8 @@ def test_nan_stops_the_run_and_the_last_checkpoint_is_good(tmp_path: Path, monke
     reports = iter(trainer)
     next(reports), next(reports)
     before = {name: value.clone() for name, value in trainer.state.generator.folded().items()}
-    monkeypatch.setattr("melvoc.train.state.mel_loss", lambda generated, real, spec: generated.sum() * float("nan"))
+    nan = Term(name="mel", weight=1.0, loss=lambda generated, real: generated.sum() * float("nan"))
+    monkeypatch.setattr(trainer._stepper, "heard", [nan])
     with pytest.raises(DivergedError, match=r"step 3: mel is nan .*last good state is .*step-00000002.pt"):
         next(reports)
     assert all(torch.equal(value, before[name]) for name, value in trainer.state.generator.folded().items())
@@ -364,11 +425,11 @@ def test_a_run_folder_that_cannot_be_made_is_said_at_once(tmp_path: Path) -> Non
 
 def test_the_learning_rate_is_a_function_of_the_step(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, lr_decay=0.5)
-    assert [learning_rates(config, step, 10)[1] for step in (0, 9, 10, 25)] == [2e-4, 2e-4, 1e-4, 5e-5]
+    assert [learning_rates(config.resolved(), step, 10)[1] for step in (0, 9, 10, 25)] == [2e-4, 2e-4, 1e-4, 5e-5]
 
 
 def _ramp(config: Any, step: int) -> float:
-    generator, discriminators = learning_rates(config, step, 10**9)
+    generator, discriminators = learning_rates(config.resolved(), step, 10**9)
     return generator / discriminators
 
 

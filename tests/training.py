@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from melvoc import MelSpec, audio
+from melvoc.architecture import NetworkConfig
+from melvoc.architectures.bigvgan import BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGANConfig
+from melvoc.architectures.vocos import VocosConfig
 from melvoc.train import TrainConfig
 
 SPEC = MelSpec(sample_rate=16000, n_fft=256, hop_length=64, n_mels=20)
@@ -23,6 +26,13 @@ GENERATOR = HiFiGANConfig(
     resblock_kernel_sizes=(3,),
     resblock_dilation_sizes=((1, 3),),
 )
+GENERATORS: dict[str, NetworkConfig] = {  # one of each architecture that melvoc trains
+    "hifigan": GENERATOR,
+    "bigvgan": BigVGANConfig(**GENERATOR.to_dict()),
+    "vocos": VocosConfig(
+        n_mels=20, dim=16, intermediate_dim=32, num_layers=2, n_fft=256, hop_length=64, padding="same"
+    ),
+}
 
 
 @pytest.fixture(scope="module", autouse=True)

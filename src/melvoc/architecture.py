@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from melvoc.errors import OptionError, did_you_mean, quoted
+from melvoc.recipe import Recipe
 from melvoc.spectrogram.spec import MelSpec
 
 LARGEST = 1 << 20  # of any number in a network's configuration
@@ -192,8 +193,7 @@ class Architecture:
         pins: published checkpoints that are loaded by name.
         float32: the layers that stay float32 when the rest is in half precision. None: it has no half form.
         cuda_dtype: what `dtype=None` means on CUDA; half precision only if measured to do no harm.
-        recipe: how it is trained, by name ("adversarial"). None: melvoc does not train it.
-        small: the configuration trained for a spec if none is given.
+        recipe: how it is trained. None: melvoc does not train it.
         speed: of a configuration on a CPU: "slow", "medium" or "fast", as docs/performance.md defines them; None where
             it was not measured.
     """
@@ -207,8 +207,7 @@ class Architecture:
     pins: tuple[Pin, ...] = ()
     float32: Callable[[nn.Module], Iterable[nn.Module]] | None = None
     cuda_dtype: torch.dtype = torch.float32
-    recipe: str | None = None
-    small: Callable[[MelSpec], NetworkConfig] | None = None
+    recipe: Recipe | None = None
     speed: Callable[[Any], str | None] = lambda config: None
 
     def empty(self, config: NetworkConfig) -> nn.Module:

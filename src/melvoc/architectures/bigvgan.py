@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from melvoc.architecture import Architecture, Layout, Pin
-from melvoc.architectures.hifigan import HiFiGANConfig, ends_and_snakes, fusion, initialise, stages
+from melvoc.architectures.hifigan import HiFiGANConfig, ends_and_snakes, fitted, fusion, initialise, stages
 from melvoc.errors import OptionError
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.graph import Chain, Map, Node, Residual
 from melvoc.nn.layers import Conv1d
+from melvoc.recipe import LossWeights, Recipe, convolutions
 from melvoc.spectrogram.spec import MelSpec
 
 
@@ -197,6 +198,19 @@ PINS = (
     ),
 )  # fmt: skip
 
+RECIPE = Recipe(  # BigVGAN-base's (v1), but for what docs/training.md lists
+    sizes={
+        "small": lambda spec: fitted(BigVGANConfig, 128, spec),
+        "base": lambda spec: fitted(BigVGANConfig, 512, spec),
+    },
+    discriminators={"mpd": 1.0, "mrd": 1.0},
+    weights=LossWeights(adversarial=1.0, feature=2.0, mel=45.0),
+    segment=8192,
+    learning_rate=1e-4,
+    betas=(0.8, 0.99),
+    weight_norm=convolutions,
+)
+
 ARCHITECTURE = Architecture(
     name="bigvgan",
     title="BigVGAN",
@@ -214,5 +228,6 @@ ARCHITECTURE = Architecture(
     ),
     pins=PINS,
     float32=ends_and_snakes,
+    recipe=RECIPE,
     speed=lambda config: "slow" if config.upsample_initial_channel > 512 else "medium",
 )

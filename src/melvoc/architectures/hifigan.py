@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from melvoc.nn.alias_free import Snake
 from melvoc.nn.graph import Chain, Map, Mean, Node, Residual
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 from melvoc.nn.rates import upsampling
+from melvoc.recipe import LossWeights, Recipe, convolutions
 from melvoc.spectrogram.keys import NETWORK, unaccounted
 from melvoc.spectrogram.spec import MelSpec
 
@@ -238,16 +239,40 @@ class ResBlock2(nn.Module):
         return self.graph(x)
 
 
-def v2_for(spec: MelSpec) -> HiFiGANConfig:
-    """V2 for a spec: rates and kernels follow from its hop length.
+C = TypeVar("C", bound=HiFiGANConfig)
+
+
+def fitted(config: type[C], width: int, spec: MelSpec) -> C:
+    """A configuration for a spec: rates and kernels follow from its hop length.
+
+    Args:
+        config: the class, whose other fields keep their defaults.
+        width: channels after the first convolution.
+        spec: of the mels.
 
     Raises:
         SpecError: a hop length that is no product of upsampling rates.
     """
     rates, kernels = upsampling(spec.hop_length)
-    return HiFiGANConfig(
-        n_mels=spec.n_mels, upsample_rates=rates, upsample_kernel_sizes=kernels, upsample_initial_channel=128
+    return config(
+        n_mels=spec.n_mels, upsample_rates=rates, upsample_kernel_sizes=kernels, upsample_initial_channel=width
     )
+
+
+RECIPE = Recipe(  # as published (config_v1.json, config_v2.json), but for what docs/training.md lists
+    sizes={  # V2 and V1
+        "small": lambda spec: fitted(HiFiGANConfig, 128, spec),
+        "base": lambda spec: fitted(HiFiGANConfig, 512, spec),
+    },
+    discriminators={"mpd": 1.0, "msd": 1.0},
+    weights=LossWeights(adversarial=1.0, feature=2.0, mel=45.0),
+    segment=16384,
+    learning_rate=2e-4,
+    betas=(0.8, 0.99),
+    weight_norm=convolutions,
+    autocast=True,
+    default=True,
+)
 
 
 ARCHITECTURE = Architecture(
@@ -281,7 +306,6 @@ ARCHITECTURE = Architecture(
         ),
     ),
     float32=ends_and_snakes,
-    recipe="adversarial",
-    small=v2_for,
+    recipe=RECIPE,
     speed=lambda config: "medium" if config.upsample_initial_channel > 128 else "fast",
 )

@@ -20,6 +20,7 @@ from melvoc.nn.convnext import ConvNeXt
 from melvoc.nn.graph import Chain, Map, Node
 from melvoc.nn.layers import FrameLinear
 from melvoc.nn.stft import InverseSTFT, polar
+from melvoc.recipe import LossWeights, Recipe
 from melvoc.spectrogram.spec import MelSpec
 
 PADDINGS = ("center", "same")  # what the published classes call them
@@ -229,6 +230,40 @@ def _number(value: Any) -> Any:
     return value
 
 
+def sized(dim: int, num_layers: int, spec: MelSpec) -> VocosConfig:
+    """A configuration for a spec: the inverse STFT is that of the mel's own frames.
+
+    Args:
+        dim: channels of the backbone; its blocks have three times as many inside.
+        num_layers: its blocks.
+        spec: of the mels.
+
+    Raises:
+        SpecError: frames that do not overlap enough for an inverse STFT.
+    """
+    try:
+        return VocosConfig(
+            n_mels=spec.n_mels,
+            dim=dim,
+            intermediate_dim=3 * dim,
+            num_layers=num_layers,
+            n_fft=spec.n_fft,
+            hop_length=spec.hop_length,
+            padding="center" if spec.center else "same",
+        )
+    except OptionError as error:
+        raise SpecError(f"Vocos' inverse STFT has the mel's frames: {error}; change the spec") from error
+
+
+RECIPE = Recipe(  # vocos.yaml's, which takes the mean over a discriminator's parts; docs/training.md has what is not
+    sizes={"small": lambda spec: sized(256, 6, spec), "base": lambda spec: sized(512, 8, spec)},
+    discriminators={"mpd": 1 / 5, "mrd": 0.1 / 3},
+    weights=LossWeights(adversarial=1.0, feature=1.0, mel=45.0),
+    segment=16384,
+    learning_rate=5e-4,
+    betas=(0.8, 0.9),
+)
+
 ARCHITECTURE = Architecture(
     name="vocos",
     title="Vocos",
@@ -295,5 +330,6 @@ ARCHITECTURE = Architecture(
             parameters=13_985_282,
         ),
     ),
+    recipe=RECIPE,
     speed=lambda config: "fast",
 )

@@ -53,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sample-rate", type=int, metavar="HZ", help="measure at this rate (default: the lowest of file and vocoders)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of what vocoders draw (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, dest="drawn", help="of what vocoders draw (default: 0)")
     add_loading(parser)
 
 
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         found = melvoc.evaluate(
             [named(place) for place in arguments.audio], vocoders, arguments.refine or (0,), arguments.output,
             protocol=arguments.protocol, metrics=arguments.metric, speech=arguments.speech,
-            sample_rate=arguments.sample_rate, device=getattr(arguments, "device", "auto"), seed=arguments.seed,
+            sample_rate=arguments.sample_rate, device=getattr(arguments, "device", "auto"), seed=arguments.drawn,
             overwrite=arguments.overwrite, progress=progress,
         )  # fmt: skip
     print(f"{found.headline} {found.grounds}".strip())

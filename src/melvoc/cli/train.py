@@ -19,9 +19,10 @@ from melvoc.errors import MelvocError
 if TYPE_CHECKING:
     from melvoc.train import Trainer, TrainReport
 
-SHOWN = ("mel", "stft", "feature", "adversarial", "discriminator")  # losses in the progress line, if in use
+# Losses in the progress line, if in use.
+SHOWN = ("mel", "stft", "multi_scale_mel", "feature", "adversarial", "discriminator")
 # Fields of the configuration that are not options of the same name.
-ELSEWHERE = {"audio_dir", "run_dir", "mels_dir", "spec", "generator", "weights", "betas"}
+ELSEWHERE = {"audio_dir", "run_dir", "mels_dir", "spec", "generator", "discriminators", "weights", "betas"}
 
 
 def add_parser(commands: Any) -> None:
@@ -33,7 +34,7 @@ def add_parser(commands: Any) -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add all options."""
-    from melvoc.train.config import LossWeights, TrainConfig
+    from melvoc.train import LossWeights, TrainConfig
 
     parser.description = "Train a generator on a folder of sound files; the result is RUN/generator.safetensors."
     texts, weights = attributes(TrainConfig), attributes(LossWeights)
@@ -46,8 +47,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mels", dest="mels_dir", metavar="DIR", **later, help=texts["mels_dir"])
     add_fields(parser, TrainConfig, [entry.name for entry in fields(TrainConfig) if entry.name not in ELSEWHERE])
     for entry in fields(LossWeights):
-        text = f"{weights[entry.name]} (default: {entry.default:g})"
-        parser.add_argument(f"--{entry.name}-weight", type=float, **later, help=f"weight of a loss: {text}")
+        text = f"weight of a loss: {weights[entry.name]} (default: the architecture's)"
+        parser.add_argument(f"--{entry.name.replace('_', '-')}-weight", type=float, **later, help=text)
     parser.add_argument("--tensorboard", action="store_true", help="also log to RUN/tensorboard")
 
 
@@ -94,14 +95,16 @@ def configuration(arguments: argparse.Namespace) -> Any:
 def _read_generator(path: str, architecture: str | None) -> Any:
     """A generator's configuration: from its own fields, or from a published file of its architecture."""
     from melvoc.storage.configuration import read_config
-    from melvoc.train.config import trained_architecture
+    from melvoc.train.recipes import trained
 
-    record, values = trained_architecture(architecture, None), read_config(path)
-    if not set(values) <= {entry.name for entry in fields(record.config)}:
+    records, values = [record for record, _ in trained(architecture)], read_config(path)
+    for record in records:
+        if set(values) <= {entry.name for entry in fields(record.config)}:
+            return record.config.from_dict(values)
         for layout in record.layouts:
             if layout.recognises(values):
                 return layout.config(values)
-    return record.config.from_dict(values)
+    return records[0].config.from_dict(values)  # says what is wrong with it
 
 
 def _introduce(trainer: Trainer) -> None:

@@ -35,6 +35,10 @@ class ConvNeXt(nn.Module):
         self.final_layer_norm = FrameNorm(channels)
         inside = tuple(Residual(Chain(block.nodes)) for block in layers)
         self.nodes: tuple[Node, ...] = (self.embed, Map(self.norm), *inside, Map(self.final_layer_norm))
+        for module in self.modules():  # as published for Vocos
+            if isinstance(module, nn.Conv1d | nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Run on all frames `[B, inputs, T]`."""

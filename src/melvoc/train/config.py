@@ -8,60 +8,26 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import OptionError, SpecError
-from melvoc.registry import all_architectures
+from melvoc.recipe import LossWeights, Recipe
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.train.discriminators import check_kinds, least_samples
+from melvoc.train.ranges import check_choice, check_number, check_whole
+from melvoc.train.recipes import sized_generator, trained_architecture
 
 # The presets: what the discriminators' channels are divided by.
 PRESETS: Mapping[str, int] = {"full": 1, "slim": 8}
 
-
-# What may differ when a run is resumed: where and how long it runs, not what is computed. The folders are compared by
-# their contents, and the batch size together with the number of processes.
-NOT_COMPARED = frozenset(
-    {
-        "audio_dir", "run_dir", "mels_dir", "warm_start", "warm_discriminators", "batch_size", "steps", "device",
-        "checkpoint_every", "validate_every", "keep_checkpoints", "keep_discriminators",
-    }
-)  # fmt: skip
-
-# What a configuration may leave unset when resuming: it is taken from the run.
-LEFT_OPEN = ("architecture", "spec", "generator", "segment", "discriminator_warmup", "ramp_steps")
-
-SEGMENT = 16384
 WARMUP = 500  # steps for new discriminators next to a generator that is already trained
 RAMP = 1000  # steps until such a generator learns at the full rate
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossWeights:
-    """The weight of each loss; a loss with weight 0 is not computed.
-
-    Attributes:
-        adversarial: least-squares GAN loss, both sides.
-        feature: matching of the discriminators' features.
-        mel: L1 distance of log-mels.
-        stft: the multi-resolution STFT distance (auraloss' `MultiResolutionSTFTLoss`); 15 is usual.
-    """
-
-    adversarial: float = 1.0
-    feature: float = 2.0
-    mel: float = 45.0
-    stft: float = 0.0
-
-    def __post_init__(self) -> None:
-        for entry in dataclasses.fields(self):
-            _check_number(f"weights.{entry.name}", getattr(self, entry.name), least=0.0)
-        if not (self.mel or self.stft or self.adversarial):
-            raise OptionError("all weights of the generator's losses are 0, so it would learn nothing; set mel=45")
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run. The defaults are HiFi-GAN's recipe with its V2 generator at 44.1 kHz.
+    """One training run. What is not given is the architecture's recipe; by default, HiFi-GAN's V2 at 44.1 kHz.
 
     The attribute descriptions are also the help texts of `melvoc train`.
 
@@ -72,19 +38,24 @@ class TrainConfig:
             audio's own.
         spec: the mel that the generator will understand. None: the warm start's, or that of the other model's mels,
             else 44.1 kHz, n_fft 2048, hop 512, 128 bands.
-        architecture: of the generator, by name. None: that of the warm start or of `generator`, else the first that
-            melvoc can train.
-        generator: configuration of the generator. None: the warm start's, else the architecture's small one.
+        architecture: of the generator, by name (hifigan, vocos, bigvgan, or a package's). None: that of the warm start
+            or of `generator`, else hifigan.
+        size: of the generator, by name ("small", "base"). None: the architecture's first, small.
+        generator: configuration of the generator. None: the warm start's, else the one of that size.
+        discriminators: which judge ("mpd", "msd", "mrd"), each with its weight in the losses of both sides. None: the
+            architecture's.
         preset: "full" for the published discriminators, "slim" for an eighth of their channels (for CPUs).
-        warm_start: a generator to start from: a melvoc file, a published one with its `config.json` beside it, or a
+        warm_start: a generator to start from: a melvoc file, a published one with its configuration beside it, or a
             checkpoint of another run.
         warm_discriminators: discriminators to start from: a published `do_*` file, a `discriminators.pt` or a
             checkpoint of another run.
         batch_size: segments per step and process.
-        segment: samples per segment, a multiple of the hop length. None: 16384, or the multiple that is next to it.
+        segment: samples per segment, a multiple of the hop length. None: the multiple that is next to the
+            architecture's, which is 16384, or 8192 for bigvgan.
         steps: total number of steps, including those before a resume.
-        learning_rate: of both optimizers (AdamW).
-        betas: of both optimizers.
+        learning_rate: of both optimizers (AdamW). None: the architecture's: 2e-4 for hifigan, 5e-4 for vocos, 1e-4
+            for bigvgan.
+        betas: of both optimizers. None: the architecture's.
         weight_decay: of both optimizers.
         lr_decay: factor of the learning rate, applied every `lr_decay_steps`.
         ramp_steps: number of initial steps over which the generator's learning rate rises from 0. None: 1000 for a warm
@@ -92,7 +63,7 @@ class TrainConfig:
         lr_decay_steps: steps between decays. None: one pass over the sounds, but at least 1000, because a small set's
             pass takes only a few steps.
         weights: of the losses.
-        mel_only_steps: number of initial steps without discriminators, with mel and STFT losses alone.
+        mel_only_steps: number of initial steps without discriminators, with the losses of sound alone.
         discriminator_warmup: number of steps after that in which only the discriminators learn. None: 500 for a warm
             start without them, else 0.
         ema_decay: of the running mean of the generator, which is validated and exported; 0 for none.
@@ -103,7 +74,8 @@ class TrainConfig:
         validation_files: how many whole files to hold out. None: one in twenty, at least one if there are four or
             more.
         seed: of weights, split, segments and augmentation.
-        precision: "auto" (bfloat16 autocast on CUDA, else float32), "float32" or "bfloat16".
+        precision: "auto" (bfloat16 autocast on CUDA, else float32), "float32" or "bfloat16"; a generator that autocast
+            would harm (vocos, bigvgan) stays float32 beside its discriminators.
         device: "auto" (cuda, mps, cpu) or a torch device.
         checkpoint_every: steps between checkpoints.
         validate_every: steps between validations. None: with each checkpoint.
@@ -112,7 +84,7 @@ class TrainConfig:
 
     Raises:
         OptionError: a value out of range.
-        SpecError: a hop length that is no product of upsampling rates, or a segment that does not fit the spec.
+        SpecError: a spec that the architecture has no generator for, or a segment that does not fit it.
     """
 
     audio_dir: str | os.PathLike[str] = ""
@@ -120,7 +92,9 @@ class TrainConfig:
     mels_dir: str | os.PathLike[str] | None = None
     spec: MelSpec | None = None
     architecture: str | None = None
+    size: str | None = None
     generator: NetworkConfig | None = None
+    discriminators: Mapping[str, float] | None = None
     preset: Literal["full", "slim"] = "full"
     warm_start: str | os.PathLike[str] | None = None
     warm_discriminators: str | os.PathLike[str] | None = None
@@ -128,8 +102,8 @@ class TrainConfig:
     batch_size: int = 8
     segment: int | None = None
     steps: int = 100_000
-    learning_rate: float = 2e-4
-    betas: tuple[float, float] = (0.8, 0.99)
+    learning_rate: float | None = None
+    betas: tuple[float, float] | None = None
     weight_decay: float = 0.01
     ramp_steps: int | None = None
     lr_decay: float = 0.999
@@ -155,51 +129,64 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_ranges(self)
+        _check_learning(self)
         if self.spec is not None:
-            check_fit(self, self.spec)
+            _check_generator(self, self.spec)
+            _check_segment(self, self.spec, trained_architecture(self.architecture, self.generator)[1])
 
     @property
     def divisor(self) -> int:
         """What the discriminators' channels are divided by."""
         return PRESETS[self.preset]
 
-    def resolved(self, *, spec: MelSpec | None = None, generator: NetworkConfig | None = None) -> Self:
-        """A copy with spec and generator filled in: the given ones (a warm start's), else the defaults.
+    def resolved(
+        self, *, spec: MelSpec | None = None, generator: NetworkConfig | None = None, mels: MelSpec | None = None
+    ) -> ResolvedConfig:
+        """A copy with everything filled in that was left open.
+
+        Args:
+            spec: of the warm start.
+            generator: of the warm start.
+            mels: the spec of another model's mels.
 
         Raises:
             SpecError: a spec that is not the warm start's or does not fit the segment.
+            OptionError: an architecture that is not the warm start's.
         """
+        self._check_warm(spec, generator)
+        chosen = self.spec or spec or mels or MelSpec.preset("griffinlim")
+        network = self.generator or generator
+        record, recipe = trained_architecture(self.architecture, network)
+        fresh = self.warm_start is not None and self.warm_discriminators is None
+        size = self.size if network else self.size or next(iter(recipe.sizes))
+        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        filled = {
+            "spec": chosen,
+            "architecture": record.name,
+            "size": size,
+            "generator": network or sized_generator(record, recipe, size, chosen),
+            "discriminators": self.discriminators or recipe.discriminators,
+            "segment": self.segment or _fitting(recipe.segment, chosen, self, recipe),
+            "learning_rate": self.learning_rate or recipe.learning_rate,
+            "betas": self.betas or recipe.betas,
+            "weights": self.weights.over(recipe.weights),
+        }
+        for name, value in (("discriminator_warmup", WARMUP * fresh), ("ramp_steps", RAMP * bool(self.warm_start))):
+            filled[name] = value if given[name] is None else given[name]
+        return ResolvedConfig(**given | filled)
+
+    def _check_warm(self, spec: MelSpec | None, generator: NetworkConfig | None) -> None:
+        """Check that what was given agrees with a warm start."""
         if spec is not None and self.spec is not None and (different := self.spec.diff(spec)):
             listed = "; ".join(f"{name}: {mine!r}, the file {theirs!r}" for name, (mine, theirs) in different.items())
             raise SpecError(f"the spec is not the warm start's ({listed}); omit spec to use the file's")
-        if generator is not None and self.generator is not None and generator != self.generator:
+        if generator is None:
+            return
+        if self.generator not in (None, generator):
             raise SpecError("the generator's configuration is not the warm start's; omit generator to use the file's")
-        chosen = self.spec or spec or MelSpec.preset("griffinlim")
-        network = self.generator or generator
-        record = trained_architecture(self.architecture, network)
-        return dataclasses.replace(
-            self,
-            spec=chosen,
-            architecture=record.name,
-            generator=network or small_generator(record, chosen),
-            segment=self.segment or _fitting(SEGMENT, chosen, self),
-            discriminator_warmup=self._warmup() if self.discriminator_warmup is None else self.discriminator_warmup,
-            ramp_steps=(RAMP if self.warm_start else 0) if self.ramp_steps is None else self.ramp_steps,
-        )
-
-    def _warmup(self) -> int:
-        return WARMUP if self.warm_start is not None and self.warm_discriminators is None else 0
-
-    def resumed(self, stored: Mapping[str, Any]) -> Self:
-        """A copy with unset fields filled in from the run that is resumed."""
-        record = trained_architecture(stored.get("architecture"), None)
-        values = {
-            **stored,
-            "architecture": record.name,
-            "spec": MelSpec.from_dict(stored["spec"]),
-            "generator": record.config.from_dict(stored["generator"]),
-        }
-        return dataclasses.replace(self, **{name: values[name] for name in LEFT_OPEN if getattr(self, name) is None})
+        name = trained_architecture(None, generator)[0].name
+        if self.architecture not in (None, name):
+            raise OptionError(f"architecture={self.architecture!r}, but the warm start is a {name}; omit architecture")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""
@@ -207,128 +194,110 @@ class TrainConfig:
         for name in ("audio_dir", "run_dir", "mels_dir", "warm_start", "warm_discriminators"):
             values[name] = None if values[name] is None else os.fspath(values[name])
         return values | {
+            "betas": None if self.betas is None else list(self.betas),
+            "discriminators": None if self.discriminators is None else dict(self.discriminators),
             "spec": None if self.spec is None else self.spec.to_dict(),
             "generator": None if self.generator is None else self.generator.to_dict(),
             "weights": dataclasses.asdict(self.weights),
-            "betas": list(self.betas),
         }
 
-    def differences(self, stored: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        """What prevents a run from being resumed: `{field: (the run's, now)}`, of `to_dict`'s values.
 
-        An unset field is no difference: it will be the run's.
-        """
-        mine = self.to_dict()
-        found: dict[str, tuple[Any, Any]] = {}
-        for entry in dataclasses.fields(self):
-            left_open = entry.name in LEFT_OPEN and mine[entry.name] is None
-            if entry.name not in NOT_COMPARED and not left_open and entry.name in stored:
-                _compare(entry.name, stored.get(entry.name), mine[entry.name], found)
-        return found
+@dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(TrainConfig):
+    """A configuration in which nothing is left open: what `TrainConfig.resolved` gives."""
 
+    spec: MelSpec
+    architecture: str
+    generator: NetworkConfig
+    discriminators: Mapping[str, float]
+    segment: int
+    learning_rate: float
+    betas: tuple[float, float]
+    ramp_steps: int
+    discriminator_warmup: int
 
-def trained_architecture(name: str | None, generator: NetworkConfig | None) -> Architecture:
-    """The record of the architecture to train: by name, by configuration, or the first that melvoc can train.
+    @property
+    def record(self) -> Architecture:
+        """The architecture's record."""
+        return trained_architecture(self.architecture, None)[0]
 
-    Raises:
-        OptionError: an architecture without a recipe, or a configuration of a different one.
-    """
-    records = [record for record in all_architectures() if record.recipe]
-    fitting = [record for record in records if name in (None, record.name)]
-    if not fitting:
-        trained = ", ".join(record.name for record in records)
-        raise OptionError(f"architecture={name!r}, but melvoc trains {trained}; choose one of them")
-    if generator is not None:
-        fitting = [record for record in fitting if type(generator) is record.config]
-    if not fitting:
-        configs = " or ".join(f"{record.config.__name__}(...)" for record in records if name in (None, record.name))
-        raise OptionError(f"generator={generator!r}, but it is a {configs}")
-    return fitting[0]
+    @property
+    def recipe(self) -> Recipe:
+        """How the architecture is trained."""
+        return trained_architecture(self.architecture, None)[1]
 
 
-def small_generator(record: Architecture, spec: MelSpec) -> NetworkConfig:
-    """The architecture's small configuration for a spec.
-
-    Raises:
-        OptionError: it has none.
-        SpecError: it has none for this hop length.
-    """
-    if record.small is None:
-        raise OptionError(f"{record.title} has no small configuration; pass generator={record.config.__name__}(...)")
-    return record.small(spec)
-
-
-def check_fit(config: TrainConfig, spec: MelSpec) -> None:
-    """Check that generator, segment and spec belong together.
-
-    Raises:
-        SpecError: they do not.
-    """
+def _check_generator(config: TrainConfig, spec: MelSpec) -> None:
+    """Check that generator, size and spec belong together."""
+    record, recipe = trained_architecture(config.architecture, config.generator)
+    derived = None
+    if config.size is not None or (config.generator is None and config.warm_start is None):
+        derived = sized_generator(record, recipe, config.size, spec)
     if config.generator is None:
-        small_generator(trained_architecture(config.architecture, None), spec)
-    elif (config.generator.hop_length, config.generator.n_mels) != (spec.hop_length, spec.n_mels):
+        return
+    if (config.generator.hop_length, config.generator.n_mels) != (spec.hop_length, spec.n_mels):
         raise SpecError(
             f"the generator makes {config.generator.hop_length} samples of {config.generator.n_mels} bands per frame, "
             f"but the spec has hop_length={spec.hop_length}, n_mels={spec.n_mels}; omit generator to derive it"
         )
+    if derived is not None and derived != config.generator:
+        raise SpecError(f"size={config.size!r} is another generator than the one that was given; omit size")
+
+
+def _check_segment(config: TrainConfig, spec: MelSpec, recipe: Recipe) -> None:
+    """Check that a segment is whole frames, and no shorter than a window."""
     if config.segment is None:
         return
     if config.segment % spec.hop_length:
         raise SpecError(
             f"segment={config.segment} is not a multiple of hop_length={spec.hop_length}; use "
-            f"{_fitting(config.segment, spec, config)}, so that mel and sound are cut at the same places"
+            f"{_fitting(config.segment, spec, config, recipe)}, so that mel and sound are cut at the same places"
         )
-    if config.segment < (least := _least(spec, config)):
+    if config.segment < (least := _least(spec, config, recipe)):
         raise SpecError(
-            f"segment={config.segment} is shorter than a window ({least}); use at least {_fitting(least, spec, config)}"
+            f"segment={config.segment} is shorter than a window ({least}); use at least "
+            f"{_fitting(least, spec, config, recipe)}"
         )
 
 
-def _least(spec: MelSpec, config: TrainConfig) -> int:
-    return max(spec.n_fft, 2048 if config.weights.stft else 0)
+def _least(spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
+    judged = least_samples(config.discriminators or recipe.discriminators)
+    return max(spec.n_fft, judged, 2048 if config.weights.stft or config.weights.multi_scale_mel else 0)
 
 
-def _fitting(samples: int, spec: MelSpec, config: TrainConfig) -> int:
+def _fitting(samples: int, spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
     """The multiple of the hop length that is next to a number of samples, and no shorter than a window."""
-    hops = max(1, round(samples / spec.hop_length), math.ceil(_least(spec, config) / spec.hop_length))
+    hops = max(1, round(samples / spec.hop_length), math.ceil(_least(spec, config, recipe) / spec.hop_length))
     return hops * spec.hop_length
 
 
 def _check_ranges(config: TrainConfig) -> None:
-    if config.preset not in PRESETS:
-        raise OptionError(f"preset={config.preset!r}, but it is one of {', '.join(map(repr, PRESETS))}")
-    if config.precision not in ("auto", "float32", "bfloat16"):
-        raise OptionError(f"precision={config.precision!r}, but it is 'auto', 'float32' or 'bfloat16'")
+    check_choice("preset", config.preset, tuple(PRESETS))
+    check_choice("precision", config.precision, ("auto", "float32", "bfloat16"))
     for name in ("batch_size", "checkpoint_every", "keep_checkpoints"):
-        _check_whole(name, getattr(config, name), least=1)
+        check_whole(name, getattr(config, name), least=1)
     for name in ("steps", "mel_only_steps", "seed"):
-        _check_whole(name, getattr(config, name), least=0)
+        check_whole(name, getattr(config, name), least=0)
     for name, least in (
         ("segment", 1), ("lr_decay_steps", 1), ("validate_every", 1), ("validation_files", 0),
         ("discriminator_warmup", 0), ("ramp_steps", 0),
     ):  # fmt: skip
         if getattr(config, name) is not None:
-            _check_whole(name, getattr(config, name), least=least)
-    for name in ("learning_rate", "clip_gradients"):
-        _check_number(name, getattr(config, name), above=0.0)
+            check_whole(name, getattr(config, name), least=least)
+    if config.learning_rate is not None:
+        check_number("learning_rate", config.learning_rate, above=0.0)
+    check_number("clip_gradients", config.clip_gradients, above=0.0)
     for name in ("weight_decay", "gain_db", "tilt_db"):
-        _check_number(name, getattr(config, name), least=0.0)
-    _check_number("lr_decay", config.lr_decay, above=0.0, most=1.0)
-    _check_number("ema_decay", config.ema_decay, least=0.0, below=1.0)
-    if not isinstance(config.betas, tuple) or len(config.betas) != 2:
-        raise OptionError(f"betas={config.betas!r}, but they are two numbers; (0.8, 0.99) is usual")
-    for beta in config.betas:
-        _check_number("betas", beta, least=0.0, below=1.0)
-    if not isinstance(config.weights, LossWeights):
-        raise OptionError(f"weights={config.weights!r}, but they are a LossWeights(...)")
+        check_number(name, getattr(config, name), least=0.0)
+    check_number("lr_decay", config.lr_decay, above=0.0, most=1.0)
+    check_number("ema_decay", config.ema_decay, least=0.0, below=1.0)
+    if config.betas is not None:
+        if not isinstance(config.betas, tuple) or len(config.betas) != 2:
+            raise OptionError(f"betas={config.betas!r}, but they are two numbers; (0.8, 0.99) is usual")
+        for beta in config.betas:
+            check_number("betas", beta, least=0.0, below=1.0)
     if config.spec is not None and not isinstance(config.spec, MelSpec):
         raise SpecError(f"spec={config.spec!r} is a {type(config.spec).__name__}; pass a melvoc.MelSpec")
-    trained_architecture(config.architecture, config.generator)
-    if not (config.weights.mel or config.weights.stft) and config.mel_only_steps:
-        raise OptionError(
-            f"mel_only_steps={config.mel_only_steps} with weights.mel=0 and weights.stft=0 would learn nothing; "
-            "set mel_only_steps=0"
-        )
     for name in ("audio_dir", "run_dir"):
         if not os.fspath(getattr(config, name)):
             raise OptionError(f"{name} is empty; give the path of a folder")
@@ -336,40 +305,18 @@ def _check_ranges(config: TrainConfig) -> None:
         raise OptionError(f"run_dir={os.fspath(config.run_dir)!r} is the folder of the audio itself; choose another")
 
 
-def _check_whole(name: str, value: object, *, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise OptionError(f"{name}={value!r}, but it is a whole number of at least {least}")
-
-
-def _check_number(
-    name: str,
-    value: object,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    most: float | None = None,
-) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    bounds = {"at least": least, "above": above, "below": below, "at most": most}
-    said = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
-    if not (number and _within(value, least, above, below, most)):
-        raise OptionError(f"{name}={value!r}, but it is a number {said}")
-
-
-def _within(value: Any, least: float | None, above: float | None, below: float | None, most: float | None) -> bool:
-    return (
-        (least is None or value >= least)
-        and (above is None or value > above)
-        and (below is None or value < below)
-        and (most is None or value <= most)
-    )
-
-
-def _compare(name: str, theirs: Any, mine: Any, found: dict[str, tuple[Any, Any]]) -> None:
-    """Collect differences; nested fields (spec, generator, weights) are compared one by one."""
-    if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
-        for key in sorted({*theirs, *mine}):
-            _compare(f"{name}.{key}", theirs.get(key), mine.get(key), found)
-    elif theirs != mine:
-        found[name] = (theirs, mine)
+def _check_learning(config: TrainConfig) -> None:
+    """Check that there is something to learn, in every phase."""
+    _, recipe = trained_architecture(config.architecture, config.generator)
+    if not isinstance(config.weights, LossWeights):
+        raise OptionError(f"weights={config.weights!r}, but they are a LossWeights(...)")
+    if config.discriminators is not None:
+        check_kinds(config.discriminators)
+    weights = config.weights.over(recipe.weights)
+    if not (weights.hears or weights.adversarial):
+        raise OptionError("all weights of the generator's losses are 0, so it would learn nothing; set mel=45")
+    if not weights.hears and config.mel_only_steps:
+        raise OptionError(
+            f"mel_only_steps={config.mel_only_steps} with weights.mel=0 and no other loss of sound would learn "
+            "nothing; set mel_only_steps=0"
+        )

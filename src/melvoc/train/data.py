@@ -13,8 +13,8 @@ from torch import Tensor
 
 from melvoc.errors import SpecError
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.transform import frames_to_mel
 from melvoc.train.augment import augment
-from melvoc.train.losses import padded_mel
 from melvoc.train.sounds import Sound
 
 _MOSTLY = 0.5  # of what is drawn
@@ -135,7 +135,7 @@ class Segments:
         cut = [self._cut(position + row) for row in range(size)]
         waves = torch.stack([padded for padded, _ in cut]).to(device)
         if self._mels[0] is None:
-            mel = padded_mel(waves, self.spec)
+            mel = frames_to_mel(waves, self.spec)
         else:
             mel = torch.stack([mel for _, mel in cut if mel is not None]).to(device)
         start = self.spec.pad

@@ -1,4 +1,4 @@
-"""The generator with weight norm during training, and its running mean, which is exported."""
+"""The generator as it is trained, and its running mean, which is exported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from melvoc.errors import CheckpointError
 
 
 class TrainableGenerator(nn.Module):
-    """A generator with weight norm on every convolution, as published for HiFi-GAN.
+    """A generator with weight norm where its architecture's recipe says so.
 
     Args:
         record: its architecture.
@@ -28,23 +28,20 @@ class TrainableGenerator(nn.Module):
     def __init__(self, record: Architecture, config: NetworkConfig) -> None:
         super().__init__()
         self.network = record.network(config)
-        for module in convolutions(self.network):
-            weight_norm(module)
+        self._names = tuple(self.network.state_dict())  # before weight norm takes weights apart
+        if record.recipe and record.recipe.weight_norm:
+            for module in record.recipe.weight_norm(self.network):
+                weight_norm(module)
 
     def forward(self, mel: Tensor) -> Tensor:
         """Run on a complete mel; each weight is normed once."""
         with parametrize.cached():
             return self.network(mel)  # type: ignore[no-any-return]
 
+    @torch.no_grad()
     def folded(self) -> dict[str, Tensor]:
-        """The weights without weight norm, named as in a melvoc file, detached."""
-        with torch.no_grad():
-            return {
-                f"{name}.{part}": getattr(module, part).detach()
-                for name, module in self.network.named_modules()
-                if isinstance(module, nn.Conv1d | nn.ConvTranspose1d)
-                for part in ("weight", "bias")
-            }
+        """Every weight and buffer without weight norm, named as in a melvoc file, detached."""
+        return {name: self._tensor(name).detach() for name in self._names}
 
     @torch.no_grad()
     def load_folded(self, tensors: Mapping[str, Tensor], *, source: str) -> None:
@@ -59,23 +56,27 @@ class TrainableGenerator(nn.Module):
                 f"{source}: not this generator's weights ({len(odd)} names differ, {odd[0]!r} first); "
                 "its configuration is different"
             )
-        modules = dict(self.network.named_modules())
         for key, tensor in tensors.items():
             if tensor.shape != mine[key].shape:
                 raise CheckpointError(
                     f"{source}: {key!r} is {list(tensor.shape)}, but this generator has {list(mine[key].shape)}; "
                     "omit the generator's configuration to use the file's"
                 )
-            name, _, part = key.rpartition(".")
-            target = getattr(modules[name], part)
-            if part == "weight":
-                modules[name].weight = tensor.to(target)  # the parametrization splits it into length and direction
+            owner, _, part = key.rpartition(".")
+            module = self.network.get_submodule(owner)
+            if parametrize.is_parametrized(module, part):
+                setattr(module, part, tensor.to(mine[key]))  # the parametrization splits it into length and direction
             else:
-                target.copy_(tensor)
+                self._tensor(key).copy_(tensor)
+
+    def _tensor(self, name: str) -> Tensor:
+        owner, _, part = name.rpartition(".")
+        tensor: Tensor = getattr(self.network.get_submodule(owner), part)
+        return tensor
 
 
 class Average:
-    """The running mean of a generator's folded weights, `mean = d mean + (1 - d) now`.
+    """The running mean of a generator's folded weights, `mean = d mean + (1 - d) now`. Counts are taken as they are.
 
     d rises with the steps, `min(decay, (1 + step) / (10 + step))`, so that the first weights are soon forgotten.
 
@@ -92,8 +93,12 @@ class Average:
     def update(self, generator: TrainableGenerator, step: int) -> None:
         """Include the current weights."""
         weight = 1.0 - min(self.decay, (1 + step) / (10 + step))
-        now = generator.folded()
-        torch._foreach_lerp_(list(self.tensors.values()), [now[name] for name in self.tensors], weight)
+        pairs = [(self.tensors[name], now) for name, now in generator.folded().items()]
+        means = [(mean, now) for mean, now in pairs if mean.is_floating_point()]
+        torch._foreach_lerp_([mean for mean, _ in means], [now for _, now in means], weight)
+        for mean, now in pairs:
+            if not mean.is_floating_point():
+                mean.copy_(now)
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -105,9 +110,5 @@ class Average:
         """A generator with the mean's weights (copies), for validation and export."""
         network = record.empty(config)
         network.load_state_dict(copy.deepcopy(self.tensors), strict=True, assign=True)
-        return network.eval().requires_grad_(False)
-
-
-def convolutions(network: nn.Module) -> list[nn.Module]:
-    """Every convolution of a network."""
-    return [module for module in network.modules() if isinstance(module, nn.Conv1d | nn.ConvTranspose1d)]
+        device = next(iter(self.tensors.values())).device  # constants that are no weights were made on the CPU
+        return network.to(device).eval().requires_grad_(False)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from melvoc.errors import CheckpointError, MelvocError, MissingCheckpointError, reason
+from melvoc.errors import CheckpointError, MelvocError, MissingCheckpointError, about, reason
 from melvoc.storage.atomic import replacing
 from melvoc.storage.reading import is_file, load_torch
 
@@ -66,6 +66,31 @@ class RunFolder:
             return []
         matches = (_NAME.fullmatch(path.name) for path in self.checkpoints.iterdir())
         return sorted({int(match[1]) for match in matches if match} - self._unreadable.keys())
+
+    def stored(self, resume: bool) -> dict[str, Any] | None:
+        """The content of the checkpoint to go on from, None in a folder without one.
+
+        Raises:
+            CheckpointError: as `load_last`.
+            MelvocError: the folder has a run, but is not to be resumed.
+        """
+        if resume:
+            with about(self.path):
+                return self.load_last()
+        if steps := self.steps():
+            raise MelvocError(
+                f"{self.path}: has a run at step {steps[-1]} already; resume it (--resume, resume=True), or choose "
+                "another folder"
+            )
+        return None
+
+    def way_out(self) -> str:
+        """What to do about a run whose losses have become NaN."""
+        steps = self.steps()
+        if not steps:
+            return "start again with a lower learning rate"
+        path = self.checkpoint(steps[-1])
+        return f"the last good state is {path}: start a new run from it (warm start) with a lower learning rate"
 
     def checkpoint(self, step: int) -> Path:
         """The path of a step's checkpoint."""

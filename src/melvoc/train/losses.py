@@ -1,6 +1,11 @@
-"""What the two sides of training minimise: least squares (Mao et al. 2017), features, mels, STFT magnitudes."""
+"""What the two sides of training minimise: least squares (Mao et al. 2017), features, and distances of sound, which are
+those of `melvoc.metrics`."""
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +13,10 @@ from torch import Tensor
 
 from melvoc.metrics.mel_l1 import mel_distance
 from melvoc.metrics.mr_stft import stft_distance
+from melvoc.metrics.multi_scale_mel import multi_scale_mel_distance
+from melvoc.recipe import LossWeights
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.spectrogram.transform import frames_to_mel
-from melvoc.train.discriminators import Judgement
+from melvoc.train.discriminators.normed import Judgement
 
 
 def loss_spec(spec: MelSpec) -> MelSpec:
@@ -22,48 +28,79 @@ def loss_spec(spec: MelSpec) -> MelSpec:
     return MelSpec.from_dict(values)
 
 
-def padded_mel(padded: Tensor, spec: MelSpec) -> Tensor:
-    """The mel of waves that are padded already; nothing is checked, so that nothing waits for a GPU.
-
-    Shape:
-        `[B, (T - 1) * hop_length + n_fft]` to `[B, n_mels, T]`.
-    """
-    return frames_to_mel(padded.float(), spec)
-
-
-def mel_loss(generated: Tensor, real: Tensor, spec: MelSpec) -> Tensor:
-    """The L1 distance of log-mels of two waves `[B, 1, N]`; no gradient flows to the real one."""
-    return mel_distance(real[:, 0].detach().float(), generated[:, 0].float(), spec)
-
-
 def discriminator_loss(judgements: list[Judgement]) -> Tensor:
-    """`mean (D(real) - 1)^2 + mean D(generated)^2`, summed over the discriminators.
+    """`mean (D(real) - 1)^2 + mean D(generated)^2`, the weighted sum over the discriminators.
 
     Args:
         judgements: of a batch whose first half is real and second half generated.
     """
-    total = torch.zeros((), device=judgements[0][0].device)
-    for score, _ in judgements:
+    total = torch.zeros((), device=judgements[0].score.device)
+    for score, _, weight in judgements:
         real, generated = score.float().chunk(2)
-        total = total + (real - 1).square().mean() + generated.square().mean()
+        total = total + weight * (real - 1).square().mean() + weight * generated.square().mean()
     return total
 
 
 def adversarial_loss(generated: list[Judgement]) -> Tensor:
-    """`mean (D(generated) - 1)^2`, summed over the discriminators."""
-    return torch.stack([(score.float() - 1).square().mean() for score, _ in generated]).sum()
+    """`mean (D(generated) - 1)^2`, the weighted sum over the discriminators."""
+    return torch.stack([weight * (score.float() - 1).square().mean() for score, _, weight in generated]).sum()
 
 
 def feature_loss(generated: list[Judgement], real: list[Judgement]) -> Tensor:
-    """The mean absolute difference of each layer's outputs, summed over layers and discriminators."""
+    """The mean absolute difference of each layer's outputs, the sum over layers, and weighted over discriminators."""
     distances = [
-        F.l1_loss(mine, theirs)
-        for (_, features), (_, targets) in zip(generated, real, strict=True)
-        for mine, theirs in zip(features, targets, strict=True)
+        one.weight * F.l1_loss(mine, theirs).float()
+        for one, other in zip(generated, real, strict=True)
+        for mine, theirs in zip(one.features, other.features, strict=True)
     ]
-    return torch.stack([distance.float() for distance in distances]).sum()
+    return torch.stack(distances).sum()
 
 
-def stft_loss(generated: Tensor, real: Tensor) -> Tensor:
-    """The multi-resolution STFT distance of two waves `[B, 1, N]`; no gradient flows to the real one."""
-    return stft_distance(real[:, 0].detach().float(), generated[:, 0].float())
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One loss of the generator.
+
+    Attributes:
+        name: in reports.
+        weight: in the sum.
+        loss: of generated and real, both as waves `[B, 1, N]` or both as judgements.
+    """
+
+    name: str
+    weight: float
+    loss: Callable[..., Tensor]
+
+
+def judged_terms(weights: LossWeights) -> list[Term]:
+    """The losses in use that compare judgements."""
+    terms = {
+        "adversarial": (weights.adversarial, lambda generated, real: adversarial_loss(generated)),
+        "feature": (weights.feature, feature_loss),
+    }
+    return [Term(name=name, weight=weight, loss=loss) for name, (weight, loss) in terms.items() if weight]
+
+
+def heard_terms(weights: LossWeights, spec: MelSpec) -> list[Term]:
+    """The losses in use that compare waves; no gradient flows to the real ones.
+
+    Args:
+        weights: of all losses.
+        spec: of the generator's mels.
+    """
+    terms: dict[str, tuple[float | None, Callable[[Tensor, Tensor], Tensor]]] = {
+        "mel": (weights.mel, functools.partial(mel_distance, spec=loss_spec(spec))),
+        "stft": (weights.stft, stft_distance),
+        "multi_scale_mel": (
+            weights.multi_scale_mel,
+            functools.partial(multi_scale_mel_distance, sample_rate=spec.sample_rate),
+        ),
+    }
+    return [
+        Term(name=name, weight=weight, loss=functools.partial(_compared, distance))
+        for name, (weight, distance) in terms.items()
+        if weight
+    ]
+
+
+def _compared(distance: Callable[[Tensor, Tensor], Tensor], generated: Tensor, real: Tensor) -> Tensor:
+    return distance(real[:, 0].detach(), generated[:, 0])

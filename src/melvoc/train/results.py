@@ -6,22 +6,19 @@ import os
 
 import torch
 
-from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import MelvocError
 from melvoc.neural import NeuralVocoder
-from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.atomic import replacing
 from melvoc.storage.vocoder_file import save
+from melvoc.train.config import ResolvedConfig
 from melvoc.train.state import TrainState
 
 
-def vocoder_of(
-    state: TrainState, record: Architecture, generator: NetworkConfig, spec: MelSpec, *, name: str
-) -> NeuralVocoder:
+def vocoder_of(state: TrainState, config: ResolvedConfig, *, name: str) -> NeuralVocoder:
     """The running mean of the generator as an independent vocoder."""
     provenance = {"trained with": "melvoc train", "steps": str(state.step)}
-    network = state.average.network(record, generator)
-    return NeuralVocoder(network, name=name, spec=spec, architecture=record, provenance=provenance)
+    network = state.average.network(config.record, config.generator)
+    return NeuralVocoder(network, name=name, spec=config.spec, architecture=config.record, provenance=provenance)
 
 
 def write_generator(vocoder: NeuralVocoder, path: str | os.PathLike[str]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,21 @@ class Sound:
     note: str | None = None
 
 
-def find_sounds(folder: str | os.PathLike[str], *, ignored: Sequence[str] = ()) -> tuple[list[Path], list[Skipped]]:
+class Found(NamedTuple):
+    """The files of a folder.
+
+    Attributes:
+        root: the folder.
+        sounds: paths of its sound files.
+        others: what else lies there.
+    """
+
+    root: Path
+    sounds: list[Path]
+    others: list[Skipped]
+
+
+def find_sounds(folder: str | os.PathLike[str], *, ignored: Sequence[str] = ()) -> Found:
     """Every sound file of a folder and its subfolders, and what else lies there (`melvoc.audio.folder.find_files`).
 
     A file whose name is not UTF-8 is left out: a run's records could not name it.
@@ -79,25 +94,24 @@ def find_sounds(folder: str | os.PathLike[str], *, ignored: Sequence[str] = ()) 
             f"{root}: has no {', '.join(ENDINGS[:4])} files, nor others that are read; give a folder of sound files"
             + (f" ({listed})" if listed else "")
         )
-    return sounds, skipped
+    return Found(root, sounds, skipped)
 
 
 def read_sounds(
-    folder: str | os.PathLike[str], spec: MelSpec, *, mels: str | os.PathLike[str] | None = None
+    found: Found, spec: MelSpec, *, mels: str | os.PathLike[str] | None = None
 ) -> Iterator[Sound | Skipped]:
-    """Yield each sound file of the folder in order, as soon as it is read.
+    """Yield each sound file of a folder in order, as soon as it is read.
 
     Args:
-        folder: of the sounds.
+        found: in the folder.
         spec: whose rate the sounds are resampled to, and with which the mels are compared.
         mels: folder of mels, each at its sound's relative path: `x/a.wav` has `x/a.safetensors` or `x/a.npy`.
 
     Raises:
-        MelvocError: as `find_sounds`, or a mel with a different spec.
+        MelvocError: a mel with a different spec.
     """
-    root = Path(folder)
-    for path in find_sounds(root)[0]:
-        name, notes = path.relative_to(root).as_posix(), list[str]()
+    for path in found.sounds:
+        name, notes = path.relative_to(found.root).as_posix(), list[str]()
         try:
             wave = _read(path, spec.sample_rate, notes)
         except MelvocError as error:

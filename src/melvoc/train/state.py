@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -10,22 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import MelvocError
-from melvoc.spectrogram.spec import MelSpec
-from melvoc.train.config import TrainConfig
+from melvoc.train.config import ResolvedConfig
 from melvoc.train.data import Batch
 from melvoc.train.discriminators import Discriminators
 from melvoc.train.distributed import World
 from melvoc.train.ema import Average, TrainableGenerator
-from melvoc.train.losses import (
-    adversarial_loss,
-    discriminator_loss,
-    feature_loss,
-    loss_spec,
-    mel_loss,
-    stft_loss,
-)
+from melvoc.train.losses import Term, discriminator_loss, heard_terms, judged_terms
 
 
 class DivergedError(MelvocError):
@@ -37,9 +28,9 @@ class TrainState:
     """Networks, optimizers and the number of steps made.
 
     Attributes:
-        generator: with weight norm, as it is trained.
+        generator: as it is trained.
         average: its running mean.
-        discriminators: both kinds.
+        discriminators: every kind that judges.
         generator_optimizer: AdamW.
         discriminator_optimizer: AdamW.
         step: steps made so far.
@@ -53,14 +44,12 @@ class TrainState:
     step: int = 0
 
     @classmethod
-    def new(
-        cls, config: TrainConfig, record: Architecture, generator: NetworkConfig, device: torch.device
-    ) -> TrainState:
+    def new(cls, config: ResolvedConfig, device: torch.device) -> TrainState:
         """Random weights, the same for the same seed; the caller's random state is left alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            network = TrainableGenerator(record, generator).to(device)
-            discriminators = Discriminators(divisor=config.divisor).to(device)
+            network = TrainableGenerator(config.record, config.generator).to(device)
+            discriminators = Discriminators(config.discriminators, divisor=config.divisor).to(device)
         return cls(
             generator=network,
             average=Average(network, config.ema_decay),
@@ -98,19 +87,18 @@ class Stepper:
 
     Args:
         state: what is trained.
-        config: resolved.
-        spec: of the mels.
+        config: of the run.
         world: the processes.
+
+    Attributes:
+        judged: the generator's losses that compare judgements.
+        heard: those that compare waves.
     """
 
-    def __init__(self, state: TrainState, config: TrainConfig, spec: MelSpec, world: World) -> None:
+    def __init__(self, state: TrainState, config: ResolvedConfig, world: World) -> None:
         self.state, self.config, self.world = state, config, world
-        self.spec = loss_spec(spec)
-        self.stft: Callable[[Tensor, Tensor], Tensor] | None = None
-        if config.weights.stft:
-            self.stft = stft_loss
-        self.warmup = config.discriminator_warmup or 0
-        self.needs_discriminators = bool(config.weights.adversarial or config.weights.feature)
+        self.judged = judged_terms(config.weights)
+        self.heard = heard_terms(config.weights, config.spec)
         for module in (state.generator, state.discriminators):
             world.share(module)
 
@@ -128,11 +116,11 @@ class Stepper:
             DivergedError: naming the loss; this step has changed neither the generator nor its mean.
         """
         state, config = self.state, self.config
-        alone = state.step < config.mel_only_steps or not self.needs_discriminators
-        warming = not alone and state.step < config.mel_only_steps + self.warmup
+        alone = state.step < config.mel_only_steps or not self.judged
+        warming = not alone and state.step < config.mel_only_steps + config.discriminator_warmup
         state.generator_optimizer.param_groups[0]["lr"], state.discriminator_optimizer.param_groups[0]["lr"] = rates
         report: dict[str, float] = {}
-        with torch.set_grad_enabled(not warming), self._autocast():
+        with torch.set_grad_enabled(not warming), self._autocast(config.recipe.autocast):
             generated = state.generator(batch.mel)
         generated = generated.float()
         if not alone:
@@ -156,26 +144,19 @@ class Stepper:
         )
 
     def _generators_turn(self, real: Tensor, generated: Tensor, alone: bool) -> dict[str, float]:
-        state, weights = self.state, self.config.weights
-        losses: dict[str, Tensor] = {}
+        state, terms = self.state, list[tuple[Term, Tensor]]()
         if not alone:
             state.discriminators.requires_grad_(False)
             with self._autocast():
                 judgements = state.discriminators(generated)
-                if weights.feature:
-                    with torch.no_grad():
-                        targets = state.discriminators(real)
-            if weights.adversarial:
-                losses["adversarial"] = adversarial_loss(judgements)
-            if weights.feature:
-                losses["feature"] = feature_loss(judgements, targets)
-        if weights.mel:
-            losses["mel"] = mel_loss(generated, real, self.spec)
-        if self.stft is not None:
-            losses["stft"] = self.stft(generated, real)
-        total = torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
+                with torch.no_grad():
+                    targets = state.discriminators(real) if self.config.weights.feature else []
+            terms += [(term, term.loss(judgements, targets)) for term in self.judged]
+        terms += [(term, term.loss(generated, real)) for term in self.heard]
+        total = torch.stack([term.weight * loss for term, loss in terms]).sum()
         state.generator_optimizer.zero_grad(set_to_none=True)
         total.backward()
+        losses = {term.name: loss for term, loss in terms}
         return self._update("generator", losses, state.generator, state.generator_optimizer)
 
     def _update(
@@ -194,22 +175,22 @@ class Stepper:
         optimizer.step()
         return report
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def _autocast(self, harmless: bool = True) -> AbstractContextManager[Any]:
         device, precision = self.world.device.type, self.config.precision
         half = precision == "bfloat16" or (precision == "auto" and device == "cuda")
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=half)
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=half and harmless)
 
 
-def learning_rates(config: TrainConfig, step: int, decay_steps: int) -> tuple[float, float]:
+def learning_rates(config: ResolvedConfig, step: int, decay_steps: int) -> tuple[float, float]:
     """The generator's and the discriminators' rate in a step: functions of nothing else, so that a resumed run has the
     same. The generator's rises from nearly 0 over the first steps in which it learns."""
     rate = float(config.learning_rate * config.lr_decay ** (step // decay_steps))
-    waiting = (config.discriminator_warmup or 0) if step >= config.mel_only_steps else 0
-    ramp = min(1.0, max(0, step - waiting + 1) / max(1, config.ramp_steps or 0))
+    waiting = config.discriminator_warmup if step >= config.mel_only_steps else 0
+    ramp = min(1.0, max(0, step - waiting + 1) / max(1, config.ramp_steps))
     return rate * ramp, rate
 
 
-def _adamw(module: nn.Module, config: TrainConfig, device: torch.device) -> torch.optim.Optimizer:
+def _adamw(module: nn.Module, config: ResolvedConfig, device: torch.device) -> torch.optim.Optimizer:
     parameters: Iterable[nn.Parameter] = module.parameters()
     return torch.optim.AdamW(
         parameters,

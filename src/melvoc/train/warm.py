@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from melvoc.architecture import NetworkConfig
-from melvoc.errors import CheckpointError, MissingCheckpointError, OptionError
+from melvoc.errors import CheckpointError, MissingCheckpointError, OptionError, about
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.storage import container as checkpoints
+from melvoc.storage import container
 from melvoc.storage.conversion import convert
+from melvoc.storage.pair import is_published, melvoc_file
 from melvoc.storage.weights import read_tensors
-from melvoc.train.config import trained_architecture
 from melvoc.train.folder import FORMAT
+from melvoc.train.recipes import trained_architecture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,50 +37,37 @@ class WarmStart:
 
 
 def read_generator(path: str | os.PathLike[str]) -> WarmStart:
-    """A melvoc file of an architecture that melvoc trains, a published generator with its `config.json` beside it, or
+    """A melvoc file of an architecture that melvoc trains, a published generator with its configuration beside it, or
     the running mean in a checkpoint of another run.
 
     Raises:
         CheckpointError: any other kind of file.
     """
-    source = Path(path)
-    if source.suffix == ".safetensors":
-        read = checkpoints.read(source)
-    elif (content := read_tensors(source) if source.suffix == ".pt" else {}).get("format") == FORMAT:
-        return WarmStart(
-            spec=MelSpec.from_dict(content["config"]["spec"]),
-            generator=trained_architecture(content["config"].get("architecture"), None).config.from_dict(
-                content["config"]["generator"]
-            ),
-            tensors=content["average"],
-            source=str(source),
-        )
-    else:
-        read = _published(source)
+    source = os.fsdecode(path)
+    with about(source):
+        content = read_tensors(source) if source.endswith(".pt") else {}
+        if content.get("format") == FORMAT:
+            config = content["config"]
+            spec = MelSpec.from_dict(config["spec"])
+            return _warm(config.get("architecture"), config["generator"], spec, content["average"], source)
+        try:
+            read = convert(source) if is_published(source) else container.read(melvoc_file(source))
+        except MissingCheckpointError as error:
+            raise MissingCheckpointError(
+                f"{error} (a warm start is a melvoc file, a published generator with its configuration beside it, or a "
+                "checkpoint of a run, RUN/checkpoints/step-N.pt)"
+            ) from error
+        return _warm(read.architecture, read.config, read.spec, read.tensors, source)
+
+
+def _warm(
+    architecture: str | None, generator: dict[str, Any], spec: MelSpec, tensors: dict[str, Tensor], source: str
+) -> WarmStart:
     try:
-        record = trained_architecture(read.architecture, None)
+        record, _ = trained_architecture(architecture, None)
     except OptionError as error:
         raise CheckpointError(f"{source}: {error}") from error
-    return WarmStart(
-        spec=read.spec,
-        generator=record.config.from_dict(read.config),
-        tensors=read.tensors,
-        source=str(source),
-    )
-
-
-def _published(source: Path) -> checkpoints.Checkpoint:
-    """A generator as its authors published it."""
-    config = source.parent / "config.json"
-    if not source.is_file():
-        kind, what = (CheckpointError, "a folder") if source.is_dir() else (MissingCheckpointError, "no such file")
-        raise kind(f"{source}: {what}; a warm start is a melvoc file, a published generator or a checkpoint")
-    if not config.is_file():
-        raise CheckpointError(
-            f"{source}: not a melvoc file or a checkpoint of a run (RUN/checkpoints/step-N.pt), and for a published "
-            "generator there is no config.json beside it; put it there"
-        )
-    return convert(source, config=config)
+    return WarmStart(spec=spec, generator=record.config.from_dict(generator), tensors=tensors, source=source)
 
 
 def read_discriminators(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from melvoc import MelSpec
 from melvoc.architecture import Architecture, Layout, NetworkConfig
 from melvoc.nn.graph import Chain, Map, Node
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
+from melvoc.recipe import LossWeights, Recipe, convolutions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,4 +77,13 @@ PULSE = Architecture(
         ),
     ),
     float32=lambda network: [network.get_submodule("frames"), network.get_submodule("pulse")],
+    recipe=Recipe(
+        sizes={"small": lambda spec: PulseConfig(n_mels=spec.n_mels, hop_length=spec.hop_length)},
+        discriminators={"mpd": 1.0},
+        weights=LossWeights(adversarial=1.0, feature=2.0, mel=45.0),
+        segment=16384,
+        learning_rate=2e-4,
+        betas=(0.8, 0.99),
+        weight_norm=convolutions,
+    ),
 )

@@ -1,0 +1,118 @@
+"""A run that goes on: what it takes from its checkpoint, and what must not have changed meanwhile."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from melvoc.errors import CheckpointError
+from melvoc.recipe import LossWeights
+from melvoc.spectrogram.spec import MelSpec
+from melvoc.train.config import TrainConfig
+from melvoc.train.recipes import trained_architecture
+
+# What may differ when a run is resumed: where and how long it runs, not what is computed. The folders are compared by
+# their contents, and the batch size together with the number of processes.
+NOT_COMPARED = frozenset(
+    {
+        "audio_dir", "run_dir", "mels_dir", "warm_start", "warm_discriminators", "batch_size", "steps", "device",
+        "checkpoint_every", "validate_every", "keep_checkpoints", "keep_discriminators",
+    }
+)  # fmt: skip
+
+# What a configuration may leave unset when resuming, besides single weights: it is taken from the run.
+LEFT_OPEN = (
+    "architecture", "spec", "size", "generator", "discriminators", "segment", "learning_rate", "betas",
+    "discriminator_warmup", "ramp_steps",
+)  # fmt: skip
+
+
+def resumed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
+    """A copy with unset fields filled in from the run that is resumed.
+
+    Args:
+        config: as given now.
+        stored: the run's, resolved, as `TrainConfig.to_dict` gives it.
+    """
+    record, recipe = trained_architecture(stored.get("architecture"), None)
+    values: dict[str, Any] = {
+        **stored,
+        "architecture": record.name,
+        "spec": MelSpec.from_dict(stored["spec"]),
+        "generator": record.config.from_dict(stored["generator"]),
+        "discriminators": stored.get("discriminators", recipe.discriminators),
+        "betas": tuple(stored["betas"]),
+    }
+    filled: dict[str, Any] = {name: values.get(name) for name in LEFT_OPEN if getattr(config, name) is None}
+    return dataclasses.replace(config, weights=config.weights.over(LossWeights(**stored["weights"])), **filled)
+
+
+def differences(config: TrainConfig, stored: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What prevents a run from being resumed: `{field: (the run's, now)}`, of `to_dict`'s values.
+
+    An unset field is no difference: it will be the run's.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    weights = config.weights.over(LossWeights(**stored["weights"]))
+    for name, mine in dataclasses.replace(config, weights=weights).to_dict().items():
+        left_open = name in LEFT_OPEN and mine is None
+        if name not in NOT_COMPARED and not left_open and name in stored:
+            _compare(name, stored[name], mine, found)
+    return found
+
+
+def check_config(config: TrainConfig, stored: Mapping[str, Any], processes: int) -> None:
+    """Check that a run goes on as it was started.
+
+    Args:
+        config: as given now.
+        stored: the checkpoint.
+        processes: how many there are now.
+
+    Raises:
+        CheckpointError: naming every field that differs.
+    """
+    different = differences(config, stored["config"])
+    if stored["batch"] != (batch := config.batch_size * processes):
+        different["batch_size (of all processes)"] = (stored["batch"], batch)
+    if different:
+        listed = "; ".join(f"{name}: the run has {old!r}, now {new!r}" for name, (old, new) in different.items())
+        raise CheckpointError(
+            f"{os.fspath(config.run_dir)}: resumed with another configuration ({listed}); resume as it was started, "
+            "or start a new run in another folder",
+            path=os.fspath(config.run_dir),
+        )
+
+
+def check_sounds(config: TrainConfig, stored: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """Check that the sounds are those that the run was started with.
+
+    Args:
+        config: as given now.
+        stored: the checkpoint.
+        data: what is known of the sounds now.
+
+    Raises:
+        CheckpointError: saying what is different.
+    """
+    old = stored["data"]
+    if old != data:
+        listed = "; ".join(
+            f"{name}: {old.get(name)!r}, now {data[name]!r}" for name in data if old.get(name) != data[name]
+        )
+        raise CheckpointError(
+            f"{os.fspath(config.audio_dir)}: not the sounds of this run ({listed}); resume with the same folder, or "
+            "start a new run in another run folder",
+            path=os.fspath(config.run_dir),
+        )
+
+
+def _compare(name: str, theirs: Any, mine: Any, found: dict[str, tuple[Any, Any]]) -> None:
+    """Collect differences; nested fields (spec, generator, weights) are compared one by one."""
+    if isinstance(theirs, Mapping) and isinstance(mine, Mapping):
+        for key in sorted({*theirs, *mine}):
+            _compare(f"{name}.{key}", theirs.get(key), mine.get(key), found)
+    elif theirs != mine:
+        found[name] = (theirs, mine)
