@@ -494,6 +494,7 @@ def answers(rng: random.Random, folder: Path, seed: int) -> tuple[bool, str, Cal
 
 def asked(path: Path, commit: Any, files: Any, folder: Path) -> None:
     api = mock.Mock()
+    api.return_value.get_hf_file_metadata.return_value.size = 1
     api.return_value.model_info.return_value.sha = commit
     named = isinstance(files, list)
     api.return_value.model_info.return_value.siblings = (

@@ -441,7 +441,7 @@ def test_a_vocoder_that_makes_nan_says_so(tmp_path: Path) -> None:
 def test_a_commit_that_is_none_is_no_part_of_a_path(
     commit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_asked", lambda repo, question: commit)
+    monkeypatch.setattr(client, "_asked", lambda repo, options, question: commit)
     with pytest.raises(
         DownloadError, match="hf://a/b: the server answers .* as the commit of main, but a commit has 40"
     ):
@@ -452,6 +452,6 @@ def test_a_commit_that_is_none_is_no_part_of_a_path(
 @pytest.mark.parametrize("name", ["../x.safetensors", "/etc/x.safetensors", "a/../../x.safetensors"])
 def test_files_outside_of_their_repository(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter(["0" * 40, [name]])
-    monkeypatch.setattr(client, "_asked", lambda repo, question: next(answers))
+    monkeypatch.setattr(client, "_asked", lambda repo, options, question: next(answers))
     with pytest.raises(DownloadError, match="hf://a/b names files outside itself; do not use it"):
         melvoc.load("hf://a/b", cache_dir=tmp_path)

@@ -22,8 +22,11 @@ from torch import Tensor
 
 import melvoc
 from melvoc import Condition, registry
+from melvoc.architectures.flow2gan import Flow2GAN, Flow2GANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
+from melvoc.architectures.istftnet import ISTFTNet, ISTFTNetConfig
 from melvoc.architectures.speecht5hifigan import ARCHITECTURE as SPEECHT5
+from melvoc.architectures.wavenext import WaveNeXt, WaveNeXtConfig
 from melvoc.neural import NeuralVocoder
 from melvoc.nn.graph import Chain, Machine, Map, Node
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
@@ -123,6 +126,27 @@ def hifigan() -> melvoc.Vocoder:
     return neural(randomised(HiFiGAN(config)), name="hifigan", spec=SPEC)
 
 
+def flow2gan() -> melvoc.Vocoder:
+    config = Flow2GANConfig(
+        n_mels=40, hop_length=128, n_timesteps=2, n_ffts=(256, 128), hop_lengths=(128, 64), widths=(24, 16),
+        num_layers=(1, 1), kernel_sizes=(7, 7), encoder_channels=16, encoder_layers=1, time_channels=4,
+    )  # fmt: skip
+    return neural(randomised(Flow2GAN(config)), name="flow2gan", spec=SPEC)
+
+
+def istftnet() -> melvoc.Vocoder:
+    config = ISTFTNetConfig(
+        n_mels=40, upsample_rates=(8, 4), upsample_kernel_sizes=(16, 8), upsample_initial_channel=16,
+        resblock_kernel_sizes=(3,), resblock_dilation_sizes=((1, 3, 5),),
+    )  # fmt: skip
+    return neural(randomised(ISTFTNet(config)), name="istftnet", spec=SPEC)
+
+
+def wavenext() -> melvoc.Vocoder:
+    config = WaveNeXtConfig(n_mels=40, dim=16, intermediate_dim=24, num_layers=2, n_fft=256, hop_length=128)
+    return neural(randomised(WaveNeXt(config)), name="wavenext", spec=SPEC)
+
+
 def refined_hifigan() -> melvoc.Vocoder:
     voc = hifigan()
     voc.post = refined(voc.post, 1)
@@ -137,6 +161,9 @@ PASSING: dict[str, Callable[[], melvoc.Vocoder]] = {
     "hifigan, double": lambda: hifigan().to(torch.float64),
     "hifigan, refined": refined_hifigan,
     "speecht5hifigan": speecht5,
+    "flow2gan": flow2gan,
+    "istftnet": istftnet,
+    "wavenext": wavenext,
     "griffinlim": lambda: melvoc.load("griffinlim", spec=SPEC, device="cpu"),
     "the plugin of the page": organ,
     "streaming": Good,

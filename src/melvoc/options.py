@@ -84,7 +84,7 @@ class LoadOptions:
         known = [entry.name for entry in fields(cls) if fetched or entry.name not in FETCHING]
         for key in given:
             if key not in known:
-                raise takes_no(name, key, known)
+                raise takes_no(name, key, [one for one in known if one != "seed"])  # which not every one takes
         return cls(**given)
 
 

@@ -248,7 +248,8 @@ class Estimator(nn.Module):
         super().__init__()
         n_fft, hop = config.n_ffts[number], config.hop_lengths[number]
         sound = (Select(config.condition, config.condition + config.hop_length), ToSamples(config.hop_length))
-        self.sound: tuple[Node, ...] = (*sound, STFT(n_fft, hop))
+        self.fft = STFT(n_fft, hop)
+        self.sound: tuple[Node, ...] = (*sound, self.fft)
         # A centred STFT has a frame more than there are hops, and its condition is 0.
         self.mel: tuple[Node, ...] = (Select(0, config.condition), Repeat(config.hop_length // hop), Pad(0, 1))
         self.decoder = Decoder(config, number)
