@@ -146,6 +146,7 @@ def test_what_is_no_function_is_refused(value: Any) -> None:
         lambda: voc.mel_to_waveform(torch.zeros(20, 3) - 3, progress=value),
         lambda: voc.resynthesize(torch.zeros(500), sample_rate=16000, progress=value),
         lambda: voc.prepare(progress=value),
+        lambda: melvoc.evaluate("a.wav", voc, progress=value),
     ]
     for call in calls:
         with pytest.raises(melvoc.OptionError, match=r"progress=.*, but it is a function of \(stage, done, total\)"):

@@ -34,6 +34,7 @@ STAGES = {
     "load": "1",
     "compile": "1: kernels are compiled, weights prepared",
     "synthesise": "mel frames, of all rows that run one after the other; samples of the sound in resynthesize",
+    "evaluate": "copies: each file by each vocoder with each refinement",
     "read": "files, when training begins",
     "prepare": "1: networks and the run's folder, when training begins",
     "validate": "held-out files",
