@@ -183,6 +183,13 @@ def test_resynthesis_counts_samples() -> None:
     assert len({event[1] for event in told}) > 3
 
 
+def test_a_warning_of_the_work_shows_the_callers_line() -> None:
+    voc = VOCODERS["bigvgan_resblock2_snake_tiny"]
+    with pytest.warns(UserWarning, match=r"samples are in \[-1, 1\]") as caught:
+        voc.resynthesize(torch.full((2000,), 3.0), sample_rate=voc.spec.sample_rate, progress=Told())
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 @pytest.mark.parametrize("least", [0, 10, 30])
 def test_synthesis_is_cancelled_and_the_vocoder_stays_usable(least: int) -> None:
     voc = VOCODERS["bigvgan_resblock2_snake_tiny"]

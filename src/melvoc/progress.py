@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from melvoc.errors import OptionError, quoted
+from melvoc.host import LINE, calling_line
 
 R = TypeVar("R")
 Progress = Callable[[str, int, int], object]
@@ -59,6 +60,7 @@ class _Work(threading.Thread, Generic[R]):
         self.result: R | None = None
         self.error: BaseException | None = None
         self._work, self._context = work, contextvars.copy_context()
+        self._context.run(LINE.set, calling_line())
         self._modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
         self._stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
 
