@@ -93,6 +93,20 @@ def test_an_error_of_the_work_is_the_callers() -> None:
     assert told == [("load", 0, 1)], "what failed is not said to be done"
 
 
+def test_a_call_within_the_work_ends_at_its_next_block_too() -> None:
+    blocks = list[int]()
+
+    def inner(report: Report) -> None:
+        for done in range(1000):
+            blocks.append(done)
+            time.sleep(0.01)
+            report(done)
+
+    with pytest.raises(StoppedError):
+        watched(stopping("evaluate", 1), "evaluate", 2, lambda report: [report(1), watched(None, "load", 1, inner)])
+    assert len(blocks) < 500
+
+
 def test_what_it_raises_ends_the_work_at_its_next_block() -> None:
     ended = []
 

@@ -127,7 +127,7 @@ def watched(
         What the work returns.
     """
     if progress is None:
-        return work(lambda done: None)
+        return work(lambda done: checkpoint())  # of a call around this one, perhaps
     progress(stage, 0, total)
     thread, done = _Work(work), 0
     thread.start()

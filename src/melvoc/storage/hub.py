@@ -10,11 +10,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from melvoc.architecture import Architecture, Pin
 from melvoc.errors import CheckpointError, DownloadError, about, quoted
@@ -101,7 +99,7 @@ def _pinned_checkpoint(path: Path, record: Architecture, pin: Pin, commit: str, 
         )
     provenance = {"repository": pin.repo, "revision": commit, "file": pin.filename, "sha256": digest}
     provenance["verified"] = "yes" if pinned else "no"
-    with _discarding(path), about(path):
+    with about(path):
         return assemble(
             path, record=record, config=pin.config.to_dict(), spec=pin.spec, name=pin.name, licence=pin.licence,
             provenance=provenance,
@@ -190,9 +188,8 @@ def _from_repository(downloads: Downloads, file: str, options: LoadOptions) -> C
     foreign = ""
     if safe:
         (path,) = downloads.get(safe[0])
-        with _discarding(path):
-            if is_melvoc_file(path):
-                return partial(_fitting, path)
+        if is_melvoc_file(path):
+            return partial(_fitting, path)
         foreign = f" ({safe[0]} is safetensors, but not melvoc's)"
     pair = _pair(files, file, safe, f"hf://{repo}")
     if pair is None and not complete:
@@ -214,7 +211,7 @@ def _from_repository(downloads: Downloads, file: str, options: LoadOptions) -> C
         )
     path, config = downloads.get(*pair)
     provenance = {"repository": repo, "revision": commit, "file": pair[0], "verified": "no"}
-    return partial(_converted, path, config, name=repo.split("/")[1], provenance=provenance)
+    return partial(convert, path, config=config, name=repo.split("/")[1], provenance=provenance)
 
 
 def _files(repo: str, commit: str, options: LoadOptions) -> tuple[list[str], bool]:
@@ -291,29 +288,12 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def _discarding(*paths: Path) -> Iterator[None]:
-    """Remove downloads that turn out to be wrong, so that the next load requests them again."""
-    try:
-        yield
-    except CheckpointError:
-        for path in paths:
-            _discard(path)
-        raise
-
-
 def _fitting(path: Path) -> Checkpoint:
     """A melvoc file's checkpoint, after checking that its weights fit: every later load gets what is cached."""
-    with _discarding(path), about(path):
+    with about(path):
         read = container.read(path)
         revive(read, LoadOptions(device="meta", engine="torch"))
         return read
-
-
-def _converted(path: Path, config: Path, **more: Any) -> Checkpoint:
-    """A published pair's checkpoint."""
-    with _discarding(path, config):
-        return convert(path, config=config, **more)
 
 
 def _discard(path: Path) -> None:
