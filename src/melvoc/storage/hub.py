@@ -81,20 +81,22 @@ def fetch(record: Architecture, pin: Pin, options: LoadOptions) -> Path:
 
     def make(downloads: Downloads) -> Callable[[], Checkpoint]:
         (path,) = downloads.get(pin.filename)
-        return lambda: _pinned_checkpoint(path, record, pin, chosen, pinned=pinned)
+        return lambda: _pinned_checkpoint(path, record, pin, downloads, pinned=pinned)
 
     return _once(target, Downloads(pin.repo, chosen, options), make, options)
 
 
-def _pinned_checkpoint(path: Path, record: Architecture, pin: Pin, commit: str, *, pinned: bool) -> Checkpoint:
+def _pinned_checkpoint(path: Path, record: Architecture, pin: Pin, downloads: Downloads, *, pinned: bool) -> Checkpoint:
     """The checkpoint of a downloaded file, verified if its pin has a hash."""
-    digest = _sha256(path)
+    commit, digest = downloads.commit, _sha256(path)
     checkpoint()
     if pinned and digest != pin.sha256:
-        _discard(path)
+        own = path.is_relative_to(downloads.folder)  # and not in the client's cache, which other programs use
+        if own:
+            path.unlink()
         raise DownloadError(
             f"{pin.repo}/{pin.filename} at {commit[:12]} has sha256 {digest}, but {pin.sha256} is pinned: the file was "
-            "truncated, changed or tampered with, and has been removed; try again",
+            f"truncated, changed or tampered with; {'it has been removed' if own else f'remove {path}'}, try again",
             reason="hash",
         )
     provenance = {"repository": pin.repo, "revision": commit, "file": pin.filename, "sha256": digest}
@@ -294,9 +296,3 @@ def _fitting(path: Path) -> Checkpoint:
         read = container.read(path)
         revive(read, LoadOptions(device="meta", engine="torch"))
         return read
-
-
-def _discard(path: Path) -> None:
-    """Remove a downloaded file, both link and target, so that no later load uses it."""
-    path.resolve().unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
