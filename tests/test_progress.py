@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -40,6 +41,12 @@ def stopping(stage: str, least: int = 0) -> Callable[[str, int, int], None]:
             raise StoppedError(stage)
 
     return progress
+
+
+def test_the_page_has_every_stage() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "applications.md").read_text(encoding="utf-8")
+    table = page.partition("| stage |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(STAGES)
 
 
 def test_without_a_function_the_work_runs_where_it_is_called() -> None:
