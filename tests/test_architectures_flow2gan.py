@@ -178,6 +178,8 @@ def test_safetensors_below_a_prefix(tmp_path: Path) -> None:
         ({"conv_kernel_sizes": [7, 7, 6]}, "a kernel size is 6, but they are odd"),
         ({"branch_reduction": "max"}, "reduction='max', but it is one of mean, sum"),
         ({"init_noise_scale": "loud"}, "init_noise_scale='loud', but it is a number of thousandths"),
+        ({"init_noise_scale": 0.1005}, "init_noise_scale=0.1005, but it is a number of thousandths"),
+        ({"init_noise_scale": float("nan")}, "init_noise_scale=nan, but it is a number of thousandths"),
         ({"time_embed_channels": 15}, "time_channels=15, but it is an even number from 4"),
         ({"n_heads": 3}, "'n_heads' is no argument of MelAudioGenerator"),
     ],
@@ -185,6 +187,12 @@ def test_safetensors_below_a_prefix(tmp_path: Path) -> None:
 def test_configurations_that_are_none(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Flow2GANConfig.from_published({**ARGUMENTS, "n_timesteps": 1, **changed})
+
+
+@pytest.mark.parametrize("thousandths", [1, 57, 100, 290, 570, 1001])
+def test_every_whole_number_of_thousandths_is_read(thousandths: int) -> None:
+    values = {**ARGUMENTS, "n_timesteps": 1, "init_noise_scale": thousandths / 1000}
+    assert Flow2GANConfig.from_published(values).noise_scale == thousandths
 
 
 def test_other_forms_of_the_network_run_in_pieces_too() -> None:

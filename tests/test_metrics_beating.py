@@ -59,6 +59,8 @@ def test_long_sounds_are_looked_at_in_parts_of_one_length() -> None:
 def test_a_sound_that_is_too_short() -> None:
     with pytest.raises(MelvocError, match="the sound has 6400 samples, but this figure needs at least 10240"):
         beating_at(noise(6400), noise(6400), RATE, FRAMES)
+    with pytest.raises(MelvocError, match="the sound has 10000 samples, but this figure needs at least 76800"):
+        beating(torch.ones(10000), torch.ones(10000), 192_000)  # the hops of which there are enough are too short
     with pytest.raises(MelvocError, match="the sound has 3000 samples, but this figure needs at least 5120"):
         beating(noise(3000), noise(3000), RATE)
 

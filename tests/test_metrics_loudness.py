@@ -51,3 +51,9 @@ def test_silence_has_no_loudness() -> None:
 def test_a_sound_that_is_too_short() -> None:
     with pytest.raises(MelvocError, match="the sound has 300 samples, but this figure needs at least 320"):
         loudness(noise(300), noise(300), 16000)
+
+
+def test_a_rate_below_the_filters_shelf() -> None:
+    with pytest.raises(MelvocError, match="no loudness at 3000 Hz: its filter's shelf is at 1682 Hz"):
+        loudness(noise(), noise(), 3000)
+    assert abs(loudness(noise(), noise(seed=2), 4000)) < 0.5

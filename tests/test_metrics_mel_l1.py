@@ -19,6 +19,12 @@ def test_the_common_mel_has_windows_of_about_46_ms(rate: int, n_fft: int) -> Non
     assert (spec.n_fft, spec.hop_length, spec.n_mels, spec.f_max) == (n_fft, n_fft // 4, 128, rate / 2)
 
 
+@pytest.mark.parametrize("rate", [1000, 1900, 2000, 3850, 4000, 8000, 88200, 96000, 192000, 384000])
+def test_there_is_a_common_mel_at_every_rate_of_sound(rate: int) -> None:
+    bands = common_spec(rate).n_mels
+    assert bands == 128 if rate >= 4000 else 32 <= bands < 128
+
+
 def test_it_is_the_mean_difference_of_melvocs_mels_in_nepers() -> None:
     real, sound = noise(), noise(seed=2)
     mel = MelSpectrogram(common_spec(16000))

@@ -73,6 +73,11 @@ def test_vocos_with_padding_same_streams_what_it_computes(engine: Any) -> None:
     assert melvoc.from_bytes(melvoc.to_bytes(voc), device="cpu").config == config
 
 
+def test_only_a_centred_inverse_is_trimmed() -> None:
+    with pytest.raises(ValueError, match="trim=True with center=False, .*; omit trim"):
+        InverseSTFT(16, 8, center=False, trim=True)
+
+
 @pytest.mark.parametrize(("n_fft", "hop", "frames"), [(16, 4, 9), (16, 8, 5), (12, 6, 7), (1024, 256, 6)])
 def test_the_stft_is_torchs_and_is_undone(n_fft: int, hop: int, frames: int) -> None:
     wave = torch.randn(2, 1, frames * hop, generator=torch.Generator().manual_seed(n_fft))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -40,6 +41,12 @@ def stopping(stage: str, least: int = 0) -> Callable[[str, int, int], None]:
             raise StoppedError(stage)
 
     return progress
+
+
+def test_the_page_has_every_stage() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "applications.md").read_text(encoding="utf-8")
+    table = page.partition("| stage |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(STAGES)
 
 
 def test_without_a_function_the_work_runs_where_it_is_called() -> None:
@@ -91,6 +98,20 @@ def test_an_error_of_the_work_is_the_callers() -> None:
     with pytest.raises(KeyError, match="lost"):
         watched(told, "load", 1, lambda report: {}["lost"])
     assert told == [("load", 0, 1)], "what failed is not said to be done"
+
+
+def test_a_call_within_the_work_ends_at_its_next_block_too() -> None:
+    blocks = list[int]()
+
+    def inner(report: Report) -> None:
+        for done in range(1000):
+            blocks.append(done)
+            time.sleep(0.01)
+            report(done)
+
+    with pytest.raises(StoppedError):
+        watched(stopping("evaluate", 1), "evaluate", 2, lambda report: [report(1), watched(None, "load", 1, inner)])
+    assert len(blocks) < 500
 
 
 def test_what_it_raises_ends_the_work_at_its_next_block() -> None:
@@ -146,6 +167,7 @@ def test_what_is_no_function_is_refused(value: Any) -> None:
         lambda: voc.mel_to_waveform(torch.zeros(20, 3) - 3, progress=value),
         lambda: voc.resynthesize(torch.zeros(500), sample_rate=16000, progress=value),
         lambda: voc.prepare(progress=value),
+        lambda: melvoc.evaluate("a.wav", voc, progress=value),
     ]
     for call in calls:
         with pytest.raises(melvoc.OptionError, match=r"progress=.*, but it is a function of \(stage, done, total\)"):
@@ -180,6 +202,13 @@ def test_resynthesis_counts_samples() -> None:
     assert torch.equal(made, voc.resynthesize(wave, sample_rate=16000, block_frames=16))
     assert (told[0], told[-1]) == (("synthesise", 0, 9000), ("synthesise", 9000, 9000))
     assert len({event[1] for event in told}) > 3
+
+
+def test_a_warning_of_the_work_shows_the_callers_line() -> None:
+    voc = VOCODERS["bigvgan_resblock2_snake_tiny"]
+    with pytest.warns(UserWarning, match=r"samples are in \[-1, 1\]") as caught:
+        voc.resynthesize(torch.full((2000,), 3.0), sample_rate=voc.spec.sample_rate, progress=Told())
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 @pytest.mark.parametrize("least", [0, 10, 30])

@@ -263,6 +263,24 @@ def test_an_unverified_file_that_is_damaged_is_asked_for_again(hub: Hub, child: 
     assert child.load(UNSURE, cache_dir=tmp_path, allow_unverified=True)["digest"]
 
 
+def test_a_file_in_the_clients_cache_that_is_not_the_pinned_one(hub: Hub, child: Child, tmp_path: Path) -> None:
+    hub.repositories[f"nvidia/{NAME}"].commits[OLD] |= {"bigvgan_generator.pt": b"another one"}
+    fetched(child, f"nvidia/{NAME}", ["bigvgan_generator.pt"], tmp_path)
+    answer = child.load(NAME, cache_dir=tmp_path)
+    failed(answer, "DownloadError", r"is pinned: .*with; remove .*snapshots/.*/bigvgan_generator\.pt, try again")
+    (path,) = (tmp_path / "huggingface").rglob("snapshots/*/*")
+    assert path.read_bytes() == b"another one", "it is not melvoc's to remove"
+
+
+def test_what_another_program_keeps_stays_where_melvoc_cannot_read_it(hub: Hub, child: Child, tmp_path: Path) -> None:
+    theirs = {"pytorch_model.bin": b"of another kind", "config.yaml": vocos_pair()["config.yaml"]}
+    hub.repositories["someone/pair"] = Repository({OLD: theirs})
+    fetched(child, "someone/pair", list(theirs), tmp_path)
+    failed(child.load(f"hf://someone/pair@{OLD}", cache_dir=tmp_path, allow_unverified=True), "CheckpointError", "")
+    there = (tmp_path / "huggingface").rglob("snapshots/*/*")
+    assert {path.name: path.read_bytes() for path in there} == theirs
+
+
 def test_what_is_not_there(hub: Hub, child: Child, tmp_path: Path) -> None:
     del hub.repositories[f"nvidia/{NAME}"].commits[OLD]["bigvgan_generator.pt"]
     failed(child.load(NAME, cache_dir=tmp_path), "DownloadError", "there is no such file or revision")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -15,7 +16,7 @@ from training import GENERATOR, GENERATORS, SPEC, tiny_config
 from melvoc import MelSpec, MelvocError, SpecError
 from melvoc.architectures.hifigan import HiFiGANConfig
 from melvoc.nn.rates import upsampling
-from melvoc.train import LossWeights, TrainConfig
+from melvoc.train import LossWeights, TrainConfig, recipes
 from melvoc.train.recipes import sized_generator, trained, trained_architecture
 from melvoc.train.resuming import differences, resumed
 
@@ -210,6 +211,15 @@ def test_a_run_of_before_the_recipes_goes_on(tmp_path: Path) -> None:
 def test_a_spec_beside_a_warm_start_must_be_its_own(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="n_mels: 20, the file 40"):
         tiny_config(tmp_path).resolved(spec=MelSpec(sample_rate=16000, n_fft=512, hop_length=64, n_mels=40))
+
+
+def test_a_segment_is_long_enough_for_the_recipes_own_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record, recipe = trained_architecture(None, None)
+    recipe = dataclasses.replace(recipe, segment=512, weights=LossWeights(multi_scale_mel=15.0))
+    monkeypatch.setattr(recipes, "all_architectures", lambda: [dataclasses.replace(record, recipe=recipe)])
+    assert tiny_config(tmp_path, segment=None).resolved().segment == 2048
+    with pytest.raises(SpecError, match=r"segment=1024 is shorter than a window \(2048\)"):
+        tiny_config(tmp_path, segment=1024)
 
 
 @pytest.mark.parametrize(("hop", "segment"), [(512, 16384), (300, 16500), (320, 16320), (1024, 16384)])

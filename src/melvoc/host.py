@@ -10,7 +10,8 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any, ParamSpec, TypeVar
+from contextvars import ContextVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 
@@ -115,9 +116,31 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
     return guarded
 
 
+class Line(NamedTuple):
+    """A line of code that a warning shows, and what its module was warned of already."""
+
+    file: str
+    number: int
+    module: str
+    warned: dict[Any, Any]
+
+
+LINE: ContextVar[Line | None] = ContextVar("melvoc.host.LINE", default=None)  # set where a thread works for a call
+
+
+def calling_line() -> Line:
+    """The line outside melvoc and torch whose call led here; in a thread that works for a call, that call's."""
+    if line := LINE.get():
+        return line
+    frame = sys._getframe(0)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_CALLER:
+        frame = frame.f_back
+    names = frame.f_globals
+    warned = names.setdefault("__warningregistry__", {})
+    return Line(frame.f_code.co_filename, frame.f_lineno, names.get("__name__", "<unknown>"), warned)
+
+
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line outside melvoc and torch whose call led here."""
-    level, frame = 1, sys._getframe(0)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_CALLER:
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+    line = calling_line()
+    warnings.warn_explicit(message, category, line.file, line.number, line.module, line.warned)

@@ -64,8 +64,8 @@ def load(
         prefix: of a packed vocoder in a local file that holds more: what `melvoc.pack(voc, prefix=...)` was given.
         progress: called with (stage, done, total) while it is fetched and loaded; what it raises cancels
             (docs/applications.md). Passed to a plugin's factory only if it names it.
-        **options: passed to the vocoder's factory: `engine` and `memory` for every built-in vocoder; also `spec`,
-            `n_iter`, `momentum` and `seed` for Griffin-Lim.
+        **options: passed to the vocoder's factory: `engine` and `memory` for every built-in vocoder, `seed` for
+            those that draw noise; also `spec`, `n_iter` and `momentum` for Griffin-Lim.
 
     Raises:
         UnknownVocoderError: no such name.

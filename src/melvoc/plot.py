@@ -15,7 +15,7 @@ from torch import Tensor
 from melvoc.errors import MissingPackageError, SpecError
 from melvoc.spectrogram.check import rows_of
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.spectrogram.transform import nepers_per_unit
+from melvoc.spectrogram.transform import DB_PER_NEPER, nepers_per_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 RANGE = 80.0  # dB below the loudest point that are told apart
 SWING = 20.0  # dB of a difference's strongest colour
 _FAINTEST = 1e-10  # of the linear mel behind a log1p, which reaches down to 0
-_DB_PER_NEPER = 8.685889638
 
 
 def mel(mel: Tensor, spec: MelSpec, *, ax: Axes | None = None, title: str | None = None) -> Axes:
@@ -147,7 +146,7 @@ def _single(mel: Tensor, spec: MelSpec) -> Tensor:
 
 def _decibels(mel: Tensor, spec: MelSpec) -> Tensor:
     """A mel of any logarithm as levels in dB."""
-    per_power = _DB_PER_NEPER / spec.power
+    per_power = DB_PER_NEPER / spec.power
     if spec.log == "log1p":
         return per_power * mel.expm1().clamp(min=_FAINTEST).log()
     return per_power * nepers_per_unit(spec.log, spec.power) * mel

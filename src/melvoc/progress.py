@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from melvoc.errors import OptionError, quoted
+from melvoc.host import LINE, calling_line
 
 R = TypeVar("R")
 Progress = Callable[[str, int, int], object]
@@ -34,6 +35,7 @@ STAGES = {
     "load": "1",
     "compile": "1: kernels are compiled, weights prepared",
     "synthesise": "mel frames, of all rows that run one after the other; samples of the sound in resynthesize",
+    "evaluate": "copies: each file by each vocoder with each refinement",
     "read": "files, when training begins",
     "prepare": "1: networks and the run's folder, when training begins",
     "validate": "held-out files",
@@ -58,6 +60,7 @@ class _Work(threading.Thread, Generic[R]):
         self.result: R | None = None
         self.error: BaseException | None = None
         self._work, self._context = work, contextvars.copy_context()
+        self._context.run(LINE.set, calling_line())
         self._modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
         self._stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
 
@@ -124,7 +127,7 @@ def watched(
         What the work returns.
     """
     if progress is None:
-        return work(lambda done: None)
+        return work(lambda done: checkpoint())  # of a call around this one, perhaps
     progress(stage, 0, total)
     thread, done = _Work(work), 0
     thread.start()

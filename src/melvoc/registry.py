@@ -12,13 +12,15 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from melvoc import architectures, metrics
 from melvoc.architecture import Architecture, Pin
 from melvoc.errors import CheckpointError, PluginError, UnknownVocoderError, did_you_mean, quoted
 from melvoc.host import warn
 from melvoc.metrics import Metric
+
+R = TypeVar("R", Architecture, Metric)
 
 OWN = "melvoc"
 GRIFFINLIM = "griffinlim"
@@ -115,6 +117,19 @@ class Registry:
                 f"{claim.value!r} ({type(error).__name__}: {error}); repair or uninstall {claim.distribution}"
             ) from error
 
+    def record(self, claim: Claim, kind: type[R]) -> R:
+        """The record that another package's claim names.
+
+        Raises:
+            PluginError: the import failed, or the object is none of that kind and name.
+        """
+        found = self.load(claim)
+        if not isinstance(found, kind):
+            raise self.wrong(claim, f"is a {type(found).__name__}")
+        if found.name != claim.name:
+            raise self.wrong(claim, f"has the name {found.name!r}")
+        return found
+
     def wrong(self, claim: Claim, what: str, contract: str | None = None) -> PluginError:
         """The error for an object that breaks the contract, or part of it."""
         return PluginError(
@@ -188,7 +203,7 @@ def architecture(name: str, source: str = "this checkpoint") -> Architecture:
             f"{source}: architecture {quoted(name)}, but the known ones are {', '.join(table)} and {GRIFFINLIM}; "
             "update melvoc, or install the package that declares it"
         )
-    return _foreign(ARCHITECTURES.single(name, table[name]))
+    return ARCHITECTURES.record(ARCHITECTURES.single(name, table[name]), Architecture)
 
 
 def all_architectures() -> Iterator[Architecture]:
@@ -197,7 +212,7 @@ def all_architectures() -> Iterator[Architecture]:
     for name, claims in ARCHITECTURES.table().items():
         if claims[0].distribution != OWN:
             try:
-                yield _foreign(ARCHITECTURES.single(name, claims))
+                yield ARCHITECTURES.record(ARCHITECTURES.single(name, claims), Architecture)
             except PluginError as error:
                 warn(f"{error} (it is left out)")
 
@@ -209,7 +224,7 @@ def all_metrics() -> Iterator[Metric]:
     for name, claims in METRICS.table().items():
         if claims[0].distribution != OWN:
             try:
-                yield _foreign_metric(METRICS.single(name, claims))
+                yield METRICS.record(METRICS.single(name, claims), Metric)
             except PluginError as error:
                 warn(f"{error} (it is left out)")
 
@@ -244,22 +259,4 @@ def _own_names() -> list[str]:
 
 def _own_architecture(name: str) -> Architecture:
     record: Architecture = importlib.import_module(f"{architectures.__name__}.{name}").ARCHITECTURE
-    return record
-
-
-def _foreign(claim: Claim) -> Architecture:
-    record = ARCHITECTURES.load(claim)
-    if not isinstance(record, Architecture):
-        raise ARCHITECTURES.wrong(claim, f"is a {type(record).__name__}")
-    if record.name != claim.name:
-        raise ARCHITECTURES.wrong(claim, f"has the name {record.name!r}")
-    return record
-
-
-def _foreign_metric(claim: Claim) -> Metric:
-    record = METRICS.load(claim)
-    if not isinstance(record, Metric):
-        raise METRICS.wrong(claim, f"is a {type(record).__name__}")
-    if record.name != claim.name:
-        raise METRICS.wrong(claim, f"has the name {record.name!r}")
     return record

@@ -127,11 +127,12 @@ class Flow2GANConfig(NetworkConfig):
         if "n_timesteps" not in given:
             raise OptionError("it does not say n_timesteps, the steps that the checkpoint was trained for; add it")
         scale = values.get("init_noise_scale", 0.1)
-        if isinstance(scale, bool) or not isinstance(scale, int | float) or round(1000 * scale, 6) != int(1000 * scale):
+        number = isinstance(scale, int | float) and not isinstance(scale, bool) and math.isfinite(scale)
+        if not number or abs(1000 * scale - round(1000 * scale)) > 1e-6:
             raise OptionError(f"init_noise_scale={quoted(scale)}, but it is a number of thousandths; 0.1 is published")
         return cls(
             **given,
-            noise_scale=int(1000 * scale),
+            noise_scale=round(1000 * scale),
             predicts="sound" if values.get("pred_x1", True) else "velocity",
             residual_scale=values.get("residual_scale", 1.0) is not None,
         )

@@ -1,8 +1,8 @@
 """The command line: arguments in, library calls, text out. The only part of melvoc that prints.
 
 A user's mistake or a bad file gives one line on stderr and exit code 2; of several files, a line for each that is bad
-and exit code 1. Warnings come after the work, and never with
-an error. Ctrl-C gives exit code 130 and SIGTERM 143; neither leaves a half-written file.
+and exit code 1. Warnings come after the work, and never with an error. Ctrl-C gives exit code 130 and SIGTERM 143;
+neither leaves a half-written file.
 """
 
 from __future__ import annotations

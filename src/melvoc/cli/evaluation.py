@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from melvoc.cli.common import add_loading, load, named
+from melvoc.cli.common import add_loading, bars, load, named
 from melvoc.registry import GRIFFINLIM
-
-Progress = Callable[[str, int, int], object]
 
 
 def add_parser(commands: Any) -> None:
@@ -64,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     vocoders = {
         name: name if name == GRIFFINLIM else load(arguments, name) for name in dict.fromkeys(arguments.vocoder)
     }
-    with _shown() as progress:
+    with bars() as progress:
         found = melvoc.evaluate(
             [named(place) for place in arguments.audio], vocoders, arguments.refine or (0,), arguments.output,
             protocol=arguments.protocol, metrics=arguments.metric, speech=arguments.speech,
@@ -80,18 +76,3 @@ def run(arguments: argparse.Namespace) -> int:
         text = " ".join(str(failure["error"]).removeprefix(f"{failure['file']}: ").split())
         print(f"melvoc: error: {failure['file']}{by}: {text}", file=sys.stderr)
     return 1 if found.failed else 0
-
-
-@contextmanager
-def _shown() -> Iterator[Progress]:
-    """A progress bar with the time left, on a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(unit="sound", disable=not sys.stderr.isatty(), leave=False) as bar:
-
-        def show(stage: str, done: int, total: int) -> None:
-            bar.total = total
-            bar.set_description(stage)
-            bar.update(done - bar.n)
-
-        yield show

@@ -18,6 +18,7 @@ from melvoc.errors import MelvocError, OptionError
 from melvoc.evaluation.machine import Memory
 from melvoc.griffinlim import default_spec
 from melvoc.loading import load
+from melvoc.progress import Progress
 from melvoc.registry import GRIFFINLIM
 from melvoc.spectrogram.transform import MelSpectrogram
 from melvoc.vocoder import Vocoder
@@ -112,7 +113,12 @@ class Entry:
 
 
 def gather(
-    vocoders: Given | Iterable[Given] | Mapping[str, Given], files: list[str], *, device: str | torch.device, seed: int
+    vocoders: Given | Iterable[Given] | Mapping[str, Given],
+    files: list[str],
+    *,
+    device: str | torch.device,
+    seed: int,
+    progress: Progress | None,
 ) -> list[Entry]:
     """The vocoders, loaded. Griffin-Lim without a spec is given the first other's mel, else one for the first file.
 
@@ -122,7 +128,7 @@ def gather(
     """
     given = _named(vocoders)
     entries = {
-        name: Entry(name, value if isinstance(value, Vocoder) else load(value, device=device))
+        name: Entry(name, value if isinstance(value, Vocoder) else load(value, device=device, progress=progress))
         for name, value in given.items()
         if not _unspecified(value)
     }
@@ -131,7 +137,7 @@ def gather(
         if _unspecified(value):
             first = others[0] if others else None
             spec = default_spec(_rate(files)) if first is None else first.vocoder.spec
-            voc = load(GRIFFINLIM, spec=spec, seed=seed, device=device)
+            voc = load(GRIFFINLIM, spec=spec, seed=seed, device=device, progress=progress)
             entries[name] = Entry(name, voc, None if first is None else first.name)
     return [entries[name] for name in given]
 

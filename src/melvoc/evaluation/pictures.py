@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from melvoc.metrics.mel_l1 import common_spec
-from melvoc.spectrogram.transform import MelSpectrogram
+from melvoc.spectrogram.transform import DB_PER_NEPER, MelSpectrogram
 
 RANGE = 80.0  # dB below the reference's loudest point that a picture shows
 SWING = 20.0  # dB of a difference's strongest colour
 _WIDTH = 640  # pixels at most; longer sounds have several frames per pixel
-_DB = 8.685889638  # per neper
 
 # Colours at equal distances: of a level, dark to bright, and of a difference, from too little to too much.
 LEVELS = (
@@ -29,7 +28,7 @@ DIFFERENCES = ((94, 200, 255), (30, 96, 200), (18, 20, 26), (196, 74, 24), (255,
 def decibels(wave: Tensor, sample_rate: int) -> Tensor:
     """The level of each band and frame, in dB: of a sound `[C, N]` the mean of its channels' `[128, T]`."""
     mel = MelSpectrogram(common_spec(sample_rate)).stream(cover=True)
-    level = torch.cat([mel.push(wave), mel.flush()], -1).mean(0) * _DB
+    level = torch.cat([mel.push(wave), mel.flush()], -1).mean(0) * DB_PER_NEPER
     return F.adaptive_avg_pool1d(level, _WIDTH) if level.shape[-1] > _WIDTH else level
 
 

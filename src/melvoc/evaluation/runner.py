@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,9 +27,9 @@ from melvoc.evaluation.wording import label, shortened
 from melvoc.host import public
 from melvoc.metrics import Metric
 from melvoc.post.refine import refined
+from melvoc.progress import Progress, Report, check_progress, checkpoint, watched
 from melvoc.registry import all_metrics
 
-Progress = Callable[[str, int, int], object]
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
@@ -68,7 +68,8 @@ def evaluate(
         device: for vocoders that are loaded here.
         seed: of what vocoders draw.
         overwrite: whether a report in `out` may be overwritten.
-        progress: called as `progress(stage, done, total)`.
+        progress: called with ("evaluate", done, total) in copies of files, and as by `load`; what it raises ends the
+            evaluation (docs/applications.md).
 
     Returns:
         Rows of figures, what is missing or failed, and a verdict.
@@ -82,6 +83,7 @@ def evaluate(
         >>> found = melvoc.evaluate("docs/audio", "griffinlim", metrics=["mel_l1"])  # doctest: +SKIP
         >>> print(found.headline)  # doctest: +SKIP
     """
+    check_progress(progress)
     chosen = _protocol(protocol)
     wanted = _metrics(chosen.metrics if metrics is None else metrics)
     rounds = _rounds(refine)
@@ -89,15 +91,14 @@ def evaluate(
     files = find_audio(audio)
     if out is not None and not overwrite:
         check_free(out)
-    entries = gather(vocoders, files, device=device, seed=seed)
+    entries = gather(vocoders, files, device=device, seed=seed, progress=progress)
     made = out is not None and make_folder(out)
     asked = True if speech is None and chosen.metrics is not None else speech  # both papers measured speech
     session = Session(entries, rounds, chosen, wanted, speech=asked, sample_rate=rate, seed=seed)
     total = len(files) * len(entries) * len(rounds)
     done = False
     try:
-        for file in files:
-            session.measure(file, progress or _silent, total)
+        watched(progress, "evaluate", total, lambda report: session.run(files, report))
         done = True
     finally:
         result = session.conclude(complete=done)
@@ -164,9 +165,13 @@ class Session:
         )  # fmt: skip
         self._short, self._done = shortened([entry.name for entry in entries]), 0
 
-    def measure(self, path: str, progress: Progress, total: int) -> None:
+    def run(self, files: Iterable[str], report: Report) -> None:
+        """Measure file after file, and report how many copies are done."""
+        for path in files:
+            self._measure(path, report)
+
+    def _measure(self, path: str, report: Report) -> None:
         """All vocoders on one file."""
-        progress("evaluating", self._done, total)
         file = clipped(path)  # a name that any text can hold
         try:
             reference, rate = self._protocol.prepare(*_read(path))
@@ -176,7 +181,7 @@ class Session:
         except Exception as error:
             self._fail(file, None, None, error)
             self._done += len(self._entries) * len(self._rounds)
-            progress("evaluating", self._done, total)
+            report(self._done)
             return
         shown = self._gallery.open(file)
         about: Row = {
@@ -192,7 +197,7 @@ class Session:
                 except Exception as error:  # of a plugin, of torch for want of memory, ...
                     self._fail(file, entry.name, rounds, error)
                 self._done += 1
-                progress("evaluating", self._done, total)
+                report(self._done)
         self._gallery.close(file)
 
     def conclude(self, *, complete: bool) -> Evaluation:
@@ -236,6 +241,7 @@ class Session:
         figures: Row = dict.fromkeys(self._names)
         reasons = []
         for metric in list(self.result.metrics):
+            checkpoint()
             try:
                 if metric.speech and not speech:
                     raise MelvocError("for speech only")
@@ -265,10 +271,6 @@ class Session:
     def _fail(self, file: str, vocoder: str | None, refine: int | None, error: Exception) -> None:
         text = str(error) if isinstance(error, MelvocError) else f"{type(error).__name__}: {error}"
         self.result.failed.append({"file": file, "vocoder": vocoder, "refine": refine, "error": text})
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody asked for."""
 
 
 def _read(file: str) -> tuple[Tensor, int]:

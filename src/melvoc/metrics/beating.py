@@ -16,7 +16,7 @@ from melvoc.metrics import Metric, check_length
 
 HOPS = (128, 240, 256, 300, 320, 480, 512, 1024)  # samples: what vocoders have, for a sound whose frames are unknown
 PART = 10.0  # seconds that are looked at together; the lines are then 0.1 Hz wide
-LEAST_FRAMES = 40
+LEAST_FRAMES, LEAST_SECONDS = 40, 0.4
 HARMONICS = 4  # of the frame rate, as far as the envelope resolves them
 
 
@@ -108,7 +108,7 @@ def fastest(sample_rate: int) -> float:
 
 def least_samples(sample_rate: int, frame_rate: float) -> int:
     """What a sound has to have: 40 frames, and 0.4 s."""
-    return round(max(0.4, LEAST_FRAMES / frame_rate) * sample_rate)
+    return round(max(LEAST_SECONDS, LEAST_FRAMES / frame_rate) * sample_rate)
 
 
 def usual_rates(samples: int, sample_rate: int, frames: int) -> list[float]:
@@ -143,6 +143,7 @@ def beating(reference: Tensor, sound: Tensor, sample_rate: int) -> float:
         MelvocError: fewer than 40 frames or 0.4 s of sound.
     """
     rates = usual_rates(reference.shape[-1], sample_rate, LEAST_FRAMES)
+    check_length(reference, round(LEAST_SECONDS * sample_rate))  # or no usual rate might be slow enough
     return _added(reference, sound, sample_rate, [rate for rate in rates if rate <= fastest(sample_rate)])
 
 

@@ -25,10 +25,12 @@ def integrated_loudness(wave: Tensor, sample_rate: int) -> float:
     """The loudness of a sound `[N]` in LUFS: ITU-R BS.1770-5, one channel. What lasts less than 0.4 s is one block.
 
     Raises:
-        MelvocError: everything is below -70 LUFS, or there is less than 20 ms.
+        MelvocError: everything is below -70 LUFS, there is less than 20 ms, or the rate is below 3.4 kHz.
     """
     from scipy.signal import lfilter
 
+    if sample_rate <= 2 * _SHELF[2]:
+        raise MelvocError(f"BS.1770 has no loudness at {sample_rate} Hz: its filter's shelf is at {_SHELF[2]:.0f} Hz")
     check_length(wave, sample_rate // 50)
     samples = wave.double().numpy()
     for numerator, denominator in k_weighting(sample_rate):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 
 from melvoc.metrics import Metric, check_length
-from melvoc.metrics.mel_l1 import mel_distance
+from melvoc.metrics.mel_l1 import fitting, mel_distance
 from melvoc.spectrogram.spec import MelSpec
 
 SCALES = {32: 5, 64: 10, 128: 20, 256: 40, 512: 80, 1024: 160, 2048: 320}  # bands by window, in samples at any rate
@@ -17,9 +17,10 @@ SCALES = {32: 5, 64: 10, 128: 20, 256: 40, 512: 80, 1024: 160, 2048: 320}  # ban
 
 @lru_cache(maxsize=16)
 def scales(sample_rate: int) -> tuple[MelSpec, ...]:
-    """The seven mels at a rate."""
-    return tuple(
-        MelSpec(
+    """The seven mels at a rate; above 44.1 kHz with fewer bands where some would have no bin of their window."""
+
+    def scale(window: int, bands: int) -> MelSpec:
+        return MelSpec(
             sample_rate=sample_rate,
             n_fft=window,
             hop_length=window // 4,
@@ -29,8 +30,8 @@ def scales(sample_rate: int) -> tuple[MelSpec, ...]:
             magnitude_eps=0.0,
             center=True,
         )
-        for window, bands in SCALES.items()
-    )
+
+    return tuple(fitting(bands, partial(scale, window)) for window, bands in SCALES.items())
 
 
 def multi_scale_mel_distance(reference: Tensor, sound: Tensor, sample_rate: int) -> Tensor:

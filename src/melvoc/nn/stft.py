@@ -75,12 +75,17 @@ class InverseSTFT(nn.Module):
         trim: whether the end is cut after all, hop_length samples earlier: what `torch.istft` gives, and what undoes a
             centred `STFT`, which has a frame more than there are hops.
 
+    Raises:
+        ValueError: one that is not centred is to be trimmed, which has no such frame.
+
     Shape:
         `[B, 2 * (n_fft // 2 + 1), T]` to `[B, 1, T * hop_length]`, or `[B, 1, (T - 1) * hop_length]` if trimmed.
     """
 
     def __init__(self, n_fft: int, hop_length: int, *, center: bool = True, trim: bool = False) -> None:
         super().__init__()
+        if trim and not center:
+            raise ValueError("trim=True with center=False, but only centred frames are one more than hops; omit trim")
         self.n_fft, self.hop_length = n_fft, hop_length
         self.start = n_fft // 2 if center else (n_fft - hop_length) // 2  # samples of the first frame that are dropped
         self.trimmed = hop_length if trim else 0  # samples of the last frame's that are dropped

@@ -283,6 +283,9 @@ def to_log(mel: Tensor, spec: MelSpec) -> Tensor:
     return mel.log10() if spec.log == "log10" else mel.log10() * (20.0 / spec.power)
 
 
+DB_PER_NEPER = 20.0 / math.log(10.0)  # of amplitude
+
+
 def nepers_per_unit(log: str, power: float) -> float:
     """How many nepers of the mel's own unit one unit of a logarithm (ln, log10 or dB) is."""
     return {"ln": 1.0, "log10": math.log(10.0), "db": math.log(10.0) * power / 20.0}[log]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,7 +22,8 @@ from melvoc.errors import DownloadError, DownloadReason, reason
 from melvoc.host import Shared
 from melvoc.options import LoadOptions
 from melvoc.progress import watched
-from melvoc.storage.cache import cache_folder, hub_cache
+from melvoc.storage.cache import hub_cache
+from melvoc.storage.inventory import download_folder
 
 _DISK = (
     errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
@@ -93,7 +93,7 @@ class Downloads:
     def __init__(self, repo: str, commit: str, options: LoadOptions) -> None:
         self.repo, self.commit, self._options = repo, commit, options
         self.complete = False
-        self.folder = downloads_folder(options.cache_dir) / f"{repo.replace('/', '--')}@{commit[:12]}"
+        self.folder = download_folder(repo, commit, options.cache_dir)
 
     def __enter__(self) -> Self:
         return self
@@ -178,11 +178,6 @@ class Downloads:
 
     def _what(self, name: str) -> str:
         return f"{self.repo}/{name} at {self.commit[:12]}"
-
-
-def downloads_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
-    """Where downloads lie until they are converted."""
-    return cache_folder(cache_dir) / "downloads"
 
 
 def _asked(repo: str, options: LoadOptions, question: Callable[[Any, float], Any]) -> Any:

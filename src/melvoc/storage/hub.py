@@ -10,11 +10,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from melvoc.architecture import Architecture, Pin
 from melvoc.errors import CheckpointError, DownloadError, about, quoted
@@ -83,25 +81,27 @@ def fetch(record: Architecture, pin: Pin, options: LoadOptions) -> Path:
 
     def make(downloads: Downloads) -> Callable[[], Checkpoint]:
         (path,) = downloads.get(pin.filename)
-        return lambda: _pinned_checkpoint(path, record, pin, chosen, pinned=pinned)
+        return lambda: _pinned_checkpoint(path, record, pin, downloads, pinned=pinned)
 
     return _once(target, Downloads(pin.repo, chosen, options), make, options)
 
 
-def _pinned_checkpoint(path: Path, record: Architecture, pin: Pin, commit: str, *, pinned: bool) -> Checkpoint:
+def _pinned_checkpoint(path: Path, record: Architecture, pin: Pin, downloads: Downloads, *, pinned: bool) -> Checkpoint:
     """The checkpoint of a downloaded file, verified if its pin has a hash."""
-    digest = _sha256(path)
+    commit, digest = downloads.commit, _sha256(path)
     checkpoint()
     if pinned and digest != pin.sha256:
-        _discard(path)
+        own = path.is_relative_to(downloads.folder)  # and not in the client's cache, which other programs use
+        if own:
+            path.unlink()
         raise DownloadError(
             f"{pin.repo}/{pin.filename} at {commit[:12]} has sha256 {digest}, but {pin.sha256} is pinned: the file was "
-            "truncated, changed or tampered with, and has been removed; try again",
+            f"truncated, changed or tampered with; {'it has been removed' if own else f'remove {path}'}, try again",
             reason="hash",
         )
     provenance = {"repository": pin.repo, "revision": commit, "file": pin.filename, "sha256": digest}
     provenance["verified"] = "yes" if pinned else "no"
-    with _discarding(path), about(path):
+    with about(path):
         return assemble(
             path, record=record, config=pin.config.to_dict(), spec=pin.spec, name=pin.name, licence=pin.licence,
             provenance=provenance,
@@ -190,9 +190,8 @@ def _from_repository(downloads: Downloads, file: str, options: LoadOptions) -> C
     foreign = ""
     if safe:
         (path,) = downloads.get(safe[0])
-        with _discarding(path):
-            if is_melvoc_file(path):
-                return partial(_fitting, path)
+        if is_melvoc_file(path):
+            return partial(_fitting, path)
         foreign = f" ({safe[0]} is safetensors, but not melvoc's)"
     pair = _pair(files, file, safe, f"hf://{repo}")
     if pair is None and not complete:
@@ -214,7 +213,7 @@ def _from_repository(downloads: Downloads, file: str, options: LoadOptions) -> C
         )
     path, config = downloads.get(*pair)
     provenance = {"repository": repo, "revision": commit, "file": pair[0], "verified": "no"}
-    return partial(_converted, path, config, name=repo.split("/")[1], provenance=provenance)
+    return partial(convert, path, config=config, name=repo.split("/")[1], provenance=provenance)
 
 
 def _files(repo: str, commit: str, options: LoadOptions) -> tuple[list[str], bool]:
@@ -291,32 +290,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def _discarding(*paths: Path) -> Iterator[None]:
-    """Remove downloads that turn out to be wrong, so that the next load requests them again."""
-    try:
-        yield
-    except CheckpointError:
-        for path in paths:
-            _discard(path)
-        raise
-
-
 def _fitting(path: Path) -> Checkpoint:
     """A melvoc file's checkpoint, after checking that its weights fit: every later load gets what is cached."""
-    with _discarding(path), about(path):
+    with about(path):
         read = container.read(path)
         revive(read, LoadOptions(device="meta", engine="torch"))
         return read
-
-
-def _converted(path: Path, config: Path, **more: Any) -> Checkpoint:
-    """A published pair's checkpoint."""
-    with _discarding(path, config):
-        return convert(path, config=config, **more)
-
-
-def _discard(path: Path) -> None:
-    """Remove a downloaded file, both link and target, so that no later load uses it."""
-    path.resolve().unlink(missing_ok=True)
-    path.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 from melvoc import registry
 from melvoc.architecture import Pin
 from melvoc.errors import DownloadError, MelvocError
-from melvoc.storage.cache import cache_folder, hub_cache
+from melvoc.storage.cache import cache_errors, cache_folder, hub_cache
 from melvoc.storage.container import read_header
 
 COMMIT = "[0-9a-f]{40}"
@@ -23,6 +23,8 @@ _REPOSITORY = re.compile(
     r"hf://(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>refs/[\w.-]+/[\w.-]+|[\w.-]+))?(?P<file>(?:/(?!\.\.?(?:/|$))[^/]+)*)"
 )
 _UNVERIFIED = "-unverified"
+_DOWNLOAD = re.compile(r"\w[\w.-]*--\w[\w.-]*@[0-9a-f]{12}")  # a folder of `download_folder`
+_HALF_WRITTEN = re.compile(r"\..+\.\w{8}\.part\.(safetensors|commit)")  # as `replacing` names it
 _ABANDONED = 24 * 3600.0  # seconds after which a half-written file has no process that still writes it
 
 
@@ -58,6 +60,11 @@ def repository_files(folder: Path, commit: str, file: str) -> tuple[Path, Path]:
     """The melvoc file of a repository's commit, and that of a load that accepted it without verification."""
     ending = f"-file-{quote(file, safe='')}.safetensors" if file else ".safetensors"
     return folder / f"{commit}{ending}", folder / f"{commit}{_UNVERIFIED}{ending}"
+
+
+def download_folder(repo: str, commit: str, cache_dir: str | os.PathLike[str] | None) -> Path:
+    """Where a commit's files lie until they are converted."""
+    return cache_folder(cache_dir) / "downloads" / f"{repo.replace('/', '--')}@{commit[:12]}"
 
 
 def commit_record(folder: Path, revision: str) -> Path:
@@ -162,9 +169,16 @@ def prune(*, cache_dir: str | os.PathLike[str] | None = None) -> dict[Path, int]
     """Remove what no load needs, and say how many bytes each entry freed.
 
     That is the Hub's download of a vocoder whose melvoc file is there, unless other files of the same snapshot show
-    that another program uses it, and what interrupted downloads have left.
+    that another program uses it, and what interrupted downloads have left. Nothing else goes, even if MELVOC_CACHE is a
+    folder that holds other things too.
+
+    Raises:
+        DownloadError: something in melvoc's cache cannot be removed.
     """
-    return _prune_hub(cache_dir) | _prune_own(cache_folder(cache_dir))
+    root = cache_folder(cache_dir)
+    freed = _prune_hub(cache_dir)
+    with cache_errors(root):
+        return freed | _prune_own(root)
 
 
 def _prune_hub(cache_dir: str | os.PathLike[str] | None) -> dict[Path, int]:
@@ -210,13 +224,17 @@ def _prune_own(root: Path) -> dict[Path, int]:
     from filelock import FileLock, Timeout
 
     freed: dict[Path, int] = {}
-    for folder in [path for path in (root / "downloads").glob("*") if path.is_dir()]:
+    folders = [path for path in (root / "downloads").glob("*") if _DOWNLOAD.fullmatch(path.name) and path.is_dir()]
+    for folder in folders:
         with suppress(Timeout), FileLock(f"{folder}.lock", timeout=0):
             freed[folder] = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             shutil.rmtree(folder)
-            Path(f"{folder}.lock").unlink()
-    for path in [*root.glob("models/.*.part.*"), *root.glob("repositories/*/.*.part.*")]:
-        if time.time() - path.stat().st_mtime > _ABANDONED:
-            freed[path] = path.stat().st_size
-            path.unlink()
+            with suppress(PermissionError):  # Windows, where it goes with its lock
+                Path(f"{folder}.lock").unlink()
+    for path in [*root.glob("models/.*"), *root.glob("repositories/*/.*")]:
+        with suppress(FileNotFoundError):  # finished meanwhile
+            status = path.stat()
+            if _HALF_WRITTEN.fullmatch(path.name) and time.time() - status.st_mtime > _ABANDONED:
+                path.unlink()
+                freed[path] = status.st_size
     return freed

@@ -33,11 +33,10 @@ def locked(path: Path, progress: Progress | None = None) -> Iterator[None]:
             watched(progress, "wait", 1, lambda _: _wait(lock))
         yield
     finally:
-        held = lock.is_locked
-        lock.release()
-        if held:
-            with suppress(OSError):  # where another process waits for it, Windows refuses
+        if lock.is_locked:  # so it is nobody else's yet; Windows refuses, and removes it with the lock
+            with suppress(OSError):
                 path.unlink()
+        lock.release()
 
 
 def _wait(lock: BaseFileLock) -> None:
@@ -48,9 +47,9 @@ def _wait(lock: BaseFileLock) -> None:
 def _acquired(lock: BaseFileLock, *, timeout: float) -> bool:
     from filelock import Timeout
 
-    try:
-        with cache_errors(Path(lock.lock_file).parent):
+    with cache_errors(Path(lock.lock_file).parent):
+        try:
             lock.acquire(timeout=timeout)
-    except Timeout:
-        return False
+        except Timeout:  # an OSError
+            return False
     return True

@@ -261,8 +261,8 @@ def _check_segment(config: TrainConfig, spec: MelSpec, recipe: Recipe) -> None:
 
 
 def _least(spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
-    judged = least_samples(config.discriminators or recipe.discriminators)
-    return max(spec.n_fft, judged, 2048 if config.weights.stft or config.weights.multi_scale_mel else 0)
+    judged, weights = least_samples(config.discriminators or recipe.discriminators), config.weights.over(recipe.weights)
+    return max(spec.n_fft, judged, 2048 if weights.stft or weights.multi_scale_mel else 0)
 
 
 def _fitting(samples: int, spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:

@@ -5,7 +5,8 @@
 - `rows`: how signals lie in `memory`; `snake`, `gemm`, `transform`, `tiles`, `tanh`, `framewise`: the kernels; `conv`:
   convolutions built from them.
 - `plan`: which way to convolve, `tune`: what that costs on a machine.
-- `nodes`, `machines`, `engine`: the networks' nodes; `tape`: the steps of a stream as one call.
+- `nodes`, `machines`, `branches`, `quiet`, `engine`: the networks' nodes; `weights`: prepared, and how much room they
+  take; `tape`: the steps of a stream as one call.
 """
 
 from __future__ import annotations
