@@ -80,6 +80,20 @@ def test_a_minority_of_the_others_does_not_decide_between_equals() -> None:
     assert (verdict.kind, verdict.choice, len(verdict.agree), len(verdict.against)) == ("close", ("v1", 0), 2, 1)
 
 
+def test_one_figure_of_many_is_no_disagreement() -> None:
+    """Of three equals the first is chosen, for it is ahead of the third; one figure of twelve prefers the second."""
+    names = [f"m{number}" for number in range(12)]
+    first = {"multi_scale_mel": around(1.0)} | {name: around(1.0) for name in names}
+    second = {"multi_scale_mel": around(1.0, jitter=0.3)} | {name: around(1.0, jitter=0.1) for name in names}
+    third = {"multi_scale_mel": around(1.1, jitter=0.4)} | {name: around(1.0, jitter=0.1) for name in names}
+    third |= {name: around(1.05) for name in names[1:5]}
+    rows = table({"first": first, "second": second | {"m0": around(0.5)}, "third": third})
+    verdict = judge(Table(rows), [MEL, *map(metric, names)], speech=False)
+    assert (verdict.choice, verdict.rival) == (("first", 0), ("second", 0))
+    assert (verdict.agree, verdict.against) == ((), ("m0",))
+    assert verdict.kind == "close"
+
+
 def test_the_interval_is_students_and_paired() -> None:
     rows = table({"a": {"pesq": [3.0, 1.0, 2.0]}, "b": {"pesq": [2.9, 0.7, 1.8]}})
     found = difference(Table(rows), PESQ, ("a", 0), ("b", 0))
