@@ -153,6 +153,12 @@ def quoted(value: object) -> str:
     return _Short().repr(value)
 
 
+def kind_of(value: object) -> str:
+    """The name of a value's type, with its article: "an int", "a str"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
 def did_you_mean(name: object, names: Iterable[str], most: int = 2) -> str:
     """The hint at an unknown name, "" if none is like it.
 
