@@ -17,7 +17,7 @@ from torch import Tensor
 
 import melvoc
 from melvoc import registry
-from melvoc.errors import CheckpointError, MelvocError, OptionError, PluginError, UnknownVocoderError
+from melvoc.errors import CheckpointError, MelvocError, OptionError, PluginError, UnknownVocoderError, kind_of
 from melvoc.information import list_vocoders
 from melvoc.loading import is_path
 from melvoc.registry import ARCHITECTURES, VOCODERS, build_table, pins
@@ -300,9 +300,7 @@ def test_a_plugin_whose_function_is_not_there(installed: Any, plugin: types.Modu
 def test_a_plugin_that_is_no_function(installed: Any, plugin: types.ModuleType, value: object) -> None:
     plugin.load = value  # type: ignore[attr-defined]
     installed(entry("odd", f"{MODULE}:load"))
-    message = (
-        rf"vocoder 'odd': '{MODULE}:load' of some-plugin is a {type(value).__name__}, but the contract is factory\("
-    )
+    message = rf"vocoder 'odd': '{MODULE}:load' of some-plugin is {kind_of(value)}, but the contract is factory\("
     with pytest.raises(PluginError, match=message):
         melvoc.load("odd")
 
@@ -311,7 +309,7 @@ def test_a_plugin_that_is_no_function(installed: Any, plugin: types.ModuleType, 
 def test_a_plugin_that_returns_nonsense(installed: Any, plugin: types.ModuleType, value: object) -> None:
     plugin.load = lambda name, *, device, dtype: value  # type: ignore[attr-defined]
     installed(entry("odd", f"{MODULE}:load"))
-    message = f"of some-plugin returned a {type(value).__name__}, but the contract is a melvoc.Vocoder"
+    message = f"of some-plugin returned {kind_of(value)}, but the contract is a melvoc.Vocoder"
     with pytest.raises(PluginError, match=message):
         melvoc.load("odd")
 
