@@ -134,14 +134,14 @@ def test_info_never_downloads(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         ("grifinlim", "griffinlim"),
         ("bigvgan_v2_44khz_128band_512", "bigvgan_v2_44khz_128band_512x"),
         ("vocos_mel_24k", "vocos_mel_24khz"),
-        ("bigvgan", "bigvgan_v2_44khz_128band_512x' or 'bigvgan_v2_44khz_128band_256x"),
+        ("bigvgan", "bigvgan_v2_44khz_128band_512x', 'bigvgan_v2_44khz_128band_256x"),
         ("BigVGAN_v2", "bigvgan_v2_44khz_128band_512x"),
         ("hifigan", "hifigan_universal_v1"),
     ],
 )
 def test_an_unknown_name_says_the_closest(name: str, closest: str) -> None:
     with pytest.raises(
-        UnknownVocoderError, match=rf"no vocoder '{name}' is registered; did you mean '{closest}'.*\? Give a file"
+        UnknownVocoderError, match=rf"no vocoder '{name}' is registered; did you mean '{closest}'.*\? A file is given"
     ):
         melvoc.load(name)
     with pytest.raises(LookupError, match=closest):
@@ -149,7 +149,7 @@ def test_an_unknown_name_says_the_closest(name: str, closest: str) -> None:
 
 
 def test_a_name_that_is_like_none() -> None:
-    message = r"no vocoder 'qqq' is registered; melvoc\.list_vocoders\(\) lists the names\. Give a file by its path"
+    message = r"no vocoder 'qqq' is registered; melvoc\.list_vocoders\(\) lists the names\. A file is given by its path"
     with pytest.raises(UnknownVocoderError, match=message):
         melvoc.load("qqq")
 

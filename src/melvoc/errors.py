@@ -170,7 +170,8 @@ def did_you_mean(name: object, names: Iterable[str], most: int = 2) -> str:
     text, known = str(name)[:80].lower(), list(names)
     holding = [one for one in known if len(text) > 2 and text in one.lower()]
     close = list(dict.fromkeys([*holding, *difflib.get_close_matches(text, known, most, cutoff=0.5)]))[:most]
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+    *others, last = map(repr, close or [""])
+    return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?" if close else ""
 
 
 def reason(error: BaseException) -> str:

@@ -248,7 +248,7 @@ def unknown(name: str, table: Mapping[str, object]) -> UnknownVocoderError:
     """The error for a vocoder that nothing registers, with the closest names, the best vocoder's first."""
     hint = did_you_mean(name, table, 3) or "melvoc.list_vocoders() lists the names."
     return UnknownVocoderError(
-        f"no vocoder {name!r} is registered; {hint} Give a file by its path (ending in .safetensors), a "
+        f"no vocoder {name!r} is registered; {hint} A file is given by its path (ending in .safetensors), a "
         "repository as hf://owner/repo"
     )
 
