@@ -274,7 +274,7 @@ def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
 
 def test_the_repr_is_one_line(sounds: Path) -> None:
     found = evaluate(sounds, {"a": griffinlim(), "b": griffinlim()}, (0, 1))
-    assert repr(found) == f"<Evaluation of 2 files by 2 vocoders: 8 rows, 0 failed; {found.headline}>"
+    assert repr(found) == f"<Evaluation: 8 rows (files: 2, vocoders: 2), 0 failed; {found.headline}>"
 
 
 def test_ctrl_c_leaves_a_report_of_what_was_done(sounds: Path, tmp_path: Path) -> None:

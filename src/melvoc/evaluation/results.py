@@ -70,10 +70,8 @@ class Evaluation:
     def __repr__(self) -> str:
         """One line: how much was measured, and the headline."""
         files = len({row["file"] for row in self.rows})
-        return (
-            f"<Evaluation of {files} files by {len(self.vocoders)} vocoders: {len(self.rows)} rows, "
-            f"{len(self.failed)} failed; {self.headline}>"
-        )
+        counts = f"{len(self.rows)} rows (files: {files}, vocoders: {len(self.vocoders)}), {len(self.failed)} failed"
+        return f"<Evaluation: {counts}; {self.headline}>"
 
     @property
     def verdict(self) -> Verdict:
