@@ -57,6 +57,9 @@ def test_equals_are_decided_by_the_other_figures() -> None:
     )
     verdict = judge(Table(rows), [MEL, PESQ], speech=False)
     assert (verdict.kind, verdict.choice, verdict.equals) == ("clear", ("second", 0), (("first", 0),))
+    rows = [row | {"onset": 0.1 * number * (-1) ** (number // 2)} for number, row in enumerate(rows)]
+    verdict = judge(Table(rows), [MEL, PESQ, metric("onset")], speech=False)
+    assert (verdict.kind, verdict.agree) == ("close", ("pesq",)), "one of two is no majority"
 
 
 def test_differences_within_the_spread_over_files_are_close() -> None:

@@ -181,7 +181,7 @@ def _kind(lead: Difference | None, others: int, agree: int, against: int, *, tie
         return "one figure"
     if lead is None or lead.files == 1:
         return "one file"
-    if tied and 2 * max(agree, against) < others:
+    if tied and 2 * max(agree, against) <= others:
         return "close"
     return "split" if against > agree else "clear"
 
