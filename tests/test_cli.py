@@ -200,11 +200,14 @@ def test_sound_through_a_vocoder_keeps_channels_and_length(
     assert shape_of(target) == (new, channels, -(-round(0.5 * rate) * new // rate))
 
 
-def test_an_npy_that_is_no_mel_of_the_vocoders_is_an_error(tmp_path: Path, generator: Path, capsys: Say) -> None:
-    spec, source, target = melvoc.load(generator, device="cpu").spec, tmp_path / "mel.npy", tmp_path / "out.wav"
+@pytest.mark.parametrize("ending", ["npy", "safetensors"])
+def test_an_improbable_mel_is_an_error_unless_its_spec_is_named(
+    tmp_path: Path, generator: Path, capsys: Say, ending: str
+) -> None:
+    spec, source, target = melvoc.load(generator, device="cpu").spec, tmp_path / f"mel.{ending}", tmp_path / "out.wav"
     wave, _ = melvoc.audio.read(GUITAR)
     mel = melvoc.MelSpectrogram(spec)(wave[:1], sample_rate=44100)[0]
-    np.save(source, ((mel - mel.mean()) / mel.std()).numpy())
+    melvoc.save_mel(source, (mel - mel.mean()) / mel.std(), spec)
     vocode = ["vocode", str(source), "-o", str(target), "--vocoder", str(generator)]
     assert main(vocode) == 2
     shown = capsys.readouterr().err
@@ -214,8 +217,17 @@ def test_an_npy_that_is_no_mel_of_the_vocoders_is_an_error(tmp_path: Path, gener
     assert not target.exists()
     (tmp_path / "spec.json").write_text(json.dumps(spec.to_dict()))
     assert main([*vocode, "--spec", str(tmp_path / "spec.json")]) == 0
-    np.save(source, mel.numpy())
+    melvoc.save_mel(source, mel, spec)
     assert main(vocode) == 0
+
+
+def test_a_recording_is_not_overwritten_by_its_copy(tmp_path: Path, capsys: Say) -> None:
+    path = tmp_path / "only.wav"
+    path.write_bytes(GUITAR.read_bytes())
+    (tmp_path / "link.wav").symlink_to(path)
+    assert main(["vocode", str(path), "-o", str(tmp_path / "link.wav")]) == 2
+    assert capsys.readouterr().err.endswith("link.wav: both an input and an output; give another with -o\n")
+    assert path.read_bytes() == GUITAR.read_bytes()
 
 
 @pytest.mark.parametrize("rate", [8000, 96000, 176400, 192000])

@@ -245,7 +245,7 @@ MISTAKES: dict[str, tuple[Callable[[str], list[str]], str]] = {
     "OUT is named as a file": (lambda _: ["mel", "in", "-o", "x.npy"], "x.npy: the name of a file, but several"),
     "OUT is IN": (lambda _: ["mel", "in", "-o", "in/../in"], "IN and OUT are the same folder"),
     "an output is an input": (lambda _: ["vocode", "in/a.wav", "in/b.wav", "-o", "in"], "both an input and an output"),
-    "nothing to do": (lambda _: ["vocode", "empty", "-o", "out"], "empty: nothing to do, there are no"),
+    "nothing to do": (lambda _: ["vocode", "empty", "-o", "out"], "there are no files that can be read (.aif, "),
     "nothing of its kind": (lambda _: ["mel", "text", "-o", "out"], "(text/a.txt: not a sound file that is read)"),
     "standard input": (lambda _: ["vocode", "-", "in", "-o", "out"], "- (standard input) is one of several inputs"),
     "a format of one": (lambda _: ["mel", "in/a.wav", "-o", "a.npy", "--format", "npy"], "OUT's ending says it"),

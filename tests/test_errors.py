@@ -222,3 +222,13 @@ def test_licence_and_provenance_are_on_every_vocoder(tmp_path: Path) -> None:
 def test_what_is_not_downloaded_is_not_fetched(name: str) -> None:
     with pytest.raises(errors.OptionError, match="is not downloaded by melvoc|is a file or folder here"):
         melvoc.download(name)
+
+
+def test_a_type_is_named_with_its_article() -> None:
+    assert [errors.kind_of(value) for value in (3, "3", [], KeyError())] == ["an int", "a str", "a list", "a KeyError"]
+
+
+def test_names_that_may_be_meant_are_a_list_in_a_sentence() -> None:
+    assert errors.did_you_mean("abc", ["abc1"]) == "did you mean 'abc1'?"
+    assert errors.did_you_mean("abc", ["abc1", "abc2", "abc3"], 3) == "did you mean 'abc1', 'abc2' or 'abc3'?"
+    assert errors.did_you_mean("abc", ["xyz"]) == ""

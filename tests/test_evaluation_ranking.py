@@ -57,6 +57,9 @@ def test_equals_are_decided_by_the_other_figures() -> None:
     )
     verdict = judge(Table(rows), [MEL, PESQ], speech=False)
     assert (verdict.kind, verdict.choice, verdict.equals) == ("clear", ("second", 0), (("first", 0),))
+    rows = [row | {"onset": 0.1 * number * (-1) ** (number // 2)} for number, row in enumerate(rows)]
+    verdict = judge(Table(rows), [MEL, PESQ, metric("onset")], speech=False)
+    assert (verdict.kind, verdict.agree) == ("close", ("pesq",)), "one of two is no majority"
 
 
 def test_differences_within_the_spread_over_files_are_close() -> None:
@@ -78,6 +81,20 @@ def test_a_minority_of_the_others_does_not_decide_between_equals() -> None:
     second |= {"m0": around(2.0), "m1": around(2.0), "m2": around(0.5)}
     verdict = judge(Table(table({"v1": first, "v2": second})), [MOS, *map(metric, names)], speech=True)
     assert (verdict.kind, verdict.choice, len(verdict.agree), len(verdict.against)) == ("close", ("v1", 0), 2, 1)
+
+
+def test_one_figure_of_many_is_no_disagreement() -> None:
+    """Of three equals the first is chosen, for it is ahead of the third; one figure of twelve prefers the second."""
+    names = [f"m{number}" for number in range(12)]
+    first = {"multi_scale_mel": around(1.0)} | {name: around(1.0) for name in names}
+    second = {"multi_scale_mel": around(1.0, jitter=0.3)} | {name: around(1.0, jitter=0.1) for name in names}
+    third = {"multi_scale_mel": around(1.1, jitter=0.4)} | {name: around(1.0, jitter=0.1) for name in names}
+    third |= {name: around(1.05) for name in names[1:5]}
+    rows = table({"first": first, "second": second | {"m0": around(0.5)}, "third": third})
+    verdict = judge(Table(rows), [MEL, *map(metric, names)], speech=False)
+    assert (verdict.choice, verdict.rival) == (("first", 0), ("second", 0))
+    assert (verdict.agree, verdict.against) == ((), ("m0",))
+    assert verdict.kind == "close"
 
 
 def test_the_interval_is_students_and_paired() -> None:

@@ -272,6 +272,11 @@ def test_the_same_seed_gives_the_same_figures(tmp_path: Path) -> None:
     assert torch.equal(before, torch.random.get_rng_state()), "the caller's random numbers go on"
 
 
+def test_the_repr_is_one_line(sounds: Path) -> None:
+    found = evaluate(sounds, {"a": griffinlim(), "b": griffinlim()}, (0, 1))
+    assert repr(found) == f"<Evaluation: 8 rows (files: 2, vocoders: 2), 0 failed; {found.headline}>"
+
+
 def test_ctrl_c_leaves_a_report_of_what_was_done(sounds: Path, tmp_path: Path) -> None:
     def stop(stage: str, done: int, total: int) -> None:
         if (stage, done) == ("evaluate", 3):
@@ -329,6 +334,13 @@ def test_a_report_is_not_overwritten_by_accident(tmp_path: Path) -> None:
         ({"protocol": "bigvsan"}, "the protocols are default, bigvgan, vocos"),
         ({"metrics": ["pesk"]}, "metrics has 'pesk', but the metrics are"),
         ({"audio": []}, "no audio is given"),
+        ({"audio": torch.zeros(9)}, "audio is a Tensor, but it is one of these or a list of them: str, PathLike"),
+        ({"audio": [3]}, "audio holds what is no path; melvoc.audio.write makes a file"),
+        ({"vocoders": 3}, "vocoders is an int, but it is one of these or a list of them: str, PathLike, Vocoder"),
+        ({"vocoders": {"a": 3}}, "vocoders holds an int, but each is a Vocoder or what melvoc.load takes"),
+        ({"refine": None}, "refine is a NoneType, but it is one of these or a list of them: int"),
+        ({"metrics": 3}, "metrics is an int"),
+        ({"progress": 3}, "progress=3, but it is a function"),
         ({"sample_rate": 0}, "sample_rate=0"),
     ],
 )

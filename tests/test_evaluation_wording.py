@@ -31,8 +31,8 @@ def test_a_clear_choice_has_its_grounds_and_what_they_cannot_hear() -> None:
     )
     assert head == "Use a."
     assert why == (
-        "The leading figure, the multi_scale_mel: 1.000 of a against 2.000 of b, a difference of 1.000 give or take "
-        "0.000 over 5 files. It cannot hear what multi_scale_mel misses. Of the other figures 1 agree."
+        "The leading figure, the multi_scale_mel: 1.000 for a against 2.000 for b, a difference of 1.000 give or take "
+        "0.000 over 5 files. It cannot hear what multi_scale_mel misses. Of the other figures, 1 agrees."
     )
 
 
@@ -43,13 +43,20 @@ def test_contradictions_are_named_with_what_they_cannot_hear() -> None:
         speech=True,
     )
     assert head == "Try b first, but listen to a as well: the figures disagree."
-    assert "Of the other figures 1 say the opposite. The opposite: the pesq, which cannot hear what pesq misses." in why
+    assert (
+        "Of the other figures, 1 says the opposite. The opposite: the pesq, which cannot hear what pesq misses." in why
+    )
 
 
 def test_equals_are_left_to_the_ear_and_to_speed() -> None:
     close = {"multi_scale_mel": around(1.01, jitter=0.2), "pesq": around(3.01, jitter=0.3)}
     head, why = said({"a": {"multi_scale_mel": around(1.0), "pesq": around(3.0)}, "b": close}, [MEL, PESQ])
-    assert head == "a and b cannot be told apart here: choose by ear, or the fastest, b (31.4 times real time)."
+    assert head == (
+        "a is ahead, but these 5 files cannot tell it from b: choose by ear, measure more files, or take the fastest, "
+        "b (31.4 times real time)."
+    )
+    assert "1.000 for a against 1.050 for b" in why
+    assert "over 5 files, which is within the spread." in why
     assert "None of the others (1) can tell the two apart." in why
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import melvoc
 from melvoc import registry
-from melvoc.errors import CheckpointError, MelvocError, OptionError, PluginError, UnknownVocoderError
+from melvoc.errors import CheckpointError, MelvocError, OptionError, PluginError, UnknownVocoderError, kind_of
 from melvoc.information import list_vocoders
 from melvoc.loading import is_path
 from melvoc.registry import ARCHITECTURES, VOCODERS, build_table, pins
@@ -134,14 +134,14 @@ def test_info_never_downloads(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
         ("grifinlim", "griffinlim"),
         ("bigvgan_v2_44khz_128band_512", "bigvgan_v2_44khz_128band_512x"),
         ("vocos_mel_24k", "vocos_mel_24khz"),
-        ("bigvgan", "bigvgan_v2_44khz_128band_512x' or 'bigvgan_v2_44khz_128band_256x"),
+        ("bigvgan", "bigvgan_v2_44khz_128band_512x', 'bigvgan_v2_44khz_128band_256x"),
         ("BigVGAN_v2", "bigvgan_v2_44khz_128band_512x"),
         ("hifigan", "hifigan_universal_v1"),
     ],
 )
 def test_an_unknown_name_says_the_closest(name: str, closest: str) -> None:
     with pytest.raises(
-        UnknownVocoderError, match=rf"no vocoder '{name}' is registered; did you mean '{closest}'.*\? Give a file"
+        UnknownVocoderError, match=rf"no vocoder '{name}' is registered; did you mean '{closest}'.*\? A file is given"
     ):
         melvoc.load(name)
     with pytest.raises(LookupError, match=closest):
@@ -149,7 +149,7 @@ def test_an_unknown_name_says_the_closest(name: str, closest: str) -> None:
 
 
 def test_a_name_that_is_like_none() -> None:
-    message = r"no vocoder 'qqq' is registered; melvoc\.list_vocoders\(\) lists the names\. Give a file by its path"
+    message = r"no vocoder 'qqq' is registered; melvoc\.list_vocoders\(\) lists the names\. A file is given by its path"
     with pytest.raises(UnknownVocoderError, match=message):
         melvoc.load("qqq")
 
@@ -300,9 +300,7 @@ def test_a_plugin_whose_function_is_not_there(installed: Any, plugin: types.Modu
 def test_a_plugin_that_is_no_function(installed: Any, plugin: types.ModuleType, value: object) -> None:
     plugin.load = value  # type: ignore[attr-defined]
     installed(entry("odd", f"{MODULE}:load"))
-    message = (
-        rf"vocoder 'odd': '{MODULE}:load' of some-plugin is a {type(value).__name__}, but the contract is factory\("
-    )
+    message = rf"vocoder 'odd': '{MODULE}:load' of some-plugin is {kind_of(value)}, but the contract is factory\("
     with pytest.raises(PluginError, match=message):
         melvoc.load("odd")
 
@@ -311,7 +309,7 @@ def test_a_plugin_that_is_no_function(installed: Any, plugin: types.ModuleType, 
 def test_a_plugin_that_returns_nonsense(installed: Any, plugin: types.ModuleType, value: object) -> None:
     plugin.load = lambda name, *, device, dtype: value  # type: ignore[attr-defined]
     installed(entry("odd", f"{MODULE}:load"))
-    message = f"of some-plugin returned a {type(value).__name__}, but the contract is a melvoc.Vocoder"
+    message = f"of some-plugin returned {kind_of(value)}, but the contract is a melvoc.Vocoder"
     with pytest.raises(PluginError, match=message):
         melvoc.load("odd")
 

@@ -178,7 +178,7 @@ def test_a_network_without_a_graph_runs_whole_and_says_that_it_does_not_stream()
     ("record", "message"),
     [
         (ImportError("no module"), r"architecture 'pulse' of .* cannot be imported .*ImportError: no module"),
-        (3, r"architecture 'pulse': 'somewhere:pulse' of .* is a int, but the contract is a melvoc\.architecture\."),
+        (3, r"architecture 'pulse': 'somewhere:pulse' of .* is an int, but the contract is a melvoc\.architecture\."),
     ],
 )
 def test_a_record_that_is_none_disturbs_only_who_asks_for_it(install: Any, record: object, message: str) -> None:

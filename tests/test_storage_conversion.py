@@ -447,7 +447,7 @@ def test_a_checkpoint_that_is_cut(tmp_path: Path, share: float) -> None:
         ([torch.ones(1)], "holds a list, but a generator is a dict of tensors"),
         ({"generator": torch.ones(1)}, "lacks activation_post.act.alpha, .*; bigvgan with its configuration has"),
         ({"mpd": {"a": torch.ones(1)}, "steps": 3}, "is not BigVGAN's generator; it looks like a discriminator: there"),
-        ({"steps": 3}, "'steps' is a int, but a generator is a dict of tensors by name"),
+        ({"steps": 3}, "'steps' is an int, but a generator is a dict of tensors by name"),
         ({"optim_g": {"state": {0: {"exp_avg": torch.ones(1)}}}}, "it looks like an optimizer's state"),
     ],
 )

@@ -682,8 +682,14 @@ def test_a_revision_of_a_repository(hub: Hub, child: Child, tmp_path: Path, revi
 def test_several_melvoc_files(hub: Hub, child: Child, tmp_path: Path) -> None:
     two = {"a.safetensors": melvoc_file(), "b.safetensors": melvoc_file()}
     hub.repositories["someone/two"] = Repository({OLD: two})
-    message = r"has 2 safetensors files \(a\.safetensors, b\.safetensors"
+    message = r"has 2 safetensors files \(a\.safetensors, b\.safetensors\); name one"
     failed(child.load("hf://someone/two", cache_dir=tmp_path), "DownloadError", message)
+
+
+def test_a_revision_that_is_not_there_is_named(hub: Hub, child: Child, tmp_path: Path) -> None:
+    hub.repositories["someone/one"] = Repository({OLD: {"a.safetensors": melvoc_file()}})
+    message = r"hf://someone/one@v9 could not be downloaded: there is no such file or revision"
+    failed(child.load("hf://someone/one@v9", cache_dir=tmp_path), "DownloadError", message)
 
 
 def test_nothing_that_melvoc_reads(hub: Hub, child: Child, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from melvoc.errors import SpecError
+from melvoc.errors import SpecError, kind_of
 
 
 def as_tensor(values: object, what: str) -> Tensor:
@@ -24,7 +24,7 @@ def as_tensor(values: object, what: str) -> Tensor:
 
     if not isinstance(values, (numpy.ndarray, numpy.generic)):
         raise SpecError(
-            f"{what} is a {type(values).__name__}, but it is a torch.Tensor or a NumPy array; torch.as_tensor makes one"
+            f"{what} is {kind_of(values)}, but it is a torch.Tensor or a NumPy array; torch.as_tensor makes one"
         )
     array = numpy.require(values, values.dtype.newbyteorder("="), ["C", "W"])
     try:

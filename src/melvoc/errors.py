@@ -153,6 +153,12 @@ def quoted(value: object) -> str:
     return _Short().repr(value)
 
 
+def kind_of(value: object) -> str:
+    """The name of a value's type, with its article: "an int", "a str"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
 def did_you_mean(name: object, names: Iterable[str], most: int = 2) -> str:
     """The hint at an unknown name, "" if none is like it.
 
@@ -164,7 +170,8 @@ def did_you_mean(name: object, names: Iterable[str], most: int = 2) -> str:
     text, known = str(name)[:80].lower(), list(names)
     holding = [one for one in known if len(text) > 2 and text in one.lower()]
     close = list(dict.fromkeys([*holding, *difflib.get_close_matches(text, known, most, cutoff=0.5)]))[:most]
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else ""
+    *others, last = map(repr, close or [""])
+    return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?" if close else ""
 
 
 def reason(error: BaseException) -> str:

@@ -16,7 +16,7 @@ import torch
 
 from melvoc import registry
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import MelvocError, OptionError, PluginError, about
+from melvoc.errors import MelvocError, OptionError, PluginError, about, kind_of
 from melvoc.host import public
 from melvoc.options import LoadOptions, check_flag, takes_no
 from melvoc.progress import Progress, check_progress, watched
@@ -283,7 +283,7 @@ def _load_plugin(
     if isinstance(factory, Architecture):
         return _refined(_load_plugins_pin(factory, claim, general, given | own), refine)
     if not callable(factory):
-        raise VOCODERS.wrong(claim, f"is a {type(factory).__name__}")
+        raise VOCODERS.wrong(claim, f"is {kind_of(factory)}")
     named, progress = _taken(factory)[0] or [], own["progress"]
     if "prefix" in own and "prefix" not in named:
         raise _no_prefix(name)
@@ -334,7 +334,7 @@ def _made(factory: Factory, claim: Claim, general: LoadOptions, given: dict[str,
             f"({type(error).__name__}: {error}); the contract is {VOCODERS.contract}"
         ) from error
     if not isinstance(vocoder, Vocoder):
-        raise VOCODERS.wrong(claim, f"returned a {type(vocoder).__name__}", "a melvoc.Vocoder")
+        raise VOCODERS.wrong(claim, f"returned {kind_of(vocoder)}", "a melvoc.Vocoder")
     return vocoder
 
 

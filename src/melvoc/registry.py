@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from melvoc import architectures, metrics
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import CheckpointError, PluginError, UnknownVocoderError, did_you_mean, quoted
+from melvoc.errors import CheckpointError, PluginError, UnknownVocoderError, did_you_mean, kind_of, quoted
 from melvoc.host import warn
 from melvoc.metrics import Metric
 
@@ -125,7 +125,7 @@ class Registry:
         """
         found = self.load(claim)
         if not isinstance(found, kind):
-            raise self.wrong(claim, f"is a {type(found).__name__}")
+            raise self.wrong(claim, f"is {kind_of(found)}")
         if found.name != claim.name:
             raise self.wrong(claim, f"has the name {found.name!r}")
         return found
@@ -248,7 +248,7 @@ def unknown(name: str, table: Mapping[str, object]) -> UnknownVocoderError:
     """The error for a vocoder that nothing registers, with the closest names, the best vocoder's first."""
     hint = did_you_mean(name, table, 3) or "melvoc.list_vocoders() lists the names."
     return UnknownVocoderError(
-        f"no vocoder {name!r} is registered; {hint} Give a file by its path (ending in .safetensors), a "
+        f"no vocoder {name!r} is registered; {hint} A file is given by its path (ending in .safetensors), a "
         "repository as hf://owner/repo"
     )
 

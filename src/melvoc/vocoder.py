@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from melvoc.audio.resampling import resampled_length, whole_rate
-from melvoc.errors import MelMismatchError, MelvocError, SpecError
+from melvoc.errors import MelMismatchError, MelvocError, SpecError, kind_of
 from melvoc.host import public
 from melvoc.nn.graph import Engine, Node
 from melvoc.options import pick_device
@@ -53,7 +53,7 @@ class Vocoder(nn.Module):
     def __init__(self, *, name: str, spec: MelSpec) -> None:
         super().__init__()
         if not isinstance(spec, MelSpec):
-            raise SpecError(f"spec={spec!r} is a {type(spec).__name__}, but a vocoder needs a melvoc.MelSpec")
+            raise SpecError(f"spec={spec!r} is {kind_of(spec)}, but a vocoder needs a melvoc.MelSpec")
         self.name = name
         self.spec = spec
         self.provenance = {}
@@ -395,7 +395,7 @@ class Vocoder(nn.Module):
 
     def _match(self, spec: MelSpec) -> None:
         if not isinstance(spec, MelSpec):
-            raise SpecError(f"spec={spec!r} is a {type(spec).__name__}; pass the melvoc.MelSpec the mel was made with")
+            raise SpecError(f"spec={spec!r} is {kind_of(spec)}; pass the melvoc.MelSpec the mel was made with")
         if different := self.spec.diff(spec):
             listed = "; ".join(
                 f"{field}: {self.name} needs {mine!r}, the mel has {theirs!r}"

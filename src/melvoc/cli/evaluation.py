@@ -49,7 +49,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sample-rate", type=int, metavar="HZ", help="measure at this rate (default: the lowest of file and vocoders)"
     )
-    parser.add_argument("--seed", type=int, default=0, dest="drawn", help="of what vocoders draw (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, dest="drawn", metavar="N", help="of what vocoders draw (default: 0)"
+    )
     add_loading(parser)
 
 

@@ -97,13 +97,13 @@ def make_plan(inputs: Sequence[str], out: str, endings: Collection[str], ending:
     if not sources:
         found = "; ".join(f"{entry.name}: {entry.reason}" for entry in left_out[:3])
         raise MelvocError(
-            f"{', '.join(inputs)}: nothing to do, there are no {', '.join(sorted(endings)[:3])} files nor others that "
-            "are read; give files, or folders with some in them" + (f" ({found})" if found else "")
+            f"{', '.join(inputs)}: nothing to do, there are no files that can be read ({', '.join(sorted(endings))}); "
+            "give files, or folders with some in them" + (f" ({found})" if found else "")
         )
     held = [_absolute(entry if _is_folder(entry) else entry.parent) for entry in map(Path, inputs)]
     names = [os.path.relpath(path, os.path.commonpath(held)) for path in sources]
     jobs = tuple(map(Job, sources.values(), (Path(out, name) for name in output_names(names, ending))))
-    _check_nothing_lost(jobs)
+    check_nothing_lost(jobs)
     return Plan(jobs, tuple(left_out))
 
 
@@ -124,6 +124,18 @@ def output_names(names: Sequence[str], ending: str) -> list[str]:
         if shared <= whole:
             return made
         whole |= shared
+
+
+def check_nothing_lost(jobs: Sequence[Job]) -> None:
+    """Check that no output is an input.
+
+    Raises:
+        MelvocError: one is.
+    """
+    inputs = {(status.st_dev, status.st_ino) for job in jobs if (status := _status(job.source))}
+    for job in jobs:
+        if (status := _status(job.target)) and (status.st_dev, status.st_ino) in inputs:
+            raise MelvocError(f"{job.target}: both an input and an output; give another with -o")
 
 
 def run_plan(plan: Plan, work: Callable[[Job], object], *, out: str, overwrite: bool) -> int:
@@ -186,14 +198,6 @@ def _check(inputs: Sequence[str], out: Path) -> None:
     for entry in map(Path, inputs):
         if _is_folder(entry) and _is_folder(out) and entry.samefile(out):
             raise MelvocError(f"{entry}: IN and OUT are the same folder; give another one with -o")
-
-
-def _check_nothing_lost(jobs: Sequence[Job]) -> None:
-    """Check that no output is an input."""
-    inputs = {(status.st_dev, status.st_ino) for job in jobs if (status := _status(job.source))}
-    for job in jobs:
-        if (status := _status(job.target)) and (status.st_dev, status.st_ino) in inputs:
-            raise MelvocError(f"{job.target}: both an input and an output; give another folder with -o")
 
 
 def _is_folder(path: str | Path) -> bool:

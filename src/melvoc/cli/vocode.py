@@ -7,6 +7,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -19,7 +20,7 @@ from melvoc.audio.folder import ENDINGS as SOUNDS
 from melvoc.audio.resampling import resampled_length
 from melvoc.audio.writer import container_of
 from melvoc.cli.common import add_loading, check_standard_input, finite_blocks, load, named, read_spec
-from melvoc.cli.folders import Job, add_several, are_several, ending_of, make_plan, run_plan
+from melvoc.cli.folders import Job, add_several, are_several, check_nothing_lost, ending_of, make_plan, run_plan
 from melvoc.errors import MelvocError, SpecError
 from melvoc.griffinlim import default_spec
 from melvoc.host import warn
@@ -98,7 +99,9 @@ def run(arguments: argparse.Namespace) -> int:
     if several:
         code = run_several(choice, ending)
     else:
-        vocode_file(choice, named(arguments.inputs[0]), arguments.output, watch=watched)
+        source = named(arguments.inputs[0])
+        check_nothing_lost([Job(Path(source), Path(arguments.output))])
+        vocode_file(choice, source, arguments.output, watch=watched)
     if not (arguments.vocoder or code):
         best = melvoc.list_vocoders()[0]  # printed after the work: an error is one line, with nothing next to it
         print(
@@ -178,7 +181,8 @@ def vocode_mel(choice: Choice, path: str, output: str) -> None:
     vocoder = choice.vocoder(spec)
     rate = arguments.sample_rate or vocoder.sample_rate
     try:
-        if spec is None and (verdict := judge(saved.mel, vocoder.spec)):
+        unnamed = not arguments.spec and spec in (None, vocoder.spec)  # a file's own spec is no proof either
+        if unnamed and (verdict := judge(saved.mel, vocoder.spec)):
             raise SpecError(f"{verdict}, not the mel of {vocoder.name}; if it is, name its spec with --spec")
         wave = vocoder.mel_to_waveform(saved.mel, spec=spec, sample_rate=rate, block_frames=arguments.block_frames)
     except SpecError as error:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from melvoc.audio.files import AudioReader
 from melvoc.audio.resampling import resample
-from melvoc.errors import MelvocError, OptionError
+from melvoc.errors import MelvocError, OptionError, kind_of
 from melvoc.evaluation.machine import Memory
 from melvoc.griffinlim import default_spec
 from melvoc.loading import load
@@ -146,18 +146,35 @@ def _named(vocoders: Given | Iterable[Given] | Mapping[str, Given]) -> dict[str,
     if isinstance(vocoders, Mapping):
         found = dict(vocoders)
     else:
-        several = [vocoders] if isinstance(vocoders, (str, os.PathLike, Vocoder)) else list(vocoders)
-        names = [value.name if isinstance(value, Vocoder) else os.fsdecode(value) for value in several]
+        each = several("vocoders", vocoders, str, os.PathLike, Vocoder)
+        names = [value.name if isinstance(value, Vocoder) else str(value) for value in each]
         for name in names:
             if names.count(name) > 1:
                 raise OptionError(
                     f"two vocoders have the name {name!r}, under which they are compared; name each once, or give a "
                     "dict of names and vocoders"
                 )
-        found = dict(zip(names, several, strict=True))
+        found = dict(zip(names, each, strict=True))
     if not found:
         raise OptionError("no vocoder is given; name at least one, such as 'griffinlim'")
+    for value in found.values():
+        if not isinstance(value, (str, os.PathLike, Vocoder)):
+            raise OptionError(f"vocoders holds {kind_of(value)}, but each is a Vocoder or what melvoc.load takes")
     return found
+
+
+def several(name: str, value: Any, *kinds: type) -> list[Any]:
+    """One thing or several of them as a list.
+
+    Raises:
+        OptionError: neither.
+    """
+    if isinstance(value, kinds):
+        return [value]
+    if isinstance(value, Iterable) and not isinstance(value, (bytes, Tensor)):
+        return list(value)
+    listed = ", ".join(kind.__name__ for kind in kinds)
+    raise OptionError(f"{name} is {kind_of(value)}, but it is one of these or a list of them: {listed}")
 
 
 def _unspecified(value: Given) -> bool:

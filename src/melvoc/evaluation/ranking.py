@@ -181,9 +181,9 @@ def _kind(lead: Difference | None, others: int, agree: int, against: int, *, tie
         return "one figure"
     if lead is None or lead.files == 1:
         return "one file"
-    if against > agree:
-        return "split"
-    return "close" if tied and 2 * agree < others else "clear"
+    if tied and 2 * max(agree, against) <= others:
+        return "close"
+    return "split" if against > agree else "clear"
 
 
 def _split(known: Sequence[Metric], speech: bool) -> tuple[Metric, list[Metric]]:

@@ -39,7 +39,7 @@ class Clip:
     difference: bytes | None = None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Evaluation:
     """What `melvoc.evaluate` found.
 
@@ -66,6 +66,12 @@ class Evaluation:
     environment: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     clips: dict[str, list[Clip]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line: how much was measured, and the headline."""
+        files = len({row["file"] for row in self.rows})
+        counts = f"{len(self.rows)} rows (files: {files}, vocoders: {len(self.vocoders)}), {len(self.failed)} failed"
+        return f"<Evaluation: {counts}; {self.headline}>"
 
     @property
     def verdict(self) -> Verdict:

@@ -15,7 +15,7 @@ from melvoc.audio.files import read
 from melvoc.audio.folder import ENDINGS, find_files
 from melvoc.audio.resampling import resample, whole_rate
 from melvoc.errors import MelvocError, MissingFileError, MissingPackageError, OptionError, clipped, quoted
-from melvoc.evaluation.entries import Entry, Given, gather
+from melvoc.evaluation.entries import Entry, Given, gather, several
 from melvoc.evaluation.gallery import Gallery
 from melvoc.evaluation.machine import environment
 from melvoc.evaluation.notes import notes
@@ -115,11 +115,11 @@ def find_audio(audio: Paths) -> list[str]:
     """The files that are meant, each once: folders are looked through.
 
     Raises:
-        MissingFileError: a folder without sound files, or nothing at all.
+        MissingFileError: a folder without sound files.
+        OptionError: nothing at all, or something else.
     """
-    given = [audio] if isinstance(audio, (str, os.PathLike)) else list(audio)
     files: list[str] = []
-    for place in map(os.fsdecode, given):
+    for place in _places(audio):
         if not Path(place).is_dir():
             files.append(place)
             continue
@@ -131,6 +131,14 @@ def find_audio(audio: Paths) -> list[str]:
     if not files:
         raise OptionError("no audio is given; give at least one sound file or folder")
     return list(dict.fromkeys(files))
+
+
+def _places(audio: Paths) -> list[str]:
+    """The files and folders that were given."""
+    try:
+        return [os.fsdecode(place) for place in several("audio", audio, str, os.PathLike)]
+    except TypeError as error:
+        raise OptionError("audio holds what is no path; melvoc.audio.write makes a file of a waveform") from error
 
 
 class Session:
@@ -291,7 +299,7 @@ def _metrics(names: Iterable[str] | None) -> list[Metric]:
     known = {metric.name: metric for metric in all_metrics()}
     if names is None:
         return list(known.values())
-    wanted = list(dict.fromkeys([names] if isinstance(names, str) else names))
+    wanted = list(dict.fromkeys(several("metrics", names, str)))
     for name in wanted:
         if name not in known:
             raise OptionError(f"metrics has {quoted(name)}, but the metrics are {', '.join(known)}")
@@ -300,7 +308,7 @@ def _metrics(names: Iterable[str] | None) -> list[Metric]:
 
 def _rounds(refine: int | Iterable[int]) -> list[int]:
     """Rounds of refinement, each once."""
-    found = list(dict.fromkeys([refine] if isinstance(refine, int) else refine))
+    found = list(dict.fromkeys(several("refine", refine, int)))
     for rounds in found:
         refined((), rounds)  # checks it
     if not found:

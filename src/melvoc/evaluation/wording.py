@@ -67,12 +67,14 @@ def headline(verdict: Verdict, speeds: Mapping[Candidate, float], names: Mapping
         return f"On this one file {choice} is ahead, which may be chance: measure more files, and listen."
     if verdict.kind == "split" and verdict.rival is not None:
         return f"Try {choice} first, but listen to {label(verdict.rival, names)} as well: the figures disagree."
-    if verdict.kind == "close":
-        equals = [verdict.choice, *verdict.equals]
-        fastest = max(equals, key=lambda one: speeds.get(one, 0.0))
+    if verdict.kind == "close" and verdict.lead is not None:
+        fastest = max([verdict.choice, *verdict.equals], key=lambda one: speeds.get(one, 0.0))
         speed = f" ({speeds[fastest]:.1f} times real time)" if fastest in speeds else ""
-        several = listed([label(one, names) for one in equals])
-        return f"{several} cannot be told apart here: choose by ear, or the fastest, {label(fastest, names)}{speed}."
+        several = listed([label(one, names) for one in verdict.equals])
+        return (
+            f"{choice} is ahead, but these {verdict.lead.files} files cannot tell it from {several}: choose by ear, "
+            f"measure more files, or take the fastest, {label(fastest, names)}{speed}."
+        )
     return f"Use {choice}."
 
 
@@ -83,11 +85,13 @@ def grounds(verdict: Verdict, average: Means, metrics: Sequence[Metric], names: 
     known = {metric.name: metric for metric in metrics}
     leader, lead = known[verdict.leader], verdict.lead
     mine, theirs = (
-        f"{shown(average[one][leader.name])} of {label(one, names)}" for one in (verdict.choice, verdict.rival)
+        f"{shown(average[one][leader.name])} for {label(one, names)}" for one in (verdict.choice, verdict.rival)
     )
     text = f"The leading figure, {leader.title}: {mine} against {theirs}"
     if lead is not None and lead.files > 1:
+        spread = "" if lead.sign else ", which is within the spread"
         text += f", a difference of {shown(abs(lead.mean))} give or take {shown(lead.margin)} over {lead.files} files"
+        text += spread
     others = len(average[verdict.choice].keys() & known.keys()) - 1
     deaf = f"It cannot hear {leader.deaf_to}."
     return f"{text}. {deaf}" + (f" {_votes(verdict, known, others)}" if others else "")
@@ -104,7 +108,9 @@ def _votes(verdict: Verdict, known: Mapping[str, Metric], others: int) -> str:
     if not agree and not against:
         return f"None of the others ({others}) can tell the two apart."
     counts = {"agree": agree, "say the opposite": len(against), "cannot tell": others - agree - len(against)}
-    text = f"Of the other figures {listed([f'{count} {what}' for what, count in counts.items() if count])}."
+    words = {"agree": "agrees", "say the opposite": "says the opposite"}
+    parts = [f"{count} {words.get(what, what) if count == 1 else what}" for what, count in counts.items() if count]
+    text = f"Of the other figures, {listed(parts)}."
     if against:
         which = [f"{known[name].title}, which cannot hear {known[name].deaf_to}" for name in against]
         text += f" The opposite: {'; '.join(which)}."

@@ -15,6 +15,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from torch import Tensor
 
+from melvoc.errors import kind_of
+
 
 class Stateful:
     """Something with a declared state.
@@ -47,9 +49,7 @@ class Stateful:
         for name in (*self.state, *self.positions):
             value, counts = getattr(self, name), name in self.positions
             if isinstance(value, dict | set):
-                raise TypeError(
-                    f"{type(self).__name__}.{name} is a {type(value).__name__}, which cannot be state; use a list"
-                )
+                raise TypeError(f"{type(self).__name__}.{name} is {kind_of(value)}, which cannot be state; use a list")
             if isinstance(value, list):
                 yield from (Cell(self, name, place, counts) for place in range(len(value)))
             else:

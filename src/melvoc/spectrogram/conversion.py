@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from melvoc.errors import SpecError
+from melvoc.errors import SpecError, kind_of
 from melvoc.host import public
 from melvoc.spectrogram.check import finite_mel
 from melvoc.spectrogram.spec import MelSpec
@@ -153,7 +153,7 @@ def convert_mel(mel: Tensor | NDArray[Any], *, source: MelSpec, target: MelSpec)
     """
     for name, spec in (("source", source), ("target", target)):
         if not isinstance(spec, MelSpec):
-            raise SpecError(f"{name}={spec!r} is a {type(spec).__name__}; pass a MelSpec (MelSpec.preset has some)")
+            raise SpecError(f"{name}={spec!r} is {kind_of(spec)}; pass a MelSpec (MelSpec.preset has some)")
     mel = finite_mel(mel, source)
     different = source.diff(target)
     if fixed := [name for name in _FIXED if name in different]:

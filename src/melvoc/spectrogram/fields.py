@@ -7,7 +7,7 @@ from numbers import Integral
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from melvoc.errors import SpecError, did_you_mean, quoted
+from melvoc.errors import SpecError, did_you_mean, kind_of, quoted
 from melvoc.spectrogram.bands import empty_band
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def integer(name: str, value: object, *, least: int = 1, most: int = LARGEST) ->
         SpecError: it is none.
     """
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise SpecError(f"{name}={quoted(value)} is a {type(value).__name__}, but it is a whole number; pass an int")
+        raise SpecError(f"{name}={quoted(value)} is {kind_of(value)}, but it is a whole number; pass an int")
     number = int(value)
     if not least <= number <= most:
         raise SpecError(f"{name}={quoted(number)}, but it is a whole number from {least} to {most}; pass one")
@@ -106,9 +106,7 @@ def number(name: str, value: object) -> float:
         SpecError: it is none.
     """
     if not isinstance(value, (Integral, float)) or isinstance(value, bool):
-        raise SpecError(
-            f"{name}={quoted(value)} is a {type(value).__name__}, but it is a number; pass an int or a float"
-        )
+        raise SpecError(f"{name}={quoted(value)} is {kind_of(value)}, but it is a number; pass an int or a float")
     number = int(value) if isinstance(value, Integral) else float(value)
     if not 0 <= number <= _LARGEST_FLOAT:  # false for NaN too
         raise SpecError(f"{name}={quoted(number)}, but it is a finite number from 0 up; pass one")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from melvoc.arrays import as_tensor
-from melvoc.errors import CheckpointError, MelvocError, MissingFileError, SpecError, quoted, unreadable
+from melvoc.errors import CheckpointError, MelvocError, MissingFileError, SpecError, kind_of, quoted, unreadable
 from melvoc.host import public
 from melvoc.spectrogram.check import batch_mel, finite_mel
 from melvoc.spectrogram.spec import MelSpec
@@ -70,7 +70,7 @@ def save_mel(
     if target.suffix not in ENDINGS:
         raise MelvocError(f"{target}: a mel is written as .safetensors (with its spec) or .npy, not {target.suffix!r}")
     if not isinstance(spec, MelSpec):
-        raise SpecError(f"spec={spec!r} is a {type(spec).__name__}; pass the melvoc.MelSpec the mel was made with")
+        raise SpecError(f"spec={spec!r} is {kind_of(spec)}; pass the melvoc.MelSpec the mel was made with")
     mel = as_tensor(mel, "the mel").detach().cpu().contiguous()
     finite_mel(mel, spec)
     try:
@@ -211,7 +211,7 @@ def _parse(header: object) -> tuple[MelSpec, int | None]:
         ValueError: a header of another version, or an invalid one.
     """
     if not isinstance(header, dict):
-        raise ValueError(f"its header is a {type(header).__name__}, but it is a dict")
+        raise ValueError(f"its header is {kind_of(header)}, but it is a dict")
     if (version := header.get("version")) != VERSION:
         raise ValueError(f"it has version {quoted(version)}, but this melvoc reads version {VERSION}; update melvoc")
     samples = header.get("samples")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from melvoc.errors import SpecError, did_you_mean, quoted
+from melvoc.errors import SpecError, did_you_mean, kind_of, quoted
 from melvoc.spectrogram.bands import band_edges
 from melvoc.spectrogram.fields import DEFAULT_FLOOR, LARGEST, LARGEST_FFT, check_relations, choice, integer, number
 from melvoc.spectrogram.keys import CONFIG_KEYS, mel_fields
@@ -269,7 +269,7 @@ class MelSpec:
 
 def _mapping(values: object, caller: str) -> None:
     if not isinstance(values, Mapping):
-        raise SpecError(f"{caller} got a {type(values).__name__}, but it reads a dict; json.loads makes one from text")
+        raise SpecError(f"{caller} got {kind_of(values)}, but it reads a dict; json.loads makes one from text")
 
 
 def _closest(name: object, names: Mapping[str, Any] | list[str]) -> str:

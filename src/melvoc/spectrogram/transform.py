@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from melvoc.arrays import as_tensor
 from melvoc.audio.resampling import Resampler, resample, whole_rate
-from melvoc.errors import SpecError
+from melvoc.errors import SpecError, kind_of
 from melvoc.host import public, warn
 from melvoc.nn.window import Window
 from melvoc.spectrogram.spec import MelSpec
@@ -51,7 +51,7 @@ class MelSpectrogram(nn.Module):
     def __init__(self, spec: MelSpec) -> None:
         super().__init__()
         if not isinstance(spec, MelSpec):
-            raise SpecError(f"spec={spec!r} is a {type(spec).__name__}, but MelSpectrogram needs a melvoc.MelSpec")
+            raise SpecError(f"spec={spec!r} is {kind_of(spec)}, but MelSpectrogram needs a melvoc.MelSpec")
         self.spec = spec
         self._warned = False
 

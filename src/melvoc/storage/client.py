@@ -38,7 +38,8 @@ def commit_of(repo: str, revision: str | None, options: LoadOptions) -> str:
     Raises:
         DownloadError: there is none, or no answer.
     """
-    return str(_asked(repo, options, lambda api, wait: api.model_info(repo, revision=revision, timeout=wait).sha))
+    what = f"hf://{repo}" + (f"@{revision}" if revision else "")
+    return str(_asked(what, options, lambda api, wait: api.model_info(repo, revision=revision, timeout=wait).sha))
 
 
 def files_of(repo: str, commit: str, options: LoadOptions) -> list[str]:
@@ -51,7 +52,7 @@ def files_of(repo: str, commit: str, options: LoadOptions) -> list[str]:
     def names(api: Any, wait: float) -> list[str]:
         return [str(entry.rfilename) for entry in api.model_info(repo, revision=commit, timeout=wait).siblings]
 
-    return list(_asked(repo, options, names))
+    return list(_asked(f"hf://{repo}@{commit[:12]}", options, names))
 
 
 def cached(repo: str, revision: str, options: LoadOptions) -> tuple[str, list[str]] | None:
@@ -180,15 +181,15 @@ class Downloads:
         return f"{self.repo}/{name} at {self.commit[:12]}"
 
 
-def _asked(repo: str, options: LoadOptions, question: Callable[[Any, float], Any]) -> Any:
-    """Ask the Hub's API about a repository; the question gets the API and the seconds to wait for an answer."""
+def _asked(what: str, options: LoadOptions, question: Callable[[Any, float], Any]) -> Any:
+    """Ask the Hub's API about `what`, a repository; the question gets the API and the seconds to wait for an answer."""
 
     def ask() -> Any:
         from huggingface_hub import HfApi, constants
 
         return question(HfApi(), constants.HF_HUB_ETAG_TIMEOUT)
 
-    return watched(options.progress, "find", 1, lambda _: _translated(f"hf://{repo}", ask), interrupt=True)
+    return watched(options.progress, "find", 1, lambda _: _translated(what, ask), interrupt=True)
 
 
 def _translated(what: str, action: Callable[[], Any]) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from melvoc.errors import CheckpointError, MissingCheckpointError, reason, unreadable
+from melvoc.errors import CheckpointError, MissingCheckpointError, kind_of, reason, unreadable
 from melvoc.storage import foreign
 from melvoc.storage.reading import read_text
 
@@ -48,9 +48,7 @@ def read_config(path: str | os.PathLike[str], *, advice: str = "give the model's
             + (f"it looks like {known}" if known else advice)
         ) from error
     if not isinstance(values, dict):
-        raise CheckpointError(
-            f"{source}: holds a {type(values).__name__}, but a configuration is an object of keys and values"
-        )
+        raise CheckpointError(f"{source}: holds {kind_of(values)}, but a configuration is an object of keys and values")
     return values
 
 

@@ -23,7 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melvoc.errors import CheckpointError, MissingCheckpointError, OptionError, SpecError, about, quoted, reason
+from melvoc.errors import (
+    CheckpointError,
+    MissingCheckpointError,
+    OptionError,
+    SpecError,
+    about,
+    kind_of,
+    quoted,
+    reason,
+)
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.atomic import replacing
 from melvoc.storage.reading import LARGEST_TEXT, Held, is_file, opened
@@ -202,7 +211,7 @@ def from_bytes(data: bytes | bytearray | memoryview, *, source: str = "these byt
 
     if not isinstance(data, bytes | bytearray | memoryview):
         raise CheckpointError(
-            f"{source}: {quoted(data)} is a {type(data).__name__}, but from_bytes takes the bytes that to_bytes made"
+            f"{source}: {quoted(data)} is {kind_of(data)}, but from_bytes takes the bytes that to_bytes made"
         )
     try:
         held = Held(bytes(data))

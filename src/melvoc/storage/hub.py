@@ -185,7 +185,7 @@ def _from_repository(downloads: Downloads, file: str, options: LoadOptions) -> C
     safe = [name for name in ([file] if file else files) if name.endswith(".safetensors")]
     if len(safe) > 1:
         raise DownloadError(
-            f"hf://{repo} has {len(safe)} safetensors files ({', '.join(safe[:3])}...); name one: hf://{repo}/{safe[0]}"
+            f"hf://{repo} has {len(safe)} safetensors files ({_listed(safe)}); name one: hf://{repo}/{safe[0]}"
         )
     foreign = ""
     if safe:
@@ -250,7 +250,7 @@ def _pair(files: list[str], wanted: str, foreign: list[str], where: str) -> tupl
 
 
 def _listed(files: list[str]) -> str:
-    return ", ".join(files[:8]) or "no files"
+    return ", ".join([*files[:8], *(["..."] if len(files) > 8 else [])]) or "no files"
 
 
 def _offline(what: str) -> DownloadError:

@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from melvoc import post
 from melvoc.architecture import Architecture
-from melvoc.errors import CheckpointError, MelvocError, OptionError, SpecError, about, reason
+from melvoc.errors import CheckpointError, MelvocError, OptionError, SpecError, about, kind_of, reason
 from melvoc.host import public
 from melvoc.neural import HALF, NeuralVocoder, automatic_dtype
 from melvoc.options import LoadOptions
@@ -140,7 +140,7 @@ def describe(vocoder: Vocoder) -> Checkpoint:
         CheckpointError: a vocoder that no architecture's record describes.
     """
     if not isinstance(vocoder, Vocoder):
-        raise CheckpointError(f"{vocoder!r} is a {type(vocoder).__name__}, but only a melvoc.Vocoder can be saved")
+        raise CheckpointError(f"{vocoder!r} is {kind_of(vocoder)}, but only a melvoc.Vocoder can be saved")
     from melvoc.griffinlim import GriffinLim
 
     steps = post.describe(vocoder.post)

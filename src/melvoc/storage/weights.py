@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor
 
 from melvoc.architecture import Layout
-from melvoc.errors import CheckpointError, MelvocError, MissingCheckpointError, quoted, reason
+from melvoc.errors import CheckpointError, MelvocError, MissingCheckpointError, kind_of, quoted, reason
 from melvoc.storage import foreign
 from melvoc.storage.pipes import regular
 from melvoc.storage.reading import (
@@ -101,7 +101,7 @@ def _read_torch(source: str, head: bytes) -> dict[str, Any]:
         message = f"{source}: damaged, or not a torch file ({reason(error)}); download it again"
         raise _unlike(message, source, head) from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{source}: holds a {type(content).__name__}, but a generator is a dict of tensors")
+        raise CheckpointError(f"{source}: holds {kind_of(content)}, but a generator is a dict of tensors")
     return content
 
 
@@ -210,7 +210,7 @@ def _tensors(content: Mapping[str, Any], source: str) -> Iterator[tuple[str, Ten
         key, value = next(iter(content.items()))
         known = foreign.looks_like(foreign.signs_of_keys(path for path, _ in paths(content, source)))
         raise CheckpointError(
-            f"{source}: {quoted(key)} is a {type(value).__name__}, but a generator is a dict of tensors by name"
+            f"{source}: {quoted(key)} is {kind_of(value)}, but a generator is a dict of tensors by name"
             + (f"; it looks like {known}" if known else "")
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from melvoc.errors import ConformanceError, quoted
+from melvoc.errors import ConformanceError, kind_of, quoted
 from melvoc.host import public
 from melvoc.testing import host, sound
 from melvoc.testing.case import Case
@@ -56,7 +56,7 @@ def check_vocoder(vocoder: Vocoder) -> None:
     """
     if not isinstance(vocoder, Vocoder):
         raise ConformanceError(
-            f"{quoted(vocoder)} is a {type(vocoder).__name__}; a vocoder subclasses melvoc.Vocoder", check="description"
+            f"{quoted(vocoder)} is {kind_of(vocoder)}; a vocoder subclasses melvoc.Vocoder", check="description"
         )
     case, weights = Case(vocoder), host.weights(vocoder)
     for name, check in _CHECKS.items():

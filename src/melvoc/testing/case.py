@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melvoc.errors import ConformanceError
+from melvoc.errors import ConformanceError, kind_of
 from melvoc.vocoder import Vocoder
 
 _ROUNDING = {torch.float16: 0.01, torch.bfloat16: 0.05}  # of a wave in [-1, 1]; with any other dtype 1e-4
@@ -45,7 +45,7 @@ class Case:
         except kind:
             return
         except Exception as error:
-            found = f"a {type(error).__name__} ({error})"
+            found = f"{kind_of(error)} ({error})"
         else:
             found = "no error"
         self.require(False, f"{what} is {found}, but it is a {kind.__name__}; leave the checks to melvoc.Vocoder")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from melvoc.architecture import Architecture, NetworkConfig
-from melvoc.errors import OptionError, SpecError
+from melvoc.errors import OptionError, SpecError, kind_of
 from melvoc.recipe import LossWeights, Recipe
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.train.discriminators import check_kinds, least_samples
@@ -297,7 +297,7 @@ def _check_ranges(config: TrainConfig) -> None:
         for beta in config.betas:
             check_number("betas", beta, least=0.0, below=1.0)
     if config.spec is not None and not isinstance(config.spec, MelSpec):
-        raise SpecError(f"spec={config.spec!r} is a {type(config.spec).__name__}; pass a melvoc.MelSpec")
+        raise SpecError(f"spec={config.spec!r} is {kind_of(config.spec)}; pass a melvoc.MelSpec")
     for name in ("audio_dir", "run_dir"):
         if not os.fspath(getattr(config, name)):
             raise OptionError(f"{name} is empty; give the path of a folder")
