@@ -111,9 +111,9 @@ def test_ctrl_c_leaves_a_report_of_what_was_done(tmp_path: Path) -> None:
         "import sys, melvoc.cli.evaluation as command\n"
         "from contextlib import contextmanager; from pathlib import Path\n"
         "@contextmanager\n"
-        "def shown():\n"
+        "def bars():\n"
         f"    yield lambda stage, done, total: Path({str(done)!r}).touch() if done > 1 else None\n"
-        "command._shown = shown\n"
+        "command.bars = bars\n"
         "from melvoc.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     process = subprocess.Popen(
