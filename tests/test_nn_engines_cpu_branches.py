@@ -11,7 +11,7 @@ from networks import pieces, randomised
 from torch import Tensor, nn
 
 from melvoc.architectures.flow2gan import Flow2GAN, Flow2GANConfig
-from melvoc.nn.engines.cpu.branches import BranchRows, SelectRows, SumRows
+from melvoc.nn.engines.cpu.branches import AddedRows, SelectRows, StackedRows, SumRows
 from melvoc.nn.engines.cpu.engine import Border, Quiet
 from melvoc.nn.framing import Select
 from melvoc.nn.graph import Branches, Chain, Machine, Map, Node, add, concatenate, join, mean
@@ -73,7 +73,7 @@ def inside(machine: Machine) -> list[Machine]:
 def test_a_sum_with_a_convolution_of_one_tap_is_one_machine() -> None:
     kinds = {type(one) for one in inside(engine().open(Chain((NODES["the sum is in the convolution, which waits"],))))}
     assert SumRows in kinds
-    assert BranchRows not in kinds
+    assert kinds.isdisjoint({AddedRows, StackedRows})
 
 
 def test_channels_below_some_that_fill_no_block() -> None:
@@ -87,7 +87,7 @@ def test_channels_below_some_that_fill_no_block() -> None:
 def test_channels_that_are_no_whole_blocks_go_to_torch(channels: tuple[int, int]) -> None:
     node = Branches((Select(*channels), Select(*channels)), add)
     opened = inside(engine().open(Chain((node,))))
-    assert not any(isinstance(one, SelectRows | BranchRows) for one in opened)
+    assert not any(isinstance(one, SelectRows | AddedRows | StackedRows) for one in opened)
     x = signal(9)
     torch.testing.assert_close(run(engine().open(Chain((node,))), list(x.split(4, -1))), node(x))
 

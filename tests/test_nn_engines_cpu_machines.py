@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from networks import pieces
 
 from melvoc.nn.alias_free import AliasFreeSnake
+from melvoc.nn.engines.cpu.branches import AddedRows
 from melvoc.nn.engines.cpu.engine import Border
-from melvoc.nn.engines.cpu.machines import MeanRows, ResidualSections, Section, SnakeMachine, UpsamplingMachine
+from melvoc.nn.engines.cpu.machines import ResidualSections, Section, SnakeMachine, UpsamplingMachine
 from melvoc.nn.engines.cpu.transform import TRANSFORMS, Transform
 from melvoc.nn.graph import Chain, ChainMachine, Engine, Machine, Map, Mean, Node, Residual
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
@@ -147,7 +148,7 @@ def channels_of(node: object) -> int:
 
 def test_which_machines_run_what() -> None:
     def kinds(machine: Machine) -> object:
-        inner = machine.machines if isinstance(machine, ChainMachine | MeanRows) else ()
+        inner = machine.machines if isinstance(machine, ChainMachine | AddedRows) else ()
         return [type(machine).__name__, *(kinds(part) for part in inner)] if inner else type(machine)
 
     border = engine().open(NODES["BigVGAN"])
@@ -157,7 +158,7 @@ def test_which_machines_run_what() -> None:
     block = ["ChainMachine", ResidualSections, ResidualSections, ResidualSections]
     assert isinstance(one.machine, RecordingMachine)
     chain = one.machine.machine
-    assert kinds(chain) == ["ChainMachine", Section, UpsamplingMachine, ["MeanRows", block, block], Section]
+    assert kinds(chain) == ["ChainMachine", Section, UpsamplingMachine, ["AddedRows", block, block], Section]
     sections = chain.machines[2].machines[0].machines[0].sections
     assert all(isinstance(section.activation, SnakeMachine) for section in sections)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 
-import numpy as np
 from torch import Tensor
 
 from melvoc.nn.engines.cpu.conv import Convolution
@@ -64,26 +64,64 @@ class SelectRows(Machine):
         return x[:, self.blocks]
 
 
-class BranchRows(Machine):
-    """Branches, whose outputs are added, averaged or put below one another; those that are ahead wait.
+class AddedRows(Machine):
+    """Branches whose outputs are added, each times a share; those that are ahead wait.
 
     Args:
         machines: the branches.
-        join: one that `JOINS` has.
+        share: 1 for their sum.
     """
 
     parts = ("machines",)
     state = ("queues",)
 
-    def __init__(self, machines: list[Machine], join: Callable[[Iterable[Tensor]], Tensor]) -> None:
-        self.machines, self.join = machines, JOINS[join]
+    def __init__(self, machines: list[Machine], share: float) -> None:
+        self.machines, self.share = machines, share
+        self.queues: list[Tensor | None] = [None] * len(machines)
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        parts = [
+            [part for part in (queue, machine(x, last)) if part is not None and part.shape[2]]
+            for queue, machine in zip(self.queues, self.machines, strict=True)
+        ]
+        count = min(sum(part.shape[2] for part in branch) for branch in parts)
+        blocks = max((part.shape[1] for branch in parts for part in branch), default=x.shape[1])
+        total = POOL.empty(x.shape[0], blocks, count, LANES)
+        for number, branch in enumerate(parts):
+            done, rest = 0, None
+            for part in branch:
+                used = min(part.shape[2], count - done)
+                move(SCALED_SUM if number else SCALED, part, total, self.share, to=done)
+                done += used
+                if used < part.shape[2]:
+                    rest = joined(rest, part[:, :, used:])
+            self.queues[number] = None if last or rest is None else copied(rest)
+        return total
+
+
+class StackedRows(Machine):
+    """Branches whose channels, whole blocks of them, are put below one another; those that are ahead wait.
+
+    Args:
+        machines: the branches.
+    """
+
+    parts = ("machines",)
+    state = ("queues",)
+
+    def __init__(self, machines: list[Machine]) -> None:
+        self.machines = machines
         self.queues: list[Tensor | None] = [None] * len(machines)
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         ready = [joined(queue, machine(x, last)) for queue, machine in zip(self.queues, self.machines, strict=True)]
         count = min(part.shape[2] for part in ready)
-        self.queues = [copied(part, count) if part.shape[2] > count and not last else None for part in ready]
-        return self.join([part[:, :, :count] for part in ready])
+        self.queues = [_rest(part, count, last) for part in ready]
+        places = list(itertools.accumulate((part.shape[1] for part in ready), initial=0))
+        total = POOL.empty(x.shape[0], places[-1], count, LANES)
+        for part, (start, stop) in zip(ready, itertools.pairwise(places), strict=True):
+            move(SCALED, part, total[:, start:stop])
+        return total
 
 
 class SumRows(Machine):
@@ -107,21 +145,24 @@ class SumRows(Machine):
         addends, inputs = joined(self.addends, self.first(x, last)), joined(self.inputs, self.second(x, last))
         count = min(addends.shape[2], inputs.shape[2])
         y = self.convolution.convolved(inputs[:, :, :count], last, addends[:, :, :count])
-        self.addends = copied(addends, count) if addends.shape[2] > count and not last else None
-        self.inputs = copied(inputs, count) if inputs.shape[2] > count and not last else None
+        self.addends, self.inputs = _rest(addends, count, last), _rest(inputs, count, last)
         return y
 
 
 def join_rows(machines: list[Machine], join: Callable[[Iterable[Tensor]], Tensor]) -> Machine | None:
     """A machine for branches; None for a join that is not known."""
-    if join not in JOINS:
+    if join is concatenate:
+        return StackedRows(machines)
+    if join is mean:
+        return AddedRows(machines, 1.0 / len(machines))
+    if join is not add:
         return None
     first, second = machines[0], machines[-1]
     chain = second.machines if isinstance(second, ChainMachine) else [second]
     end = chain[-1] if chain else None
-    if join is add and len(machines) == 2 and isinstance(end, Section) and _single(end):
+    if len(machines) == 2 and isinstance(end, Section) and _single(end):
         return SumRows(first, ChainMachine(chain[:-1]), end)
-    return BranchRows(machines, join)
+    return AddedRows(machines, 1.0)
 
 
 def _single(section: Section) -> bool:
@@ -131,28 +172,6 @@ def _single(section: Section) -> bool:
     return plain and convolution.span == 0
 
 
-def _summed(parts: list[Tensor], factor: float = 1.0) -> Tensor:
-    total = POOL.empty(*parts[0].shape)
-    for number, part in enumerate(parts):
-        move(SCALED_SUM if number else SCALED, part, total, factor)
-    return total
-
-
-def _averaged(parts: list[Tensor]) -> Tensor:
-    return _summed(parts, 1.0 / len(parts))
-
-
-def _stacked(parts: list[Tensor]) -> Tensor:
-    batch, _, rows, _ = parts[0].shape
-    blocks = np.cumsum([0, *(part.shape[1] for part in parts)]).tolist()
-    total = POOL.empty(batch, blocks[-1], rows, LANES)
-    for part, start, stop in zip(parts, blocks[:-1], blocks[1:], strict=True):
-        move(SCALED, part, total[:, start:stop])
-    return total
-
-
-JOINS: dict[Callable[[Iterable[Tensor]], Tensor], Callable[[list[Tensor]], Tensor]] = {
-    add: _summed,
-    mean: _averaged,
-    concatenate: _stacked,
-}
+def _rest(part: Tensor, count: int, last: bool) -> Tensor | None:
+    """What waits of a branch of which `count` rows were used."""
+    return copied(part, count) if part.shape[2] > count and not last else None

@@ -25,7 +25,6 @@ from melvoc.nn.engines.cpu.framewise import (
 )
 from melvoc.nn.engines.cpu.machines import (
     Coefficients,
-    MeanRows,
     ResidualRows,
     ResidualSections,
     Section,
@@ -33,7 +32,7 @@ from melvoc.nn.engines.cpu.machines import (
     UpsamplingMachine,
 )
 from melvoc.nn.engines.cpu.memory import Workspace, floats
-from melvoc.nn.engines.cpu.nodes import Borders, Scaled, borders, flat, given, needs_grad, parameters, plain
+from melvoc.nn.engines.cpu.nodes import Borders, Scaled, borders, fills_blocks, flat, needs_grad, parameters, plain
 from melvoc.nn.engines.cpu.plan import CostModel
 from melvoc.nn.engines.cpu.quiet import FrameByFrame, Quiet, QuietInverseSTFT, parts_of
 from melvoc.nn.engines.cpu.rows import PRELU, SCALED, blocks_of, from_rows, to_rows
@@ -51,7 +50,6 @@ from melvoc.nn.graph import (
     Machine,
     Map,
     MapMachine,
-    Mean,
     Node,
     Residual,
     by_kind,
@@ -147,16 +145,11 @@ class CpuEngine(Engine):
             return ResidualSections(same)
         return None if inner is None else ResidualRows(inner)
 
-    def _native_mean(self, node: Mean) -> Machine | None:
-        branches = self._natives(node.nodes)
-        return None if branches is None else MeanRows(branches)
-
     def _native_branches(self, node: Branches) -> Machine | None:
         machines = self._natives(node.nodes)
-        if machines is None:
+        if machines is None or (node.join is concatenate and any(not fills_blocks(part) for part in node.nodes)):
             return None
-        whole = all((count := given(part)) and not count % LANES for part in node.nodes)  # blocks of channels
-        return join_rows(machines, node.join) if whole or node.join is not concatenate else None
+        return join_rows(machines, node.join)
 
     def _native_select(self, node: Select) -> Machine | None:
         return SelectRows(node) if SelectRows.takes(node) else None
@@ -240,7 +233,6 @@ class CpuEngine(Engine):
 OPENERS: dict[type, Callable[[CpuEngine, Any], Machine | None]] = {  # of machines over rows
     Chain: CpuEngine._native_chain,
     Residual: CpuEngine._native_residual,
-    Mean: CpuEngine._native_mean,
     Branches: CpuEngine._native_branches,
     Select: CpuEngine._native_select,
     Map: CpuEngine._native_map,

@@ -217,36 +217,6 @@ class ResidualRows(Machine):
         return y
 
 
-class MeanRows(Machine):
-    """The mean of branches; those that are ahead wait."""
-
-    parts = ("machines",)
-    state = ("queues",)
-
-    def __init__(self, machines: list[Machine]) -> None:
-        self.machines = machines
-        self.queues: list[Tensor | None] = [None] * len(machines)
-
-    def __call__(self, x: Tensor, last: bool) -> Tensor:
-        parts = [
-            [part for part in (queue, machine(x, last)) if part is not None and part.shape[2]]
-            for queue, machine in zip(self.queues, self.machines, strict=True)
-        ]
-        count = min(sum(part.shape[2] for part in branch) for branch in parts)
-        blocks = max((part.shape[1] for branch in parts for part in branch), default=x.shape[1])
-        total = POOL.empty(x.shape[0], blocks, count, LANES)
-        for number, branch in enumerate(parts):
-            done, rest = 0, None
-            for part in branch:
-                used = min(part.shape[2], count - done)
-                move(SCALED_SUM if number else SCALED, part, total, 1.0 / len(parts), to=done)
-                done += used
-                if used < part.shape[2]:
-                    rest = joined(rest, part[:, :, used:])
-            self.queues[number] = None if last or rest is None else copied(rest)
-        return total
-
-
 class UpsamplingMachine(Machine):
     """Runs a `ConvTranspose1d`: drops the first `crop` samples and gives exactly `rate` samples per input in total."""
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from melvoc.nn.alias_free import AliasFreeSnake
+from melvoc.nn.engines.cpu.vector import LANES
 from melvoc.nn.framing import Select
 from melvoc.nn.graph import Branches, Chain, Composite, Map, Node, concatenate
 from melvoc.nn.layers import BiasNorm, Conv1d, ConvTranspose1d, FrameLinear, FrameNorm, FrameScale, PReLU
@@ -60,8 +61,14 @@ class Borders(NamedTuple):
 
 def borders(node: Node) -> Borders | None:
     """The channels of a node; None if no layer in it says them."""
-    taken, channels = _taken(node), given(node)
-    return Borders(taken, channels, _selects(node)) if taken and channels and _has_layer(node) else None
+    taken, given = _taken(node), _given(node)
+    return Borders(taken, given, _selects(node)) if taken and given and _has_layer(node) else None
+
+
+def fills_blocks(node: Node) -> bool:
+    """Whether its output channels are known to be whole blocks, so that others can stand below them."""
+    count = _given(node)
+    return count > 0 and count % LANES == 0
 
 
 def _has_layer(node: Node) -> bool:
@@ -84,12 +91,12 @@ def _taken(node: Node) -> int:
     return node.stop if isinstance(node, Select) else 0 if layer is None else _channels(layer)[0]
 
 
-def given(node: Node) -> int:
+def _given(node: Node) -> int:
     """Output channels; 0 for as many as come in."""
     if isinstance(node, Chain):
-        return next((count for part in reversed(node.nodes) if (count := given(part))), 0)
+        return next((count for part in reversed(node.nodes) if (count := _given(part))), 0)
     if isinstance(node, Branches):
-        counts = list(map(given, node.nodes))
+        counts = list(map(_given, node.nodes))
         return sum(counts) if node.join is concatenate else max(counts)
     layer = _layer(node)
     return node.stop - node.start if isinstance(node, Select) else 0 if layer is None else _channels(layer)[1]
