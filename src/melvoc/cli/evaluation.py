@@ -49,9 +49,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sample-rate", type=int, metavar="HZ", help="measure at this rate (default: the lowest of file and vocoders)"
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, dest="drawn", metavar="N", help="of what vocoders draw (default: 0)"
-    )
+    parser.add_argument(  # not load's option of that name, which a vocoder without noise refuses
+        "--seed", type=int, default=0, dest="drawn", metavar="N",
+        help="of Griffin-Lim's phases, and of what plugins draw from torch (default: 0)",
+    )  # fmt: skip
     add_loading(parser)
 
 

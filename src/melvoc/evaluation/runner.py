@@ -66,7 +66,7 @@ def evaluate(
         sample_rate: at which is measured, in Hz. None: the lowest of the file's and the vocoders', so that no vocoder
             is blamed for a band that it does not have.
         device: for vocoders that are loaded here.
-        seed: of what vocoders draw.
+        seed: of Griffin-Lim's phases, and of what plugins draw from torch; that of other noise is `load`'s.
         overwrite: whether a report in `out` may be overwritten.
         progress: called with ("evaluate", done, total) in copies of files, and as by `load`; what it raises ends the
             evaluation (docs/applications.md).
