@@ -125,7 +125,7 @@ def test_it_is_trained_by_its_recipe(
     voc = melvoc.load(tmp_path / "run" / "generator.safetensors", device="cpu")
     assert (voc.architecture, voc.spec, voc.config) == (package.PULSE, spec, package.PulseConfig())
     with pytest.raises(
-        OptionError, match=r"='speecht5hifigan', but melvoc trains hifigan, bigvgan, vocos, pulse; choose"
+        OptionError, match=r"='speecht5hifigan', but melvoc trains hifigan, bigvgan, glnet, vocos, pulse; choose"
     ):
         trained_architecture("speecht5hifigan", None)
 
@@ -247,6 +247,6 @@ def test_each_architecture_is_spelled_out_in_its_own_file_only() -> None:
 
 @pytest.mark.parametrize("record", own_architectures(), ids=lambda record: record.name)
 def test_every_record_is_whole(record: Architecture) -> None:
-    assert record.layouts
+    assert record.layouts or record.recipe, "neither published nor trained"
     assert all(layout.files for layout in record.layouts)
     assert record.title.lower().replace("-", "") == record.name
