@@ -20,7 +20,7 @@ from melvoc.spectrogram.file import save_mel
 from melvoc.train import Discriminators, DivergedError, LossWeights, Trainer, TrainReport
 from melvoc.train.folder import load_checkpoint
 from melvoc.train.losses import Term
-from melvoc.train.state import learning_rates
+from melvoc.train.pace import learning_rates
 
 
 def train(tmp_path: Path, *, resume: bool = False, **changes: Any) -> list[TrainReport]:

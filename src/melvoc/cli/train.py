@@ -115,8 +115,12 @@ def _introduce(trainer: Trainer) -> None:
     print(
         f"training on {len(trainer.files)} files, {trainer.seconds_of_sound:.1f} s; held out: {len(trainer.held_out)}"
     )
+    config = trainer.config
+    ends = {"steps": config.steps, "minutes": config.minutes}
+    listed = " or ".join(f"{number:g} {unit}" for unit, number in ends.items() if number is not None)
+    print(f"{config.architecture}, profile {config.profile}, {listed} in all")
     if trainer.resumed_from is not None:
-        print(f"resumed at step {trainer.resumed_from} of {trainer.config.steps}")
+        print(f"resumed at step {trainer.resumed_from}")
 
 
 @contextmanager
@@ -159,7 +163,7 @@ def _shown(trainer: Trainer) -> Iterator[Any]:
 
         def show(report: TrainReport) -> None:
             speed = f"{1 / report.seconds:.2f} steps/s"
-            bar.update(task, completed=report.step, losses=_losses(report, most=2), speed=speed)
+            bar.update(task, completed=report.step, total=report.steps, losses=_losses(report, most=2), speed=speed)
             if report.validation:
                 bar.console.print(_line(report))
 
@@ -182,7 +186,7 @@ def _losses(report: TrainReport, most: int = len(SHOWN)) -> str:
 
 
 def _conclude(trainer: Trainer, seconds: float) -> int:
-    if trainer.step < trainer.config.steps:
+    if not trainer.finished:
         path = trainer.save()
         if trainer.first:
             print(f"stopped at step {trainer.step}, saved in {path}; continue with --resume")

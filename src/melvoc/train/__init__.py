@@ -12,8 +12,9 @@ from melvoc.audio.folder import Skipped
 from melvoc.recipe import LossWeights
 from melvoc.train.config import TrainConfig
 from melvoc.train.discriminators import Discriminators
+from melvoc.train.report import TrainReport
 from melvoc.train.state import DivergedError
-from melvoc.train.trainer import Trainer, TrainReport
+from melvoc.train.trainer import Trainer
 
 __all__ = [
     "Discriminators",

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from melvoc.architecture import Architecture, NetworkConfig
-from melvoc.errors import OptionError, SpecError, kind_of
+from melvoc.errors import OptionError, SpecError
 from melvoc.recipe import LossWeights, Recipe
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.train.discriminators import check_kinds, least_samples
-from melvoc.train.ranges import check_choice, check_number, check_whole
+from melvoc.train.checks import PRESETS, check_config, fitting, weights_of
+from melvoc.train.profiles import profile_name, profile_of, subject
 from melvoc.train.recipes import sized_generator, trained_architecture
-
-# The presets: what the discriminators' channels are divided by.
-PRESETS: Mapping[str, int] = {"full": 1, "slim": 8}
 
 WARMUP = 500  # steps for new discriminators next to a generator that is already trained
 RAMP = 1000  # steps until such a generator learns at the full rate
+CHECKPOINT_EVERY = 1000  # steps, in a run that is not told its minutes
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run. What is not given is the architecture's recipe; by default, HiFi-GAN's V2 at 44.1 kHz.
+    """One training run. What is not given is the profile's (`melvoc.train.profiles`), else the architecture's recipe.
 
     The attribute descriptions are also the help texts of `melvoc train`.
 
@@ -38,25 +34,34 @@ class TrainConfig:
             audio's own.
         spec: the mel that the generator will understand. None: the warm start's, or that of the other model's mels,
             else 44.1 kHz, n_fft 2048, hop 512, 128 bands.
+        profile: where what is not given comes from: "cpu" or "gpu", for a result within minutes, or "published", the
+            architecture's recipe. None: the device's, or "published" for who names a preset, discriminators or a warm
+            start.
         architecture: of the generator, by name (hifigan, vocos, bigvgan, or a package's). None: that of the warm start
-            or of `generator`, else hifigan.
-        size: of the generator, by name ("small", "base"). None: the architecture's first, small.
+            or of `generator`, else the profile's.
+        size: of the generator, by name ("small", "base"). None: the profile's, or the architecture's first.
         generator: configuration of the generator. None: the warm start's, else the one of that size.
         discriminators: which judge ("mpd", "msd", "mrd"), each with its weight in the losses of both sides. None: the
             architecture's.
-        preset: "full" for the published discriminators, "slim" for an eighth of their channels (for CPUs).
+        preset: "full" for the published discriminators, "slim" for an eighth of their channels. None: the profile's.
         warm_start: a generator to start from: a melvoc file, a published one with its configuration beside it, or a
             checkpoint of another run.
         warm_discriminators: discriminators to start from: a published `do_*` file, a `discriminators.pt` or a
             checkpoint of another run.
-        batch_size: segments per step and process.
-        segment: samples per segment, a multiple of the hop length. None: the multiple that is next to the
-            architecture's, which is 16384, or 8192 for bigvgan.
-        steps: total number of steps, including those before a resume.
+        minutes: that the run takes in all, with reading, validation and export, and without pauses; what it took
+            before a resume counts. With `steps` too, whichever comes first. None: 30, unless there are steps.
+        steps: total number of steps, including those before a resume. None: as many as the minutes have room for.
+        patience: validations without a better figure (multi_scale_mel) after which the run ends; the best generator is
+            then the result. None: it ends with its steps or minutes, and the last one is.
+        batch_size: segments per step and process. None: the profile's, 16, or 8 as published.
+        segment: samples per segment, a multiple of the hop length. None: the multiple that is next to the profile's
+            or the architecture's, which is 16384, or 8192 for bigvgan.
         learning_rate: of both optimizers (AdamW). None: the architecture's: 2e-4 for hifigan, 5e-4 for vocos, 1e-4
             for bigvgan.
         betas: of both optimizers. None: the architecture's.
         weight_decay: of both optimizers.
+        schedule: of the learning rate: "cosine" falls to a hundredth of it at the end of the run, "decay" by
+            `lr_decay`. None: cosine with minutes, decay with steps alone.
         lr_decay: factor of the learning rate, applied every `lr_decay_steps`.
         ramp_steps: number of initial steps over which the generator's learning rate rises from 0. None: 1000 for a warm
             start, whose good weights AdamW's first, large steps would spoil, else 0.
@@ -77,7 +82,7 @@ class TrainConfig:
         precision: "auto" (bfloat16 autocast on CUDA, else float32), "float32" or "bfloat16"; a generator that autocast
             would harm (vocos, bigvgan) stays float32 beside its discriminators.
         device: "auto" (cuda, mps, cpu) or a torch device.
-        checkpoint_every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints. None: 1000, or with minutes a tenth of them.
         validate_every: steps between validations. None: with each checkpoint.
         keep_checkpoints: how many recent checkpoints to keep (the best is always kept).
         keep_discriminators: also write `RUN/discriminators.pt` at the end.
@@ -91,21 +96,25 @@ class TrainConfig:
     run_dir: str | os.PathLike[str] = ""
     mels_dir: str | os.PathLike[str] | None = None
     spec: MelSpec | None = None
+    profile: str | None = None
     architecture: str | None = None
     size: str | None = None
     generator: NetworkConfig | None = None
     discriminators: Mapping[str, float] | None = None
-    preset: Literal["full", "slim"] = "full"
+    preset: Literal["full", "slim"] | None = None
     warm_start: str | os.PathLike[str] | None = None
     warm_discriminators: str | os.PathLike[str] | None = None
 
-    batch_size: int = 8
+    minutes: float | None = None
+    steps: int | None = None
+    patience: int | None = None
+    batch_size: int | None = None
     segment: int | None = None
-    steps: int = 100_000
     learning_rate: float | None = None
     betas: tuple[float, float] | None = None
     weight_decay: float = 0.01
     ramp_steps: int | None = None
+    schedule: Literal["decay", "cosine"] | None = None
     lr_decay: float = 0.999
     lr_decay_steps: int | None = None
     weights: LossWeights = field(default_factory=LossWeights)
@@ -122,22 +131,13 @@ class TrainConfig:
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
-    checkpoint_every: int = 1000
+    checkpoint_every: int | None = None
     validate_every: int | None = None
     keep_checkpoints: int = 3
     keep_discriminators: bool = False
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
-        _check_learning(self)
-        if self.spec is not None:
-            _check_generator(self, self.spec)
-            _check_segment(self, self.spec, trained_architecture(self.architecture, self.generator)[1])
-
-    @property
-    def divisor(self) -> int:
-        """What the discriminators' channels are divided by."""
-        return PRESETS[self.preset]
+        check_config(self)
 
     def resolved(
         self, *, spec: MelSpec | None = None, generator: NetworkConfig | None = None, mels: MelSpec | None = None
@@ -156,24 +156,32 @@ class TrainConfig:
         self._check_warm(spec, generator)
         chosen = self.spec or spec or mels or MelSpec.preset("griffinlim")
         network = self.generator or generator
-        record, recipe = trained_architecture(self.architecture, network)
+        profile, (record, recipe) = profile_of(self), subject(self, generator)
+        own = record.name == profile.architecture
         fresh = self.warm_start is not None and self.warm_discriminators is None
-        size = self.size if network else self.size or next(iter(recipe.sizes))
-        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        size = self.size or (profile.size if profile.size in recipe.sizes else next(iter(recipe.sizes)))
+        timed = self.minutes is not None or self.steps is None
         filled = {
+            "profile": profile_name(self),
             "spec": chosen,
             "architecture": record.name,
-            "size": size,
+            "size": self.size if network else size,
             "generator": network or sized_generator(record, recipe, size, chosen),
-            "discriminators": self.discriminators or recipe.discriminators,
-            "segment": self.segment or _fitting(recipe.segment, chosen, self, recipe),
-            "learning_rate": self.learning_rate or recipe.learning_rate,
-            "betas": self.betas or recipe.betas,
-            "weights": self.weights.over(recipe.weights),
+            "discriminators": profile.discriminators or recipe.discriminators,
+            "preset": profile.preset,
+            "minutes": profile.minutes if timed else None,
+            "batch_size": profile.batch_size,
+            "segment": fitting((own and profile.segment) or recipe.segment, chosen, self, recipe),
+            "learning_rate": (own and profile.learning_rate) or recipe.learning_rate,
+            "betas": recipe.betas,
+            "ramp_steps": RAMP * bool(self.warm_start),
+            "schedule": "cosine" if timed else "decay",
+            "discriminator_warmup": WARMUP * fresh,
+            "checkpoint_every": None if timed else CHECKPOINT_EVERY,
         }
-        for name, value in (("discriminator_warmup", WARMUP * fresh), ("ramp_steps", RAMP * bool(self.warm_start))):
-            filled[name] = value if given[name] is None else given[name]
-        return ResolvedConfig(**given | filled)
+        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        left_open = {name: value for name, value in filled.items() if given[name] is None}
+        return ResolvedConfig(**given | left_open | {"weights": weights_of(self, recipe)})
 
     def _check_warm(self, spec: MelSpec | None, generator: NetworkConfig | None) -> None:
         """Check that what was given agrees with a warm start."""
@@ -207,14 +215,23 @@ class ResolvedConfig(TrainConfig):
     """A configuration in which nothing is left open: what `TrainConfig.resolved` gives."""
 
     spec: MelSpec
+    profile: str
     architecture: str
     generator: NetworkConfig
     discriminators: Mapping[str, float]
+    preset: Literal["full", "slim"]
+    batch_size: int
     segment: int
     learning_rate: float
     betas: tuple[float, float]
     ramp_steps: int
+    schedule: Literal["decay", "cosine"]
     discriminator_warmup: int
+
+    @property
+    def divisor(self) -> int:
+        """What the discriminators' channels are divided by."""
+        return PRESETS[self.preset]
 
     @property
     def record(self) -> Architecture:
@@ -225,98 +242,3 @@ class ResolvedConfig(TrainConfig):
     def recipe(self) -> Recipe:
         """How the architecture is trained."""
         return trained_architecture(self.architecture, None)[1]
-
-
-def _check_generator(config: TrainConfig, spec: MelSpec) -> None:
-    """Check that generator, size and spec belong together."""
-    record, recipe = trained_architecture(config.architecture, config.generator)
-    derived = None
-    if config.size is not None or (config.generator is None and config.warm_start is None):
-        derived = sized_generator(record, recipe, config.size, spec)
-    if config.generator is None:
-        return
-    if (config.generator.hop_length, config.generator.n_mels) != (spec.hop_length, spec.n_mels):
-        raise SpecError(
-            f"the generator makes {config.generator.hop_length} samples of {config.generator.n_mels} bands per frame, "
-            f"but the spec has hop_length={spec.hop_length}, n_mels={spec.n_mels}; omit generator to derive it"
-        )
-    if derived is not None and derived != config.generator:
-        raise SpecError(f"size={config.size!r} is another generator than the one that was given; omit size")
-
-
-def _check_segment(config: TrainConfig, spec: MelSpec, recipe: Recipe) -> None:
-    """Check that a segment is whole frames, and no shorter than a window."""
-    if config.segment is None:
-        return
-    if config.segment % spec.hop_length:
-        raise SpecError(
-            f"segment={config.segment} is not a multiple of hop_length={spec.hop_length}; use "
-            f"{_fitting(config.segment, spec, config, recipe)}, so that mel and sound are cut at the same places"
-        )
-    if config.segment < (least := _least(spec, config, recipe)):
-        raise SpecError(
-            f"segment={config.segment} is shorter than a window ({least}); use at least "
-            f"{_fitting(least, spec, config, recipe)}"
-        )
-
-
-def _least(spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
-    judged, weights = least_samples(config.discriminators or recipe.discriminators), config.weights.over(recipe.weights)
-    return max(spec.n_fft, judged, 2048 if weights.stft or weights.multi_scale_mel else 0)
-
-
-def _fitting(samples: int, spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
-    """The multiple of the hop length that is next to a number of samples, and no shorter than a window."""
-    hops = max(1, round(samples / spec.hop_length), math.ceil(_least(spec, config, recipe) / spec.hop_length))
-    return hops * spec.hop_length
-
-
-def _check_ranges(config: TrainConfig) -> None:
-    check_choice("preset", config.preset, tuple(PRESETS))
-    check_choice("precision", config.precision, ("auto", "float32", "bfloat16"))
-    for name in ("batch_size", "checkpoint_every", "keep_checkpoints"):
-        check_whole(name, getattr(config, name), least=1)
-    for name in ("steps", "mel_only_steps", "seed"):
-        check_whole(name, getattr(config, name), least=0)
-    for name, least in (
-        ("segment", 1), ("lr_decay_steps", 1), ("validate_every", 1), ("validation_files", 0),
-        ("discriminator_warmup", 0), ("ramp_steps", 0),
-    ):  # fmt: skip
-        if getattr(config, name) is not None:
-            check_whole(name, getattr(config, name), least=least)
-    if config.learning_rate is not None:
-        check_number("learning_rate", config.learning_rate, above=0.0)
-    check_number("clip_gradients", config.clip_gradients, above=0.0)
-    for name in ("weight_decay", "gain_db", "tilt_db"):
-        check_number(name, getattr(config, name), least=0.0)
-    check_number("lr_decay", config.lr_decay, above=0.0, most=1.0)
-    check_number("ema_decay", config.ema_decay, least=0.0, below=1.0)
-    if config.betas is not None:
-        if not isinstance(config.betas, tuple) or len(config.betas) != 2:
-            raise OptionError(f"betas={config.betas!r}, but they are two numbers; (0.8, 0.99) is usual")
-        for beta in config.betas:
-            check_number("betas", beta, least=0.0, below=1.0)
-    if config.spec is not None and not isinstance(config.spec, MelSpec):
-        raise SpecError(f"spec={config.spec!r} is {kind_of(config.spec)}; pass a melvoc.MelSpec")
-    for name in ("audio_dir", "run_dir"):
-        if not os.fspath(getattr(config, name)):
-            raise OptionError(f"{name} is empty; give the path of a folder")
-    if Path(config.audio_dir).resolve() == Path(config.run_dir).resolve():
-        raise OptionError(f"run_dir={os.fspath(config.run_dir)!r} is the folder of the audio itself; choose another")
-
-
-def _check_learning(config: TrainConfig) -> None:
-    """Check that there is something to learn, in every phase."""
-    _, recipe = trained_architecture(config.architecture, config.generator)
-    if not isinstance(config.weights, LossWeights):
-        raise OptionError(f"weights={config.weights!r}, but they are a LossWeights(...)")
-    if config.discriminators is not None:
-        check_kinds(config.discriminators)
-    weights = config.weights.over(recipe.weights)
-    if not (weights.hears or weights.adversarial):
-        raise OptionError("all weights of the generator's losses are 0, so it would learn nothing; set mel=45")
-    if not weights.hears and config.mel_only_steps:
-        raise OptionError(
-            f"mel_only_steps={config.mel_only_steps} with weights.mel=0 and no other loss of sound would learn "
-            "nothing; set mel_only_steps=0"
-        )

@@ -17,16 +17,19 @@ from melvoc.train.recipes import trained_architecture
 # their contents, and the batch size together with the number of processes.
 NOT_COMPARED = frozenset(
     {
-        "audio_dir", "run_dir", "mels_dir", "warm_start", "warm_discriminators", "batch_size", "steps", "device",
-        "checkpoint_every", "validate_every", "keep_checkpoints", "keep_discriminators",
+        "audio_dir", "run_dir", "mels_dir", "warm_start", "warm_discriminators", "batch_size", "minutes", "steps",
+        "patience", "device", "checkpoint_every", "validate_every", "keep_checkpoints", "keep_discriminators",
     }
 )  # fmt: skip
 
 # What a configuration may leave unset when resuming, besides single weights: it is taken from the run.
 LEFT_OPEN = (
-    "architecture", "spec", "size", "generator", "discriminators", "segment", "learning_rate", "betas",
-    "discriminator_warmup", "ramp_steps",
+    "profile", "architecture", "spec", "size", "generator", "discriminators", "preset", "batch_size", "segment",
+    "learning_rate", "betas", "schedule", "discriminator_warmup", "ramp_steps", "patience", "checkpoint_every",
 )  # fmt: skip
+
+# Of a run of before there were profiles.
+OLD = {"profile": "published", "schedule": "decay", "minutes": None, "patience": None}
 
 
 def resumed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
@@ -38,6 +41,7 @@ def resumed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
     """
     record, recipe = trained_architecture(stored.get("architecture"), None)
     values: dict[str, Any] = {
+        **OLD,
         **stored,
         "architecture": record.name,
         "spec": MelSpec.from_dict(stored["spec"]),
@@ -45,7 +49,9 @@ def resumed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
         "discriminators": stored.get("discriminators", recipe.discriminators),
         "betas": tuple(stored["betas"]),
     }
-    filled: dict[str, Any] = {name: values.get(name) for name in LEFT_OPEN if getattr(config, name) is None}
+    ends = ("minutes", "steps") if config.minutes is config.steps is None else ()  # given: as it says, and no other
+    open_now = [name for name in (*LEFT_OPEN, *ends) if getattr(config, name) is None]
+    filled: dict[str, Any] = {name: values.get(name) for name in open_now}
     return dataclasses.replace(config, weights=config.weights.over(LossWeights(**stored["weights"])), **filled)
 
 
@@ -75,7 +81,7 @@ def check_config(config: TrainConfig, stored: Mapping[str, Any], processes: int)
         CheckpointError: naming every field that differs.
     """
     different = differences(config, stored["config"])
-    if stored["batch"] != (batch := config.batch_size * processes):
+    if stored["batch"] != (batch := (config.batch_size or stored["config"]["batch_size"]) * processes):
         different["batch_size (of all processes)"] = (stored["batch"], batch)
     if different:
         listed = "; ".join(f"{name}: the run has {old!r}, now {new!r}" for name, (old, new) in different.items())

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,43 +19,19 @@ from melvoc.neural import NeuralVocoder
 from melvoc.progress import Progress, Report, check_progress, watched
 from melvoc.spectrogram.file import ENDINGS
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.train.best import Best
 from melvoc.train.config import ResolvedConfig, TrainConfig
 from melvoc.train.distributed import join
 from melvoc.train.folder import RunFolder
 from melvoc.train.material import read_material
+from melvoc.train.pace import PARTS, Pace, learning_rates
+from melvoc.train.report import Smoothed, TrainReport
 from melvoc.train.results import vocoder_of, write_discriminators, write_generator
 from melvoc.train.resuming import check_config, check_sounds, resumed
 from melvoc.train.sounds import Found, find_sounds, spec_of_mels
-from melvoc.train.state import DivergedError, Stepper, TrainState, learning_rates
-from melvoc.train.validate import DECISIVE, MOST_FILES, validate
+from melvoc.train.state import DivergedError, Stepper, TrainState
+from melvoc.train.validate import MOST_FILES, validate
 from melvoc.train.warm import WarmStart, read_discriminators, read_generator
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainReport:
-    """One step.
-
-    Attributes:
-        step: from 1; the steps made so far, including those before a resume.
-        losses: by name, unweighted: "discriminator" and those of `LossWeights` that are in use; and
-            "generator_gradient", "discriminator_gradient", the norms before clipping.
-        learning_rate: of the generator in this step.
-        seconds: how long this step took, including validation and checkpoint.
-        validation: "multi_scale_mel" (by which a checkpoint is the best), "mel_l1" and "mr_stft" of the held-out files,
-            the metrics of those names; None if this step was not validated.
-        checkpoint: written after this step, or None.
-    """
-
-    step: int
-    losses: dict[str, float]
-    learning_rate: float
-    seconds: float
-    validation: dict[str, float] | None = None
-    checkpoint: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return dataclasses.asdict(self)
 
 
 class Trainer:
@@ -99,9 +73,11 @@ class Trainer:
     @torch.inference_mode(False)
     def __init__(self, config: TrainConfig, *, resume: bool = False, progress: Progress | None = None) -> None:
         check_progress(progress)
+        began = time.monotonic()
         self.progress = progress
-        self._stopped = False
-        self._best: dict[str, float] | None = None
+        self._stopped = self._halted = False
+        self._smoothed = Smoothed()
+        self._best = Best()
         self._saved: int | None = None
         self.resumed_from: int | None = None
         self._folder = RunFolder(config.run_dir)
@@ -111,7 +87,10 @@ class Trainer:
             failed.callback(self.close)  # or torch complains of an open group beside the error
             self.config = self._decide(config, stored, warm)
             watched(progress, "read", len(found.sounds), lambda report: self._read(found, stored, report))
+            self._pace = Pace(self.config, began, (stored or {}).get("pace"))
             watched(progress, "prepare", 1, lambda _: self._make(stored, warm))
+            self._reached = self._agreed()
+            self._pace.rest()
             failed.pop_all()
 
     # Public interface
@@ -133,8 +112,13 @@ class Trainer:
 
     @property
     def stopped(self) -> bool:
-        """Whether `stop` was called."""
+        """Whether `stop` was called, and no new loop has begun since."""
         return self._stopped
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is at its end: no steps are left, no time, or no patience."""
+        return self._reached >= 1.0
 
     @property
     def first(self) -> bool:
@@ -142,11 +126,16 @@ class Trainer:
         return self._world.first
 
     def stop(self) -> None:
-        """End the loop after the current step; may be called from a signal handler or another thread."""
+        """End the loop after the current step; may be called from a signal handler or another thread. A new loop goes
+        on."""
         self._stopped = True
 
     def __iter__(self) -> Self:
-        """The trainer itself; the next loop continues where one left with `break` stopped."""
+        """The trainer itself; the next loop continues where one was left with `break` or ended by `stop`. The time
+        between two loops is none of the run's minutes."""
+        if self._halted:
+            self._stopped = self._halted = False
+        self._pace.go_on()
         return self
 
     @public
@@ -159,12 +148,15 @@ class Trainer:
             DivergedError: a loss is NaN or infinite.
             MelvocError: a file cannot be written.
         """
-        if self.state.step >= self.config.steps:
+        if self.finished:
             self.export()
             raise StopIteration
         if self._world.any(self._stopped):
+            self._stopped = self._halted = True
             raise StopIteration
-        return self._one_step()
+        report = self._one_step()
+        self._pace.rest()
+        return report
 
     def save(self) -> Path:
         """Write a checkpoint of the current state, unless this trainer has written it or began with it.
@@ -174,7 +166,7 @@ class Trainer:
         """
         path = self._folder.checkpoint(self.state.step)
         if self._world.first and self._saved != self.state.step:
-            best = None if self._best is None else int(self._best["step"])
+            best = self._best.step
             keep = self.config.keep_checkpoints
             self._write(lambda: self._folder.save(self.state.step, self._content(), keep=keep, best=best))
         self._saved = self.state.step
@@ -220,31 +212,67 @@ class Trainer:
     # Internals
 
     def _one_step(self) -> TrainReport:
-        start, config, world = time.perf_counter(), self.config, self._world
-        rates = learning_rates(config, self.state.step, self.decay_steps)
-        position = self.state.step * config.batch_size * world.size + world.rank * config.batch_size
-        batch = self._material.segments.batch(position, config.batch_size, world.device)
-        try:
-            losses = self._stepper(batch, rates)
-        except DivergedError as error:
-            raise DivergedError(f"{error}; {self._folder.way_out()}") from None
-        step = self.state.step
-        last = step == config.steps
-        due = step % config.checkpoint_every == 0 or last
-        checked = due if config.validate_every is None else step % config.validate_every == 0 or last
-        validation = self._validate() if checked else None
-        path = self._save_due(validation) if due else None
+        start, world, pace = time.monotonic(), self._world, self._pace
+        rates = learning_rates(self.config, self.state.step, self.decay_steps, self._reached)
+        stage, losses = self._stepper.stage, self._learn(rates)
+        pace.stepped(time.monotonic() - start)
+        before, self._reached = self._reached, self._agreed()
+        validation, path = self._look(before)
         report = TrainReport(
-            step=step,
+            step=self.state.step,
+            steps=pace.steps_in_all(self.state.step),
             losses=losses,
+            smoothed=self._smoothed.take(losses),
             learning_rate=rates[0],
-            seconds=time.perf_counter() - start,
+            stage=stage,
+            seconds=time.monotonic() - start,
+            spent=pace.seconds,
+            eta=pace.left(self.state.step),
+            sound_per_second=pace.speed() * self._batch * self.config.segment / self.spec.sample_rate,
             validation=validation,
             checkpoint=None if path is None else str(path),
         )
         if world.first:
             self._folder.append(report.to_dict())
         return report
+
+    @property
+    def _batch(self) -> int:
+        """Segments per step, of all processes."""
+        return self.config.batch_size * self._world.size
+
+    def _learn(self, rates: tuple[float, float]) -> dict[str, float]:
+        """Make a step on the batch that is its turn."""
+        position = self.state.step * self._batch + self._world.rank * self.config.batch_size
+        batch = self._material.segments.batch(position, self.config.batch_size, self._world.device)
+        try:
+            return self._stepper(batch, rates)
+        except DivergedError as error:
+            raise DivergedError(f"{error}; {self._folder.way_out()}") from None
+
+    def _agreed(self) -> float:
+        """The share of the run that is over, by the first process's clock and patience, in every process."""
+        reached = 1.0 if self._best.without_patience(self.config.patience) else self._pace.reached(self.state.step)
+        return self._world.first_says(reached)[0]
+
+    def _look(self, before: float) -> tuple[dict[str, float] | None, Path | None]:
+        """Validate and save, where it is time to: every so many steps, or after each part of the minutes."""
+        config, step, last = self.config, self.state.step, self.finished
+        if config.checkpoint_every is None:
+            due = last or bool(self._world.first_says(self._pace.due(before, self._reached))[0])
+        else:
+            due = last or step % config.checkpoint_every == 0
+        checked = due if config.validate_every is None else last or step % config.validate_every == 0
+        validation = None
+        if checked:
+            with self._pace.costing("validate"):
+                validation = self._validate()
+            self._best.heard(validation)
+            self._reached = self._agreed()
+        if not due and not self.finished:
+            return validation, None
+        with self._pace.costing("save"):
+            return validation, self._save_due(validation)
 
     def _validate(self) -> dict[str, float] | None:
         """Done by the first process; the others wait at their next exchange."""
@@ -264,9 +292,7 @@ class Trainer:
 
     def _save_due(self, validation: dict[str, float] | None) -> Path:
         """Save a checkpoint, and the generator by itself if it is the best so far."""
-        least = (self._best or {}).get(DECISIVE, math.inf)  # older runs have another figure
-        if validation and validation[DECISIVE] < least:
-            self._best = {"step": self.state.step, **validation}
+        if self._best.saves(self.state.step, validation):
             self._write(lambda: write_generator(self.vocoder(), self._folder.path / "best.safetensors"))
         return self.save()
 
@@ -274,14 +300,14 @@ class Trainer:
         random: dict[str, Any] = {"cpu": torch.get_rng_state()}
         if self._world.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self._world.device)
-        batch = self.config.batch_size * self._world.size
         return {
             **self.state.to_dict(),
             "config": self.config.to_dict(),
-            "batch": batch,
+            "batch": self._batch,
             "data": self._material.data,
-            "position": self.state.step * batch,
-            "best": self._best,
+            "position": self.state.step * self._batch,
+            "best": self._best.to_dict(),
+            "pace": self._pace.to_dict(),
             "random": random,
         }
 
@@ -326,7 +352,7 @@ class Trainer:
             source = os.fspath(self._folder.checkpoint(stored["step"]))
             with about(source):
                 state.load(stored, source=source)
-            self._best, self.resumed_from = stored["best"], state.step
+            self._best, self.resumed_from = Best.from_dict(stored["best"]), state.step
             torch.set_rng_state(stored["random"]["cpu"])
             if "cuda" in stored["random"] and self._world.device.type == "cuda":
                 torch.cuda.set_rng_state(stored["random"]["cuda"], self._world.device)
@@ -349,7 +375,10 @@ class Trainer:
         parameters = [p for module in (state.generator, state.discriminators) for p in module.parameters()]
         size = sum(parameter.numel() * 4 for parameter in parameters)
         config, made = self.config, len(self._folder.steps())
-        ahead = math.ceil(max(0, config.steps - state.step) / config.checkpoint_every)
+        if config.checkpoint_every is None:
+            ahead = PARTS
+        else:
+            ahead = math.ceil(max(0, (config.steps or 0) - state.step) / config.checkpoint_every)
         kept = config.keep_checkpoints + 2 - made  # the best, and the one written before the oldest is removed
         self._folder.check_room(3 * size, min(ahead, max(1, kept)))  # weights, and AdamW's two moments
         self._folder.cut_log(self.state.step)
