@@ -89,7 +89,7 @@ def test_the_generators_turn_leaves_no_gradient_in_the_discriminators(tmp_path: 
     state.discriminator_optimizer.zero_grad(set_to_none=True)
     seen: list[bool] = []
     state.discriminators.mpd.register_forward_hook(lambda module, args, result: seen.append(result[0][0].requires_grad))
-    step._generators_turn(batch().wave, step.state.generator(batch().mel), alone=False)
+    step._generators_turn(batch(), step.state.generator(batch().mel), alone=False)
     assert seen == [True, False]  # the generated one for the generator's sake, the real one not at all
     assert all(parameter.grad is None for parameter in state.discriminators.parameters())
 

@@ -17,6 +17,7 @@ from melvoc.spectrogram.spec import MelSpec
 from melvoc.train.discriminators import check_kinds, least_samples
 from melvoc.train.ranges import check_choice, check_number, check_whole
 from melvoc.train.recipes import sized_generator, trained_architecture
+from melvoc.train.refinement import edges
 
 # The presets: what the discriminators' channels are divided by.
 PRESETS: Mapping[str, int] = {"full": 1, "slim": 8}
@@ -38,8 +39,8 @@ class TrainConfig:
             audio's own.
         spec: the mel that the generator will understand. None: the warm start's, or that of the other model's mels,
             else 44.1 kHz, n_fft 2048, hop 512, 128 bands.
-        architecture: of the generator, by name (hifigan, vocos, bigvgan, or a package's). None: that of the warm start
-            or of `generator`, else hifigan.
+        architecture: of the generator, by name (hifigan, bigvgan, istftnet, vocos, wavenext, or a package's). None: that
+            of the warm start or of `generator`, else hifigan.
         size: of the generator, by name ("small", "base"). None: the architecture's first, small.
         generator: configuration of the generator. None: the warm start's, else the one of that size.
         discriminators: which judge ("mpd", "msd", "mrd"), each with its weight in the losses of both sides. None: the
@@ -53,8 +54,8 @@ class TrainConfig:
         segment: samples per segment, a multiple of the hop length. None: the multiple that is next to the
             architecture's, which is 16384, or 8192 for bigvgan.
         steps: total number of steps, including those before a resume.
-        learning_rate: of both optimizers (AdamW). None: the architecture's: 2e-4 for hifigan, 5e-4 for vocos, 1e-4
-            for bigvgan.
+        learning_rate: of both optimizers (AdamW). None: the architecture's: 2e-4 for hifigan and istftnet,
+            5e-4 for vocos and wavenext, 1e-4 for bigvgan.
         betas: of both optimizers. None: the architecture's.
         weight_decay: of both optimizers.
         lr_decay: factor of the learning rate, applied every `lr_decay_steps`.
@@ -75,7 +76,7 @@ class TrainConfig:
             more.
         seed: of weights, split, segments and augmentation.
         precision: "auto" (bfloat16 autocast on CUDA, else float32), "float32" or "bfloat16"; a generator that autocast
-            would harm (vocos, bigvgan) stays float32 beside its discriminators.
+            would harm (all but hifigan) stays float32 beside its discriminators.
         device: "auto" (cuda, mps, cpu) or a torch device.
         checkpoint_every: steps between checkpoints.
         validate_every: steps between validations. None: with each checkpoint.
@@ -262,7 +263,8 @@ def _check_segment(config: TrainConfig, spec: MelSpec, recipe: Recipe) -> None:
 
 def _least(spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
     judged, weights = least_samples(config.discriminators or recipe.discriminators), config.weights.over(recipe.weights)
-    return max(spec.n_fft, judged, 2048 if weights.stft or weights.multi_scale_mel else 0)
+    heard = max(spec.n_fft, 2048 if weights.stft or weights.multi_scale_mel else 0)
+    return max(judged, heard + sum(edges(spec)) if weights.refined else heard)
 
 
 def _fitting(samples: int, spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
@@ -315,6 +317,10 @@ def _check_learning(config: TrainConfig) -> None:
     weights = config.weights.over(recipe.weights)
     if not (weights.hears or weights.adversarial):
         raise OptionError("all weights of the generator's losses are 0, so it would learn nothing; set mel=45")
+    if weights.refined and not weights.hears:
+        raise OptionError(
+            f"weights.refined={weights.refined!r} is a factor of the losses of sound, which are all 0; set mel=45"
+        )
     if not weights.hears and config.mel_only_steps:
         raise OptionError(
             f"mel_only_steps={config.mel_only_steps} with weights.mel=0 and no other loss of sound would learn "
