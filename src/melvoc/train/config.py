@@ -39,8 +39,8 @@ class TrainConfig:
             audio's own.
         spec: the mel that the generator will understand. None: the warm start's, or that of the other model's mels,
             else 44.1 kHz, n_fft 2048, hop 512, 128 bands.
-        architecture: of the generator, by name (hifigan, bigvgan, istftnet, vocos, wavenext, or a package's). None: that
-            of the warm start or of `generator`, else hifigan.
+        architecture: of the generator, by name (hifigan, bigvgan, istftnet, vocos, wavenext, or a package's). None:
+            that of the warm start or of `generator`, else hifigan.
         size: of the generator, by name ("small", "base"). None: the architecture's first, small.
         generator: configuration of the generator. None: the warm start's, else the one of that size.
         discriminators: which judge ("mpd", "msd", "mrd"), each with its weight in the losses of both sides. None: the
