@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from melvoc import MelSpec, MelSpectrogram
+from melvoc.nn.powers import overlap_add
 from melvoc.spectrogram.conversion import Care
-from melvoc.spectrogram.projection import Projection, overlap_add, projection, squares
+from melvoc.spectrogram.projection import Projection, projection, squares
 from melvoc.spectrogram.transform import constants
 
 SPEC = MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40, f_max=6000)

@@ -107,7 +107,10 @@ def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
         ({"discriminators": {}}, r"discriminators=\{\}"),
         ({"discriminators": {"mpd": 0.0}}, r"discriminators.mpd=0.0, but it is a number above 0"),
         ({"discriminators": {"mrd": 1.0}}, r"segment=1024 is shorter than a window \(1025\); use at least 1088"),
-        ({"architecture": "griffinlim"}, r"architecture='griffinlim', but melvoc trains hifigan, bigvgan, vocos"),
+        (
+            {"architecture": "griffinlim"},
+            r"architecture='griffinlim', but melvoc trains hifigan, bigvgan, glnet, istftnet, vocos, wavenext",
+        ),
         ({"architecture": "vocos"}, r"generator=HiFiGANConfig\(.*, but it is a VocosConfig\(\.\.\.\)"),
         ({"size": "base"}, r"size='base' is another generator than the one that was given; omit size"),
         ({"size": "huge"}, r"size='huge', but the sizes of HiFi-GAN are"),
@@ -211,6 +214,8 @@ def test_every_profile_names_what_there_is(tmp_path: Path, name: str) -> None:
         ("hifigan", 2e-4, (0.8, 0.99), 16384, {"mpd": 1.0, "msd": 1.0}, (1.0, 2.0, 45.0, 0.0)),
         ("bigvgan", 1e-4, (0.8, 0.99), 8192, {"mpd": 1.0, "mrd": 1.0}, (1.0, 2.0, 45.0, 0.0)),
         ("vocos", 5e-4, (0.8, 0.9), 16384, {"mpd": 0.2, "mrd": 0.1 / 3}, (1.0, 1.0, 45.0, 0.0)),
+        ("wavenext", 5e-4, (0.8, 0.9), 16384, {"mpd": 0.2, "mrd": 0.1 / 3}, (1.0, 1.0, 45.0, 0.0)),
+        ("istftnet", 2e-4, (0.8, 0.99), 16384, {"mpd": 1.0, "msd": 1.0}, (1.0, 2.0, 45.0, 0.0)),
     ],
 )
 def test_what_is_not_given_is_the_architectures_recipe(
@@ -244,6 +249,20 @@ def test_vocos_takes_any_hop_that_its_frames_overlap_by(tmp_path: Path) -> None:
     wide = MelSpec.from_dict(spec.to_dict() | {"hop_length": 1500})
     with pytest.raises(SpecError, match=r"Vocos' inverse STFT has the mel's frames: .* the hop at most half of it"):
         TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", spec=wide, architecture="vocos")
+
+
+def test_wavenext_takes_any_hop_and_istftnet_what_its_upsamplings_lead_to() -> None:
+    def made(name: str, hop: int) -> Any:
+        record, recipe = trained_architecture(name, None)
+        return sized_generator(record, recipe, None, MelSpec(sample_rate=44100, n_fft=2048, hop_length=hop, n_mels=20))
+
+    assert made("wavenext", 509).hop_length == 509
+    for hop, rates, last in ((512, (8, 8), 8), (256, (8, 8), 4), (320, (8, 8), 5), (300, (6, 5), 10), (441, (7, 7), 9)):
+        config = made("istftnet", hop)
+        assert (config.upsample_rates, config.gen_istft_hop_size, config.gen_istft_n_fft) == (rates, last, 4 * last)
+        assert config.hop_length == hop
+    with pytest.raises(SpecError, match=r"hop_length=509, but iSTFTNet makes 2 to 16 samples of each .* as 256 or 512"):
+        made("istftnet", 509)
 
 
 def test_a_run_of_before_the_recipes_goes_on(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def losses(folder: Path) -> dict[int, dict[str, float]]:
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
 @pytest.mark.parametrize(
     ("name", "moment"),
-    [("hifigan", "between"), ("hifigan", "while writing"), ("bigvgan", "between"), ("vocos", "between")],
+    [("hifigan", "while writing"), *[(name, "between") for name in GENERATORS]],
 )
 def test_killed_with_sigkill_a_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, name: str, moment: str) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -14,7 +14,9 @@ from melvoc import MelSpec, audio
 from melvoc.architecture import NetworkConfig
 from melvoc.architectures.bigvgan import BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGANConfig
+from melvoc.architectures.istftnet import ISTFTNetConfig
 from melvoc.architectures.vocos import VocosConfig
+from melvoc.architectures.wavenext import WaveNeXtConfig
 from melvoc.train import TrainConfig
 
 SPEC = MelSpec(sample_rate=16000, n_fft=256, hop_length=64, n_mels=20)
@@ -32,7 +34,12 @@ GENERATORS: dict[str, NetworkConfig] = {  # one of each architecture that melvoc
     "vocos": VocosConfig(
         n_mels=20, dim=16, intermediate_dim=32, num_layers=2, n_fft=256, hop_length=64, padding="same"
     ),
-}
+    "wavenext": WaveNeXtConfig(n_mels=20, dim=16, intermediate_dim=32, num_layers=2, n_fft=256, hop_length=64),
+    "istftnet": ISTFTNetConfig(
+        **GENERATOR.to_dict() | {"upsample_rates": (4, 4), "upsample_kernel_sizes": (8, 8)},
+        gen_istft_n_fft=16, gen_istft_hop_size=4,
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -27,6 +27,8 @@ class LossWeights:
         mel: L1 distance of log-mels.
         stft: multi-resolution STFT distance (`melvoc.metrics.mr_stft`); 15 is usual.
         multi_scale_mel: BigVGAN-v2's multi-scale mel distance (`melvoc.metrics.multi_scale_mel`); 15 there.
+        refined: the losses of sound once more, after one round of refinement (`melvoc.post.refine`): a factor of their
+            weights, 1 where both count alike.
 
     Raises:
         OptionError: a weight that is negative, or no number.
@@ -37,6 +39,7 @@ class LossWeights:
     mel: float | None = None
     stft: float | None = None
     multi_scale_mel: float | None = None
+    refined: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():

@@ -7,8 +7,10 @@ implementation (rishikksh20/iSTFTNet-pytorch).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +21,7 @@ from melvoc.architecture import Architecture, Layout
 from melvoc.architectures.hifigan import (
     LAST_SLOPE,
     LEAKY_SLOPE,
+    RECIPE,
     HiFiGANConfig,
     ResBlock1,
     ResBlock2,
@@ -27,13 +30,15 @@ from melvoc.architectures.hifigan import (
     initialise,
     stages,
 )
-from melvoc.errors import OptionError
+from melvoc.errors import OptionError, SpecError
 from melvoc.nn.framing import Pad
 from melvoc.nn.graph import Chain, Map, Node
 from melvoc.nn.layers import Conv1d
+from melvoc.nn.rates import upsampling
 from melvoc.nn.stft import InverseSTFT, polar
 from melvoc.spectrogram.spec import MelSpec
 
+HOPS = range(2, 17)  # of an inverse STFT that is fitted to a spec; it has frames of four hops, as published
 OWN_KEYS = ("gen_istft_n_fft", "gen_istft_hop_size")  # in a config.json, beside HiFi-GAN's
 
 
@@ -116,6 +121,40 @@ def mel_of(values: Mapping[str, Any]) -> MelSpec:
     return MelSpec.from_config({key: value for key, value in values.items() if key not in OWN_KEYS})
 
 
+def sized(width: int, spec: MelSpec) -> ISTFTNetConfig:
+    """A configuration for a spec: the fewest upsamplings, and the hop of the inverse STFT next to C8C8I's 4.
+
+    Two upsamplings by 8 lead to 256 samples with a hop of 4, and to 512 with a hop of 8.
+
+    Args:
+        width: channels after the first convolution.
+        spec: of the mels.
+
+    Raises:
+        SpecError: a hop length that is no product of upsampling rates and such a hop.
+    """
+    found = []
+    for hop in HOPS:
+        if spec.hop_length % hop == 0:
+            with suppress(SpecError):
+                rates, kernels = upsampling(spec.hop_length // hop)
+                found.append((len(rates), abs(hop - 4), hop, rates, kernels))
+    if not found:
+        raise SpecError(
+            f"hop_length={spec.hop_length}, but iSTFTNet makes {HOPS[0]} to {HOPS[-1]} samples of each frame that its "
+            "upsamplings lead to; take a hop_length such as 256 or 512, or give the generator's configuration"
+        )
+    *_, hop, rates, kernels = min(found)
+    return ISTFTNetConfig(
+        n_mels=spec.n_mels,
+        upsample_rates=rates,
+        upsample_kernel_sizes=kernels,
+        upsample_initial_channel=width,
+        gen_istft_n_fft=4 * hop,
+        gen_istft_hop_size=hop,
+    )
+
+
 ARCHITECTURE = Architecture(
     name="istftnet",
     title="iSTFTNet",
@@ -131,4 +170,10 @@ ARCHITECTURE = Architecture(
         ),
     ),
     float32=ends_and_snakes,
+    recipe=dataclasses.replace(  # the paper's: HiFi-GAN's
+        RECIPE,
+        sizes={"small": lambda spec: sized(128, spec), "base": lambda spec: sized(512, spec)},
+        autocast=False,
+        default=False,
+    ),
 )

@@ -5,6 +5,7 @@ Parameters are named as in the published checkpoint (`backbone.*`, `head.*`).
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from melvoc.architecture import Architecture, Layout, NetworkConfig, Pin
-from melvoc.architectures.vocos import BACKBONE, BACKBONE_CLASS, HEAD, arguments, mel_of_features
+from melvoc.architectures.vocos import BACKBONE, BACKBONE_CLASS, HEAD, RECIPE, arguments, mel_of_features
 from melvoc.errors import OptionError, quoted
 from melvoc.nn.convnext import ConvNeXt
 from melvoc.nn.framing import ToSamples
@@ -107,6 +108,8 @@ class Head(nn.Module):
         super().__init__()
         self.linear_1 = FrameLinear(config.dim, config.n_fft + 2)
         self.linear_2 = FrameLinear(config.n_fft + 2, config.hop_length, bias=False)
+        for module in (self.linear_1, self.linear_2):  # as in the published code
+            nn.init.trunc_normal_(module.weight, std=0.02)
         self.nodes: tuple[Node, ...] = (Map(self.linear_1), Map(self.linear_2), ToSamples(config.hop_length))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,6 +121,24 @@ def recognises(values: Mapping[str, Any]) -> bool:
     """Whether a configuration, or a section of one, has this head."""
     head = values.get("head")
     return "backbone" in values and isinstance(head, Mapping) and head.get("class_path") in (HEAD_CLASS, "WaveNextHead")
+
+
+def sized(dim: int, num_layers: int, spec: MelSpec) -> WaveNeXtConfig:
+    """A configuration for a spec: a frame's samples are the hop, whatever it is.
+
+    Args:
+        dim: channels of the backbone; its blocks have three times as many inside.
+        num_layers: its blocks.
+        spec: of the mels.
+    """
+    return WaveNeXtConfig(
+        n_mels=spec.n_mels,
+        dim=dim,
+        intermediate_dim=3 * dim,
+        num_layers=num_layers,
+        n_fft=spec.n_fft,
+        hop_length=spec.hop_length,
+    )
 
 
 ARCHITECTURE = Architecture(
@@ -148,5 +169,8 @@ ARCHITECTURE = Architecture(
             parameters=13_722_626,
             licence="Apache-2.0",
         ),
+    ),
+    recipe=dataclasses.replace(  # the published code trains it as Vocos
+        RECIPE, sizes={"small": lambda spec: sized(256, 6, spec), "base": lambda spec: sized(512, 8, spec)}
     ),
 )

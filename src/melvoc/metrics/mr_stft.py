@@ -6,8 +6,10 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from melvoc.metrics import Metric, check_length
+from melvoc.nn.powers import powers
 
 RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))  # n_fft, hop and window, in samples at any rate
 FLOOR = 1e-4  # of magnitudes: -80 dB
@@ -23,17 +25,21 @@ def stft_distance(reference: Tensor, sound: Tensor) -> Tensor:
     Shape:
         `[B, N]`, N above 1024; the convergence is that of the whole batch.
     """
-    total = torch.zeros((), device=sound.device)
+    total = sound.new_zeros(())
     for n_fft, hop, size in RESOLUTIONS:
-        window = torch.hann_window(size, device=sound.device)
-        theirs, mine = (
-            torch.stft(x, n_fft, hop, size, window, return_complex=True).abs().clamp(min=FLOOR)
-            for x in (reference, sound)
-        )
+        window = torch.hann_window(size, dtype=sound.dtype, device=sound.device)
+        theirs, mine = (_powers(x, window, n_fft, hop).clamp(min=FLOOR**2).sqrt() for x in (reference, sound))
         quiet = QUIET * (window.square().sum() * theirs.numel()).sqrt()
         convergence = (theirs - mine).norm() / torch.maximum(theirs.norm(), quiet)
-        total = total + convergence + (theirs.log() - mine.log()).abs().mean()
+        total = total + convergence + F.l1_loss(mine.log(), theirs.log())
     return total / len(RESOLUTIONS)
+
+
+def _powers(wave: Tensor, window: Tensor, n_fft: int, hop: int) -> Tensor:
+    """Those of `torch.stft` with its defaults: mirrored at both ends, the window in the middle of n_fft."""
+    half, left = n_fft // 2, (n_fft - len(window)) // 2
+    padded = F.pad(wave[:, None], (half, half), mode="reflect")[:, 0, left:]
+    return powers(padded[:, : wave.shape[-1] + 2 * (half - left)], window, n_fft=n_fft, hop_length=hop)
 
 
 def mr_stft(reference: Tensor, sound: Tensor, sample_rate: int) -> float:

@@ -16,8 +16,8 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from melvoc.nn.powers import overlap_add
 from melvoc.spectrogram.conversion import Care, filter_bank, to_nepers
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import constants
@@ -100,19 +100,6 @@ def projection(spec: MelSpec, device: torch.device, dtype: torch.dtype) -> Proje
     """The projections of a spec, made once."""
     with torch.inference_mode(False):
         return Projection(spec, device, dtype)
-
-
-def overlap_add(frames: Tensor, hop_length: int) -> Tensor:
-    """Frames added up, hop_length apart: `[..., t, size]` to `[..., (t - 1) * hop_length + size]`."""
-    count, size = frames.shape[-2:]
-    overlaps = -(-size // hop_length)
-    if size % hop_length:
-        frames = F.pad(frames, (0, -size % hop_length))
-    parts = frames.unflatten(-1, (overlaps, hop_length))
-    total = frames.new_zeros(*frames.shape[:-2], count + overlaps - 1, hop_length)
-    for shift in range(overlaps):
-        total[..., shift : shift + count, :] += parts[..., shift, :]
-    return total.flatten(-2)[..., : (count - 1) * hop_length + size]
 
 
 def squares(spectra: Tensor) -> Tensor:

@@ -265,11 +265,13 @@ def magnitudes(padded: Tensor, spec: MelSpec) -> Tensor:
     """What the filters see, `sqrt(re^2 + im^2 + magnitude_eps)^power`: padded `[B, n]` to `[B, T, n_fft // 2 + 1]`."""
     window, _ = constants(spec, padded.device, padded.dtype)
     spectrum: Tensor = torch.fft.rfft(padded.unfold(-1, spec.n_fft, spec.hop_length) * window)
-    if spec.power == 1.0 and not spec.magnitude_eps:
-        if spectrum.requires_grad:  # the gradient of abs is NaN at denormals, as in a tail that fades out
-            spectrum = spectrum.masked_fill(spectrum.detach().abs() < torch.finfo(padded.dtype).tiny, 0.0)
-        return spectrum.abs()  # whose gradient is 0 at 0, where that of sqrt is not finite
-    powers = torch.view_as_real(spectrum).square().sum(-1) + spec.magnitude_eps
+    plain = spec.power == 1.0 and not spec.magnitude_eps
+    if plain and not spectrum.requires_grad:
+        return spectrum.abs()
+    powers = torch.view_as_real(spectrum).square().sum(-1)
+    if plain:  # faster than the gradient of abs, which is NaN at denormals; 0 where that of sqrt would not be finite
+        return powers.clamp(min=torch.finfo(powers.dtype).tiny).sqrt()
+    powers = powers + spec.magnitude_eps
     return powers if spec.power == 2.0 else powers.sqrt()
 
 

@@ -15,6 +15,7 @@ from melvoc.train.discriminators import check_kinds, least_samples
 from melvoc.train.profiles import profile_of, subject
 from melvoc.train.ranges import check_choice, check_number, check_whole
 from melvoc.train.recipes import sized_generator
+from melvoc.train.refinement import edges
 
 if TYPE_CHECKING:
     from melvoc.train.config import TrainConfig
@@ -86,7 +87,8 @@ def _least(spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
     """Samples that everything can judge."""
     weights, judges = weights_of(config, recipe), config.discriminators or profile_of(config).discriminators
     judged = least_samples(judges or recipe.discriminators) if weights.adversarial or weights.feature else 0
-    return max(spec.n_fft, judged, 2048 if weights.stft or weights.multi_scale_mel else 0)
+    heard = max(spec.n_fft, 2048 if weights.stft or weights.multi_scale_mel else 0)
+    return max(judged, heard + sum(edges(spec)) if weights.refined else heard)
 
 
 def _check_ranges(config: TrainConfig) -> None:
@@ -136,6 +138,10 @@ def _check_learning(config: TrainConfig) -> None:
     weights = weights_of(config, recipe)
     if not (weights.hears or weights.adversarial):
         raise OptionError("all weights of the generator's losses are 0, so it would learn nothing; set mel=45")
+    if weights.refined and not weights.hears:
+        raise OptionError(
+            f"weights.refined={weights.refined!r} is a factor of the losses of sound, which are all 0; set mel=45"
+        )
     if not weights.hears and config.mel_only_steps:
         raise OptionError(
             f"mel_only_steps={config.mel_only_steps} with weights.mel=0 and no other loss of sound would learn "

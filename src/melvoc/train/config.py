@@ -37,8 +37,8 @@ class TrainConfig:
         profile: where what is not given comes from: "cpu" or "gpu", for a result within minutes, or "published", the
             architecture's recipe. None: the device's, or "published" for who names a preset, discriminators or a warm
             start.
-        architecture: of the generator, by name (hifigan, vocos, bigvgan, or a package's). None: that of the warm start
-            or of `generator`, else the profile's.
+        architecture: of the generator, by name (hifigan, bigvgan, glnet, istftnet, vocos, wavenext, or a package's).
+            None: that of the warm start or of `generator`, else the profile's.
         size: of the generator, by name ("small", "base"). None: the profile's, or the architecture's first.
         generator: configuration of the generator. None: the warm start's, else the one of that size.
         discriminators: which judge ("mpd", "msd", "mrd"), each with its weight in the losses of both sides. None: the
@@ -56,8 +56,8 @@ class TrainConfig:
         batch_size: segments per step and process. None: the profile's, 16, or 8 as published.
         segment: samples per segment, a multiple of the hop length. None: the multiple that is next to the profile's
             or the architecture's, which is 16384, or 8192 for bigvgan.
-        learning_rate: of both optimizers (AdamW). None: the architecture's: 2e-4 for hifigan, 5e-4 for vocos, 1e-4
-            for bigvgan.
+        learning_rate: of both optimizers (AdamW). None: the architecture's: 2e-4 for hifigan and istftnet,
+            5e-4 for vocos and wavenext, 1e-3 for glnet, 1e-4 for bigvgan.
         betas: of both optimizers. None: the architecture's.
         weight_decay: of both optimizers.
         schedule: of the learning rate: "cosine" falls to a hundredth of it at the end of the run, "decay" by
@@ -80,7 +80,7 @@ class TrainConfig:
             more.
         seed: of weights, split, segments and augmentation.
         precision: "auto" (bfloat16 autocast on CUDA, else float32), "float32" or "bfloat16"; a generator that autocast
-            would harm (vocos, bigvgan) stays float32 beside its discriminators.
+            would harm (all but hifigan) stays float32 beside its discriminators.
         device: "auto" (cuda, mps, cpu) or a torch device.
         checkpoint_every: steps between checkpoints. None: 1000, or with minutes a tenth of them.
         validate_every: steps between validations. None: with each checkpoint.

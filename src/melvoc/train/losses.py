@@ -102,5 +102,12 @@ def heard_terms(weights: LossWeights, spec: MelSpec) -> list[Term]:
     ]
 
 
+def refined_terms(weights: LossWeights, spec: MelSpec) -> list[Term]:
+    """The same for waves that have gone through a round of refinement, named `refined_mel` and so on."""
+    factor = weights.refined or 0.0
+    terms = heard_terms(weights, spec) if factor else []
+    return [Term(name=f"refined_{term.name}", weight=factor * term.weight, loss=term.loss) for term in terms]
+
+
 def _compared(distance: Callable[[Tensor, Tensor], Tensor], generated: Tensor, real: Tensor) -> Tensor:
     return distance(real[:, 0].detach(), generated[:, 0])

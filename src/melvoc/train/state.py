@@ -16,7 +16,8 @@ from melvoc.train.data import Batch
 from melvoc.train.discriminators import Discriminators
 from melvoc.train.distributed import World
 from melvoc.train.ema import Average, TrainableGenerator
-from melvoc.train.losses import Term, discriminator_loss, heard_terms, judged_terms
+from melvoc.train.losses import Term, discriminator_loss, heard_terms, judged_terms, refined_terms
+from melvoc.train.refinement import RefinedSound
 from melvoc.train.report import Stage
 
 
@@ -94,12 +95,15 @@ class Stepper:
     Attributes:
         judged: the generator's losses that compare judgements.
         heard: those that compare waves.
+        heard_refined: those that compare waves after a round of refinement.
     """
 
     def __init__(self, state: TrainState, config: ResolvedConfig, world: World) -> None:
         self.state, self.config, self.world = state, config, world
         self.judged = judged_terms(config.weights)
         self.heard = heard_terms(config.weights, config.spec)
+        self.heard_refined = refined_terms(config.weights, config.spec)
+        self._refined = RefinedSound(config.spec)
         for module in (state.generator, state.discriminators):
             world.share(module)
 
@@ -134,7 +138,7 @@ class Stepper:
         if not alone:
             report |= self._discriminators_turn(batch.wave, generated.detach())
         if not warming:
-            report |= self._generators_turn(batch.wave, generated, alone)
+            report |= self._generators_turn(batch, generated, alone)
             state.average.update(state.generator, state.step)
         state.step += 1
         return report
@@ -151,8 +155,8 @@ class Stepper:
             "discriminator", {"discriminator": loss}, state.discriminators, state.discriminator_optimizer
         )
 
-    def _generators_turn(self, real: Tensor, generated: Tensor, alone: bool) -> dict[str, float]:
-        state, terms = self.state, list[tuple[Term, Tensor]]()
+    def _generators_turn(self, batch: Batch, generated: Tensor, alone: bool) -> dict[str, float]:
+        state, real, terms = self.state, batch.wave, list[tuple[Term, Tensor]]()
         if not alone:
             state.discriminators.requires_grad_(False)
             with self._autocast():
@@ -161,6 +165,9 @@ class Stepper:
                     targets = state.discriminators(real) if self.config.weights.feature else []
             terms += [(term, term.loss(judgements, targets)) for term in self.judged]
         terms += [(term, term.loss(generated, real)) for term in self.heard]
+        if self.heard_refined:
+            sounds = self._refined(batch.mel, generated, real)
+            terms += [(term, term.loss(*sounds)) for term in self.heard_refined]
         total = torch.stack([term.weight * loss for term, loss in terms]).sum()
         state.generator_optimizer.zero_grad(set_to_none=True)
         total.backward()

@@ -92,9 +92,12 @@ class NormedConv(nn.Module):
         """The normed weight; under spectral norm, each use that trains it runs one power iteration, as published."""
         if self.norm == "weight":
             return torch._weight_norm(self.weight_v, self.weight_g, 0)
-        if self.training and self.weight_orig.requires_grad:
-            self._power_iteration()
-        return self.weight_orig / torch.dot(self.weight_u, self.weight_orig.flatten(1) @ self.weight_v)
+        with torch.autocast(
+            self.weight_orig.device.type, enabled=False
+        ):  # or the vectors would be bfloat16 from now on
+            if self.training and self.weight_orig.requires_grad:
+                self._power_iteration()
+            return self.weight_orig / torch.dot(self.weight_u, self.weight_orig.flatten(1) @ self.weight_v)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve."""
