@@ -97,7 +97,7 @@ def _check_ranges(config: TrainConfig) -> None:
             check_choice(name, getattr(config, name), choices)
     check_choice("precision", config.precision, ("auto", "float32", "bfloat16"))
     check_whole("keep_checkpoints", config.keep_checkpoints, least=1)
-    for name in ("mel_only_steps", "seed"):
+    for name in ("mel_only_steps", "seed", "samples"):
         check_whole(name, getattr(config, name), least=0)
     for name, least in (
         ("steps", 0), ("batch_size", 1), ("segment", 1), ("lr_decay_steps", 1), ("checkpoint_every", 1),
@@ -119,12 +119,14 @@ def _check_ranges(config: TrainConfig) -> None:
             raise OptionError(f"betas={config.betas!r}, but they are two numbers; (0.8, 0.99) is usual")
         for beta in config.betas:
             check_number("betas", beta, least=0.0, below=1.0)
+    for name in ("name", "licence"):
+        if (value := getattr(config, name)) is not None and not (isinstance(value, str) and value.strip()):
+            raise OptionError(f"{name}={value!r}, but it is a text; omit it if there is none")
     if config.spec is not None and not isinstance(config.spec, MelSpec):
         raise SpecError(f"spec={config.spec!r} is {kind_of(config.spec)}; pass a melvoc.MelSpec")
-    for name in ("audio_dir", "run_dir"):
-        if not os.fspath(getattr(config, name)):
-            raise OptionError(f"{name} is empty; give the path of a folder")
-    if Path(config.audio_dir).resolve() == Path(config.run_dir).resolve():
+    if not os.fspath(config.run_dir):
+        raise OptionError("run_dir is empty; give the path of a folder")
+    if os.fspath(config.audio_dir) and Path(config.audio_dir).resolve() == Path(config.run_dir).resolve():
         raise OptionError(f"run_dir={os.fspath(config.run_dir)!r} is the folder of the audio itself; choose another")
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import OptionError, SpecError
@@ -15,6 +15,7 @@ from melvoc.spectrogram.spec import MelSpec
 from melvoc.train.checks import PRESETS, check_config, fitting, weights_of
 from melvoc.train.profiles import profile_name, profile_of, subject
 from melvoc.train.recipes import sized_generator, trained_architecture
+from melvoc.train.revival import revived
 
 WARMUP = 500  # steps for new discriminators next to a generator that is already trained
 RAMP = 1000  # steps until such a generator learns at the full rate
@@ -28,7 +29,8 @@ class TrainConfig:
     The attribute descriptions are also the help texts of `melvoc train`.
 
     Attributes:
-        audio_dir: folder of sound files, searched with its subfolders, linked ones included.
+        audio_dir: folder of sound files, searched with its subfolders, linked ones included. Empty only for a
+            trainer that is given `audio=`.
         run_dir: folder of the run, for checkpoints, log and result; created if it does not exist.
         mels_dir: mels of another model, paired with the audio by name (`a.wav`, `a.safetensors` or `a.npy`). None: the
             audio's own.
@@ -76,6 +78,7 @@ class TrainConfig:
         gain_db: augmentation: maximum random attenuation of a segment, in dB.
         flip_polarity: augmentation: invert the polarity of half of the segments.
         tilt_db: augmentation: maximum spectral tilt between 0 Hz and Nyquist, in either direction, in dB.
+        keep_clipped: whether to train on files that are clipped, too; they are named.
         validation_files: how many whole files to hold out. None: one in twenty, at least one if there are four or
             more.
         seed: of weights, split, segments and augmentation.
@@ -85,6 +88,9 @@ class TrainConfig:
         checkpoint_every: steps between checkpoints. None: 1000, or with minutes a tenth of them.
         validate_every: steps between validations. None: with each checkpoint.
         keep_checkpoints: how many recent checkpoints to keep (the best is always kept).
+        samples: of how many held-out files each checkpoint's sound and pictures are written, to `RUN/samples`.
+        name: of the result, in its file. None: the run folder's.
+        licence: of the result, stored in its file.
         keep_discriminators: also write `RUN/discriminators.pt` at the end.
 
     Raises:
@@ -126,6 +132,7 @@ class TrainConfig:
     gain_db: float = 6.0
     flip_polarity: bool = True
     tilt_db: float = 3.0
+    keep_clipped: bool = False
     validation_files: int | None = None
     seed: int = 0
 
@@ -134,6 +141,9 @@ class TrainConfig:
     checkpoint_every: int | None = None
     validate_every: int | None = None
     keep_checkpoints: int = 3
+    samples: int = 2
+    name: str | None = None
+    licence: str | None = None
     keep_discriminators: bool = False
 
     def __post_init__(self) -> None:
@@ -208,6 +218,21 @@ class TrainConfig:
             "generator": None if self.generator is None else self.generator.to_dict(),
             "weights": dataclasses.asdict(self.weights),
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The configuration of `to_dict`'s values, paths as text.
+
+        Raises:
+            OptionError: a field that there is not, or a value out of range.
+            SpecError: as the constructor.
+
+        Example:
+            >>> config = TrainConfig(audio_dir="sounds", run_dir="run", minutes=5)
+            >>> TrainConfig.from_dict(config.to_dict()) == config
+            True
+        """
+        return cls(**revived(cls, values))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,9 +90,15 @@ class Pace:
         """Steps per second, at present."""
         return 1.0 / self._step if self._step else 0.0
 
-    def deadline(self) -> float:
-        """Seconds of the clock at which the last work is to end; infinite without minutes."""
-        return self._limit
+    def checkpoints(self, config: ResolvedConfig, step: int) -> int:
+        """How many may still be written."""
+        if config.checkpoint_every is None:
+            return PARTS
+        return math.ceil(max(0.0, self._steps - step) / config.checkpoint_every) if self._steps < math.inf else PARTS
+
+    def over(self) -> bool:
+        """Whether all the minutes are spent."""
+        return self.seconds > self._limit
 
     def to_dict(self) -> dict[str, Any]:
         """What a session that goes on needs. Where no time for a step is left, all the minutes count as spent."""

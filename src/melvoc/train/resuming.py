@@ -12,6 +12,7 @@ from melvoc.recipe import LossWeights
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.train.config import TrainConfig
 from melvoc.train.recipes import trained_architecture
+from melvoc.train.revival import check_names, revived
 
 # What may differ when a run is resumed: where and how long it runs, not what is computed. The folders are compared by
 # their contents, and the batch size together with the number of processes.
@@ -19,6 +20,7 @@ NOT_COMPARED = frozenset(
     {
         "audio_dir", "run_dir", "mels_dir", "warm_start", "warm_discriminators", "batch_size", "minutes", "steps",
         "patience", "device", "checkpoint_every", "validate_every", "keep_checkpoints", "keep_discriminators",
+        "samples", "name", "licence",
     }
 )  # fmt: skip
 
@@ -26,10 +28,27 @@ NOT_COMPARED = frozenset(
 LEFT_OPEN = (
     "profile", "architecture", "spec", "size", "generator", "discriminators", "preset", "batch_size", "segment",
     "learning_rate", "betas", "schedule", "discriminator_warmup", "ramp_steps", "patience", "checkpoint_every",
+    "name", "licence",
 )  # fmt: skip
 
 # Of a run of before there were profiles.
 OLD = {"profile": "published", "schedule": "decay", "minutes": None, "patience": None}
+
+
+def changed(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of a run that goes on: what is given again, and what cannot be left open; the rest is open.
+
+    Args:
+        stored: the run's, as `TrainConfig.to_dict` gives it.
+        changes: fields that are given again.
+
+    Raises:
+        OptionError: a field that there is not.
+    """
+    check_names(TrainConfig, changes)
+    known = revived(TrainConfig, stored)
+    kept = {name: known[name] for name in known if name not in (*LEFT_OPEN, "minutes", "steps", "weights")}
+    return TrainConfig(**kept | dict(changes))
 
 
 def resumed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
@@ -109,8 +128,8 @@ def check_sounds(config: TrainConfig, stored: Mapping[str, Any], data: Mapping[s
             f"{name}: {old.get(name)!r}, now {data[name]!r}" for name in data if old.get(name) != data[name]
         )
         raise CheckpointError(
-            f"{os.fspath(config.audio_dir)}: not the sounds of this run ({listed}); resume with the same folder, or "
-            "start a new run in another run folder",
+            f"{os.fspath(config.audio_dir) or 'audio'}: not the sounds of this run ({listed}); resume with the same "
+            "sounds, or start a new run in another run folder",
             path=os.fspath(config.run_dir),
         )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class TrainState:
         generator_optimizer: AdamW.
         discriminator_optimizer: AdamW.
         step: steps made so far.
+        lock: held where the mean and the steps change, for who reads them in another thread.
     """
 
     generator: TrainableGenerator
@@ -44,6 +46,18 @@ class TrainState:
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
     step: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of a checkpoint, about: the weights, and AdamW's two moments."""
+        modules = (self.generator, self.discriminators)
+        return 3 * sum(parameter.numel() * 4 for module in modules for parameter in module.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained."""
+        return next(iter(self.average.tensors.values())).device
 
     @classmethod
     def new(cls, config: ResolvedConfig, device: torch.device) -> TrainState:
@@ -139,8 +153,10 @@ class Stepper:
             report |= self._discriminators_turn(batch.wave, generated.detach())
         if not warming:
             report |= self._generators_turn(batch, generated, alone)
-            state.average.update(state.generator, state.step)
-        state.step += 1
+        with state.lock:
+            if not warming:
+                state.average.update(state.generator, state.step)
+            state.step += 1
         return report
 
     def _discriminators_turn(self, real: Tensor, generated: Tensor) -> dict[str, float]:
