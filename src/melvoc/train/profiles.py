@@ -48,21 +48,21 @@ class Profile:
 PROFILES: Mapping[str, Profile] = {
     "cpu": Profile(
         about="sounds alone, without discriminators, which cost a CPU most of a step",
-        architecture="vocos",
+        architecture="glnet",
         size="small",
-        batch_size=16,
+        batch_size=8,
         segment=16384,
         preset="slim",
-        weights=LossWeights(mel=45.0, stft=15.0),
+        weights=LossWeights(multi_scale_mel=15.0, refined=1.0),
     ),
     "gpu": Profile(
-        about="the same generator, judged by small discriminators; not measured",
-        architecture="vocos",
+        about="the same; not measured",
+        architecture="glnet",
         size="small",
         batch_size=16,
         segment=16384,
         preset="slim",
-        weights=LossWeights(adversarial=1.0, feature=1.0, mel=45.0, stft=15.0),
+        weights=LossWeights(multi_scale_mel=15.0, refined=1.0),
     ),
     "published": Profile(about="the architecture's recipe, with batches of 8"),
 }
