@@ -261,5 +261,6 @@ ARCHITECTURE = Architecture(
         segment=16384,
         learning_rate=1e-3,
         betas=(0.8, 0.95),
+        quick=True,
     ),
 )

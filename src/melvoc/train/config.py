@@ -147,6 +147,9 @@ class TrainConfig:
     keep_discriminators: bool = False
 
     def __post_init__(self) -> None:
+        if self.generator is not None and self.architecture is None:  # or JSON could not tell two architectures apart
+            record, _ = trained_architecture(None, self.generator)
+            object.__setattr__(self, "architecture", record.name)
         check_config(self)
 
     def resolved(
@@ -167,7 +170,7 @@ class TrainConfig:
         chosen = self.spec or spec or mels or MelSpec.preset("griffinlim")
         network = self.generator or generator
         profile, (record, recipe) = profile_of(self), subject(self, generator)
-        own = record.name == profile.architecture
+        own = profile.quick and recipe.quick
         fresh = self.warm_start is not None and self.warm_discriminators is None
         size = self.size or (profile.size if profile.size in recipe.sizes else next(iter(recipe.sizes)))
         timed = self.minutes is not None or self.steps is None

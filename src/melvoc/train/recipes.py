@@ -24,6 +24,11 @@ def trained(name: str | None = None) -> list[tuple[Architecture, Recipe]]:
     return chosen
 
 
+def quick_architecture() -> str:
+    """The name of the architecture that gives a result within minutes."""
+    return next(record.name for record, recipe in trained() if recipe.quick)
+
+
 def trained_architecture(name: str | None, generator: NetworkConfig | None) -> tuple[Architecture, Recipe]:
     """The record of the architecture to train, with its recipe: by name, by configuration, or the default.
 
