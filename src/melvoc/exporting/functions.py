@@ -1,12 +1,15 @@
 """The functions inside a `Map` or a join, as ONNX nodes.
 
 A function is run once, on small tensors, and what it does with torch is written down as it happens: a function of
-single samples or frames does the same whatever their number. So it needs no entry anywhere, as long as it is made of the
-operations below.
+single samples or frames does the same whatever their number. So it needs no entry anywhere, as long as it is made of
+the operations below.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +23,7 @@ from melvoc.errors import MelvocError
 from melvoc.exporting.graph import LAST, Builder, Name, Signal, array_of
 
 FRAMES = 5  # of the small tensors
+IN_PLACE = re.compile(r"[a-z]\w*_")  # torch's names of what writes into its argument
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -51,8 +55,8 @@ class _Recorder(TorchFunctionMode):
         self._names: dict[int, tuple[Name, Tensor]] = {}  # by id, which stays a tensor's own while it is kept here
 
     def tensor(self, signal: Signal) -> Tensor:
-        """A small tensor that stands for a signal; positive, so that no function of it is invalid."""
-        small = torch.rand(2, signal.channels, FRAMES, device="cpu") + 0.5
+        """A small tensor that stands for a signal; its values do not matter."""
+        small = torch.ones(2, signal.channels, FRAMES, device="cpu")
         self._names[id(small)] = (signal.name, small)
         return small
 
@@ -68,23 +72,30 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         named = kwargs or {}
         concerned = any(id(one) in self._names for one in tree_flatten((args, named))[0])
-        operation = function.__name__.strip("_")
-        in_place = function.__name__.endswith("_") and not function.__name__.startswith("__")
+        operation, in_place = function.__name__.strip("_"), IN_PLACE.fullmatch(function.__name__)
         if concerned and in_place and args[0]._is_view():
-            raise MelvocError(f"ONNX: a function writes into a part of a tensor (torch's {operation}_); return a new one")
+            raise MelvocError(f"ONNX: a function writes into a part of a tensor ({in_place[0]}); return a new one")
         result = function(*args, **named)
-        if concerned and (isinstance(result, Tensor) or isinstance(result, tuple | list)):
-            lower = OPERATIONS.get(operation)
-            if lower is None:
-                raise MelvocError(
-                    f"ONNX: a function uses torch's {operation}, for which melvoc has no form in ONNX; use one of "
-                    f"{', '.join(sorted(OPERATIONS))}, or export a .pt2"
-                )
-            names = lower(self._builder, result, *tree_map(self.name, args), **tree_map(self.name, named))
-            several = not isinstance(result, Tensor)
-            for one, name in zip(result, names, strict=True) if several else ((result, names),):
+        several = isinstance(result, tuple | list)
+        if concerned and (several or isinstance(result, Tensor)):
+            names = self._lower(operation, result, args, named)
+            for one, name in zip(result, names, strict=True) if several else [(result, names)]:
                 self._names[id(one)] = (name, one)
         return result
+
+    def _lower(self, operation: str, result: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """The value of an operation, or the values.
+
+        Raises:
+            MelvocError: it has no form in ONNX here.
+        """
+        lower = OPERATIONS.get(operation)
+        if lower is None:
+            raise MelvocError(
+                f"ONNX: a function uses torch's {operation}, for which melvoc has no form in ONNX; use one of "
+                f"{', '.join(sorted(OPERATIONS))}, or write a .pt2"
+            )
+        return lower(self._builder, result, *tree_map(self.name, args), **tree_map(self.name, named))
 
 
 def _simple(operator: str) -> Callable[..., Name]:
@@ -108,15 +119,18 @@ def _clamp(builder: Builder, result: Tensor, x: Name, min: float | None = None, 
 def _gelu(builder: Builder, result: Tensor, x: Name, approximate: str = "none") -> Name:
     """As ONNX Runtime recognises it, which makes one operation of it."""
     if approximate != "none":
-        inner = builder.node("Mul", builder.node("Add", x, builder.node("Mul", _cube(builder, x), 0.044715)), 0.7978845608)
-        share = builder.node("Tanh", inner)
+        cube = builder.node("Mul", builder.node("Mul", x, x), x)
+        inner = builder.node("Add", x, builder.node("Mul", cube, 0.044715))
+        share = builder.node("Tanh", builder.node("Mul", inner, math.sqrt(2.0 / math.pi)))
     else:
-        share = builder.node("Erf", builder.node("Div", x, 2.0**0.5))
+        share = builder.node("Erf", builder.node("Div", x, math.sqrt(2.0)))
     return builder.node("Mul", builder.node("Mul", x, builder.node("Add", share, 1.0)), 0.5)
 
 
-def _cube(builder: Builder, x: Name) -> Name:
-    return builder.node("Mul", builder.node("Mul", x, x), x)
+def _expm1(builder: Builder, result: Tensor, x: Name) -> Name:
+    """exp(x) - 1 = 2 sinh(x / 2) exp(x / 2), exact for small x, too."""
+    half = builder.node("Mul", x, 0.5)
+    return builder.node("Mul", builder.node("Mul", builder.node("Sinh", half), builder.node("Exp", half)), 2.0)
 
 
 def _linear(builder: Builder, result: Tensor, x: Name, weight: Any, bias: Any = None) -> Name:
@@ -154,22 +168,20 @@ def _cat(builder: Builder, result: Tensor, parts: Sequence[Name], dim: int = 0) 
 def _chunk(builder: Builder, result: Sequence[Tensor], x: Name, *_: Any, dim: int = 0, **__: Any) -> list[Name]:
     """Also torch's split, if `dim` is given by name: what came out says how it was cut."""
     ends = np.cumsum([0, *[part.shape[dim] for part in result]])
-    return [builder.slice(x, int(a), int(b), axis=dim) for a, b in zip(ends, ends[1:], strict=False)]
+    return [builder.slice(x, int(a), int(b), axis=dim) for a, b in itertools.pairwise(ends)]
 
 
 def _getitem(builder: Builder, result: Tensor, x: Name, index: Any) -> Name:
     """Whole slices of the channels and samples; None adds an axis."""
-    axis = 0
-    for one in index if isinstance(index, tuple) else (index,):
+    for axis, one in enumerate(index if isinstance(index, tuple) else (index,)):
         if one is None:
             x = builder.node("Unsqueeze", x, np.array([axis]))
         elif isinstance(one, slice) and (one.step or 1) > 0:
             if one != slice(None):
-                stop = int(LAST) if one.stop is None else one.stop
+                stop = LAST if one.stop is None else one.stop
                 x = builder.slice(x, one.start or 0, stop, axis=axis, step=one.step or 1)
         else:
             raise MelvocError(f"ONNX: a function indexes by {one!r}, but only slices have a form in ONNX here; slice")
-        axis += 1
     return x
 
 
@@ -182,8 +194,8 @@ def _reduced(operator: str) -> Callable[..., Name]:
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    **{name: _simple(name.capitalize()) for name in ("exp", "log", "sin", "cos", "tanh", "sigmoid", "abs", "neg", "sqrt")},
-    **{name: _simple(name.capitalize()) for name in ("relu", "erf", "softplus", "reciprocal")},
+    **{name: _simple(name.capitalize()) for name in ("abs", "cos", "erf", "exp", "log", "neg", "reciprocal", "relu")},
+    **{name: _simple(name.capitalize()) for name in ("sigmoid", "sin", "softplus", "sqrt", "tanh")},
     **{name: _simple("Identity") for name in ("clone", "contiguous", "detach", "to", "float")},
     "rsqrt": lambda builder, result, x: builder.node("Reciprocal", builder.node("Sqrt", x)),
     "square": lambda builder, result, x: builder.node("Mul", x, x),
@@ -199,9 +211,13 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     **{name: _binary("Sub") for name in ("sub", "isub")},
     **{name: _binary("Mul") for name in ("mul", "rmul", "imul")},
     **{name: _binary("Div") for name in ("div", "truediv", "true_divide")},
-    **{name: _binary("Pow") for name in ("pow",)},
-    **{name: _binary("Sub", reflected=True) for name in ("rsub",)},
+    "pow": _binary("Pow"),
+    "rsub": _binary("Sub", reflected=True),
     **{name: _binary("Div", reflected=True) for name in ("rdiv", "rtruediv")},
+    "gt": _binary("Greater"),
+    "lt": _binary("Less"),
+    "where": lambda builder, result, condition, x, other: builder.node("Where", condition, x, other),
+    "expm1": _expm1,
     "maximum": _binary("Max"),
     "minimum": _binary("Min"),
     "linear": _linear,

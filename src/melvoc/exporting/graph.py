@@ -1,4 +1,4 @@
-"""A builder of ONNX graphs: values by name, each weight once, and nothing that ONNX Runtime's web build does not run."""
+"""A builder of ONNX graphs: nodes with one output, and constants, each once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from melvoc.errors import MissingPackageError
 
 OPSET = 18  # the first with bitwise operators; ONNX Runtime 1.14
 IR_VERSION = 8  # of the same release
-LAST = np.iinfo(np.int64).max  # an end that a slice never reaches
+LAST = (1 << 63) - 1  # an end that a slice never reaches
 
 Name = str  # of a value in the graph
+Shape = Sequence[str | int]  # text stands for a dynamic length
 
 
 def needed_onnx() -> Any:
@@ -109,10 +110,9 @@ class Builder:
 
     def finish(
         self,
-        inputs: Mapping[Name, tuple[str, Sequence[str | int]]],
-        outputs: Mapping[Name, tuple[Name, str, Sequence[str | int]]],
+        inputs: Mapping[Name, tuple[str, Shape]],
+        outputs: Mapping[Name, tuple[Name, str, Shape]],
         metadata: Mapping[str, str],
-        title: str,
     ) -> bytes:
         """The model as it is written to a file.
 
@@ -120,13 +120,12 @@ class Builder:
             inputs: their types ("float32", "int64") and shapes, by name.
             outputs: by the name that they get: the value, its type and its shape.
             metadata: text by key.
-            title: of the graph.
         """
         helper, kinds = self._onnx.helper, {"float32": 1, "int64": 7}  # onnx.TensorProto's numbers
         ends = [helper.make_node("Identity", [value], [name], name=name) for name, (value, _, _) in outputs.items()]
         graph = helper.make_graph(
             [*self._nodes, *ends],
-            title,
+            "melvoc",
             [helper.make_tensor_value_info(name, kinds[kind], shape) for name, (kind, shape) in inputs.items()],
             [helper.make_tensor_value_info(name, kinds[kind], shape) for name, (_, kind, shape) in outputs.items()],
             self._stored,

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from melvoc.post import PostStep
+from melvoc.post.refine import Refine
 from melvoc.vocoder import Vocoder
 
 
-def describe(vocoder: Vocoder, rounds: int) -> dict[str, str]:
+def describe(vocoder: Vocoder, steps: tuple[PostStep, ...]) -> dict[str, str]:
     """The metadata of a vocoder's file.
 
     Args:
         vocoder: whose it is.
-        rounds: of refinement that are part of it.
+        steps: that follow the network.
     """
     from melvoc import __version__
 
@@ -30,7 +32,7 @@ def describe(vocoder: Vocoder, rounds: int) -> dict[str, str]:
         "melvoc.channels": vocoder.channels,
         "melvoc.samples_per_frame": vocoder.samples_per_frame,
         "melvoc.conditions": {name: dataclasses.asdict(one) for name, one in vocoder.conditions.items()},
-        "melvoc.refine": rounds,
+        "melvoc.refine": sum(step.rounds for step in steps if isinstance(step, Refine)),
     }
-    unknown = [key for key, value in said.items() if value is None and key not in fields]
-    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in said.items() if key not in unknown}
+    known = {key: value for key, value in said.items() if value is not None or key in fields}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}

@@ -42,7 +42,7 @@ def _chain(builder: Builder, node: Chain, x: Signal) -> Signal:
 
 
 def _branches(builder: Builder, node: Branches, x: Signal) -> Signal:
-    return lower_function(builder, node.join, [lower(builder, part, x) for part in node.nodes])  # type: ignore[arg-type]
+    return lower_function(builder, node.join, [lower(builder, part, x) for part in node.nodes])
 
 
 def _map(builder: Builder, node: Map, x: Signal) -> Signal:
@@ -82,30 +82,29 @@ def _to_frames(builder: Builder, node: ToFrames, x: Signal) -> Signal:
 
 
 def _conv(builder: Builder, node: Conv1d, x: Signal) -> Signal:
-    return Signal(convolve(builder, node, x.name, [node.reach, node.reach]), node.out_channels)
+    rectified = rectify(builder, x.name, node.slope)
+    return Signal(convolve(builder, node, rectified, [node.reach, node.reach]), node.out_channels)
 
 
 def convolve(builder: Builder, node: Conv1d, x: Name, pads: list[int]) -> Name:
-    """A convolution with its leaky ReLU, padded by zeros."""
+    """The convolution itself, padded by zeros."""
     more = [] if node.bias is None else [array_of(node.bias)]
     return builder.node(
-        "Conv", rectify(builder, x, node.slope), array_of(node.weight), *more,
+        "Conv", x, array_of(node.weight), *more,
         dilations=list(node.dilation), group=node.groups, pads=pads,
     )  # fmt: skip
 
 
 def _conv_transpose(builder: Builder, node: ConvTranspose1d, x: Signal) -> Signal:
     last = node.kernel_size[0] - node.rate - node.crop  # one more than the crop where the difference is odd
-    return Signal(convolve_transposed(builder, node, x.name, [node.crop, last]), node.out_channels)
+    rectified = rectify(builder, x.name, node.slope)
+    return Signal(convolve_transposed(builder, node, rectified, [node.crop, last]), node.out_channels)
 
 
 def convolve_transposed(builder: Builder, node: ConvTranspose1d, x: Name, pads: list[int]) -> Name:
-    """A transposed convolution with its leaky ReLU, cropped."""
+    """The transposed convolution itself, cropped."""
     more = [] if node.bias is None else [array_of(node.bias)]
-    return builder.node(
-        "ConvTranspose", rectify(builder, x, node.slope), array_of(node.weight), *more,
-        strides=[node.rate], pads=pads,
-    )  # fmt: skip
+    return builder.node("ConvTranspose", x, array_of(node.weight), *more, strides=[node.rate], pads=pads)
 
 
 def rectify(builder: Builder, x: Name, slope: float | None) -> Name:
@@ -114,14 +113,21 @@ def rectify(builder: Builder, x: Name, slope: float | None) -> Name:
 
 
 def _alias_free(builder: Builder, node: AliasFreeSnake, x: Signal) -> Signal:
-    channels = x.channels
-    wide = builder.pad(x.name, UP_REACH, UP_REACH, "edge")
-    phases = np.tile(array_of(node.up_filter), (channels, 1, 1))  # each channel's even and odd samples
-    pairs = builder.node("Conv", wide, phases, group=channels)
-    raised = lower_function(builder, node.act, Signal(_laid_out(builder, pairs, channels, 2), channels))
-    wide = builder.pad(raised.name, DOWN_LEFT, DOWN_RIGHT, "edge")
-    filters = np.tile(array_of(node.down_filter), (channels, 1, 1))
-    return Signal(builder.node("Conv", wide, filters, group=channels, strides=[2]), channels)
+    raised = lower_up(builder, node, Signal(builder.pad(x.name, UP_REACH, UP_REACH, "edge"), x.channels))
+    return lower_down(builder, node, Signal(builder.pad(raised.name, DOWN_LEFT, DOWN_RIGHT, "edge"), x.channels))
+
+
+def lower_up(builder: Builder, node: AliasFreeSnake, x: Signal) -> Signal:
+    """Up by 2 and snake, without padding: each channel's even and odd samples, in turn."""
+    phases = np.tile(array_of(node.up_filter), (x.channels, 1, 1))
+    pairs = builder.node("Conv", x.name, phases, group=x.channels)
+    return lower_function(builder, node.act, Signal(_laid_out(builder, pairs, x.channels, 2), x.channels))
+
+
+def lower_down(builder: Builder, node: AliasFreeSnake, x: Signal) -> Signal:
+    """Down by 2, without padding."""
+    filters = np.tile(array_of(node.down_filter), (x.channels, 1, 1))
+    return Signal(builder.node("Conv", x.name, filters, group=x.channels, strides=[2]), x.channels)
 
 
 LOWERINGS: Mapping[type, Callable[[Builder, Any, Signal], Signal]] = {
