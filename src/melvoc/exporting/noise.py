@@ -9,7 +9,7 @@ import numpy as np
 from melvoc.exporting.graph import Builder, Name, Signal
 from melvoc.nn.noise import MULTIPLIERS, ROUNDS, STEPS, WORD, Noise
 
-DOUBLE, FLOAT = 11, 1  # onnx.TensorProto's numbers
+FLOAT = 1  # onnx.TensorProto's number
 
 
 def lower_noise(builder: Builder, node: Noise, x: Signal) -> Signal:
@@ -63,11 +63,11 @@ def _product(builder: Builder, factor: int, words: Name) -> tuple[Name, Name]:
 
 
 def _normal(builder: Builder, first: Name, second: Name) -> tuple[Name, Name]:
+    """Box and Muller's numbers; in float32, which holds the words' 24 bits (older runtimes have no cosine of doubles)."""
     odd = builder.node("Add", builder.node("Mul", builder.node("Div", first, _shaped(1 << 9)), _shaped(2)), _shaped(1))
-    uniform = builder.node("Mul", builder.node("Cast", odd, to=DOUBLE), np.float64(2.0**-24))
-    turns = builder.node("Cast", builder.node("Div", second, _shaped(1 << 8)), to=DOUBLE)
-    angle = builder.node("Mul", turns, np.float64(math.tau * 2.0**-24))
-    radius = builder.node("Sqrt", builder.node("Mul", builder.node("Log", uniform), np.float64(-2.0)))
-    waves = (builder.node(operator, angle) for operator in ("Cos", "Sin"))
-    cosine, sine = (builder.node("Cast", builder.node("Mul", radius, wave), to=FLOAT) for wave in waves)
+    uniform = builder.node("Mul", builder.node("Cast", odd, to=FLOAT), 2.0**-24)
+    turns = builder.node("Cast", builder.node("Div", second, _shaped(1 << 8)), to=FLOAT)
+    angle = builder.node("Mul", turns, math.tau * 2.0**-24)
+    radius = builder.node("Sqrt", builder.node("Mul", builder.node("Log", uniform), -2.0))
+    cosine, sine = (builder.node("Mul", radius, builder.node(wave, angle)) for wave in ("Cos", "Sin"))
     return cosine, sine
