@@ -187,7 +187,7 @@ class Whole(Vocoder):
         super().__init__(name="whole", spec=SPEC)
 
     def forward(self, mel: Tensor) -> Tensor:
-        return mel.new_zeros(len(mel), 1, 16 * mel.shape[-1])
+        return mel.new_zeros(mel.shape[0], 1, 16 * mel.shape[-1])
 
 
 class Odd:
