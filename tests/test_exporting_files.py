@@ -26,9 +26,10 @@ pytest.importorskip("onnxruntime")
 
 
 def test_a_file_says_what_it_is(tmp_path: Path) -> None:
+    """The same in both forms; torch.export takes seconds for its first program, so that this one is tried as well."""
     vocoder = tiny("wavenext", licence="MIT", provenance={"repository": "somebody/something"})
     melvoc.export(vocoder, tmp_path / "x.onnx", refine=2)
-    melvoc.export(vocoder, tmp_path / "x.pt2", refine=0)
+    check_program(vocoder, tmp_path, frames=(1, 2, 60))
     said = metadata(tmp_path / "x.onnx")
     for field, value in SPEC.to_dict().items():
         assert said[field] == (value if isinstance(value, str) else json.dumps(value)), field
@@ -52,15 +53,9 @@ def test_conditions_stand_in_the_metadata(tmp_path: Path) -> None:
     assert [one.name for one in session(tmp_path / "x.onnx").get_inputs()] == ["mel", "f0"]
 
 
-def test_a_program_of_torch_export(tmp_path: Path) -> None:
-    check_program(tiny("vocos"), tmp_path, frames=(1, 2, 60))
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["hifigan", "speecht5", "bigvgan v2", "istftnet", "vocos same", "wavenext", "flow2gan 2"]
-)
-def test_programs_of_the_other_architectures(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["hifigan", "speecht5", "bigvgan v2", "istftnet", "vocos", "vocos same", "flow2gan 2"])
+def test_programs_of_other_architectures(name: str, tmp_path: Path) -> None:
     check_program(tiny(name), tmp_path, frames=(2, 3, 60) if name.startswith("flow2gan") else (1, 2, 60))
 
 
@@ -72,6 +67,7 @@ def check_program(vocoder: Any, folder: Path, frames: tuple[int, ...]) -> None:
         torch.testing.assert_close(program(mel), vocoder.mel_to_waveform(mel, spec=SPEC), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_program_of_plain_torch_and_one_with_conditions(tmp_path: Path) -> None:
     melvoc.export(Whole(), tmp_path / "whole.pt2")
     assert torch.export.load(tmp_path / "whole.pt2").module()(torch.zeros(2, 8, 9)).shape == (2, 1, 144)
@@ -151,11 +147,10 @@ def test_real_generators(name: str, data_dir: Path, tmp_path: Path) -> None:
     melvoc.export(vocoder, tmp_path / "x.onnx")
     size = 4 * sum(parameter.numel() for parameter in vocoder.parameters())
     assert size < (tmp_path / "x.onnx").stat().st_size < 1.01 * size + 100_000
-    wave, rate = melvoc.audio.read(sorted((data_dir / "audio").glob("*.flac"))[0])
+    wave, rate = melvoc.audio.read(min((data_dir / "audio" / "ljspeech").glob("*.[fw]*")))
     mel = vocoder.mel(wave[:1, : 4 * rate], sample_rate=rate)
-    torch.testing.assert_close(
-        run(session(tmp_path / "x.onnx"), mel=mel), vocoder.mel_to_waveform(mel), atol=1e-4, rtol=0
-    )
+    wanted = vocoder.mel_to_waveform(mel)
+    torch.testing.assert_close(run(session(tmp_path / "x.onnx"), mel=mel), wanted, atol=1e-4, rtol=0)
     melvoc.export(vocoder, tmp_path / "p.onnx", streaming=True)
     pieces = run_in_pieces(session(tmp_path / "p.onnx"), list(mel.split(16, dim=-1)))
     torch.testing.assert_close(torch.cat(pieces, -1), wanted, atol=1e-4, rtol=0)
