@@ -10,14 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 from melvoc.errors import MelvocError
 from melvoc.exporting.graph import LAST, Builder, Name, Signal, array_of
@@ -40,7 +39,9 @@ def lower_function(builder: Builder, function: Callable[[Any], Tensor], inputs: 
     """
     recorder = _Recorder(builder)
     with torch.no_grad():
-        tensors: Any = tree_map(recorder.tensor, inputs, is_leaf=lambda one: isinstance(one, Signal))
+        tensors: Any = (
+            recorder.tensor(inputs) if isinstance(inputs, Signal) else [recorder.tensor(one) for one in inputs]
+        )
         with recorder:
             result = function(tensors)
     return Signal(recorder.name(result), result.shape[1])
@@ -62,6 +63,8 @@ class _Recorder(TorchFunctionMode):
 
     def name(self, value: Any) -> Any:
         """The name of a tensor that stands for a signal, an array for one that is constant; the rest is as it is."""
+        if isinstance(value, tuple | list):
+            return type(value)(map(self.name, value))
         if not isinstance(value, Tensor):
             return value
         known = self._names.get(id(value))
@@ -71,9 +74,9 @@ class _Recorder(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
-        concerned = any(id(one) in self._names for one in tree_flatten((args, named))[0])
+        concerned = any(id(one) in self._names for one in _tensors([*args, *named.values()]))
         operation, in_place = function.__name__.strip("_"), IN_PLACE.fullmatch(function.__name__)
-        if concerned and in_place and args[0]._is_view():
+        if concerned and in_place and args[0].untyped_storage().nbytes() > args[0].nbytes:
             raise MelvocError(f"ONNX: a function writes into a part of a tensor ({in_place[0]}); return a new one")
         result = function(*args, **named)
         several = isinstance(result, tuple | list)
@@ -95,7 +98,16 @@ class _Recorder(TorchFunctionMode):
                 f"ONNX: a function uses torch's {operation}, for which melvoc has no form in ONNX; use one of "
                 f"{', '.join(sorted(OPERATIONS))}, or write a .pt2"
             )
-        return lower(self._builder, result, *tree_map(self.name, args), **tree_map(self.name, named))
+        return lower(self._builder, result, *self.name(args), **{key: self.name(value) for key, value in named.items()})
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among the arguments of a function, in lists as well."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _tensors(value)
 
 
 def _simple(operator: str) -> Callable[..., Name]:

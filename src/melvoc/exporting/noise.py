@@ -63,7 +63,7 @@ def _product(builder: Builder, factor: int, words: Name) -> tuple[Name, Name]:
 
 
 def _normal(builder: Builder, first: Name, second: Name) -> tuple[Name, Name]:
-    """Box and Muller's numbers; in float32, which holds the words' 24 bits (older runtimes have no cosine of doubles)."""
+    """Box and Muller's numbers; in float32, which holds 24 bits: older runtimes have no cosine of doubles."""
     odd = builder.node("Add", builder.node("Mul", builder.node("Div", first, _shaped(1 << 9)), _shaped(2)), _shaped(1))
     uniform = builder.node("Mul", builder.node("Cast", odd, to=FLOAT), 2.0**-24)
     turns = builder.node("Cast", builder.node("Div", second, _shaped(1 << 8)), to=FLOAT)

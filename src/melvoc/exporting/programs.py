@@ -54,7 +54,5 @@ def _any_length() -> Any:
     """
     kind = getattr(torch.export.Dim, "DYNAMIC", None)
     if kind is None:
-        raise MelvocError(
-            f"a .pt2 needs torch 2.6 or newer, but this is {torch.__version__}; update torch, or write .onnx"
-        )
+        raise MelvocError("a .pt2 needs torch 2.6, and this one is older; update torch, or write .onnx")
     return kind
