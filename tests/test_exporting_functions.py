@@ -59,13 +59,13 @@ FUNCTIONS: dict[str, Callable[[Any], Tensor]] = {
     "power": lambda x: x.abs() ** 1.5,
     "expm1": lambda x: torch.expm1(x * 1e-4) * 1e4,
     "where": lambda x: torch.where(x > 0.1, x, -1.0),
-    "norm": nn.Sequential(nn.Identity()),
     "over channels": lambda x: x * (x.square().mean(dim=1, keepdim=True) + 1e-3).rsqrt(),
     "linear": lambda x: F.linear(x.transpose(1, 2), torch.eye(4)[:3], torch.ones(3)).transpose(1, 2),
     "layer norm": lambda x: F.layer_norm(x.transpose(1, 2), (4,)).transpose(1, 2),
     "halves": halves,
     "parts": parts,
     "in place": in_place,
+    "thirds": lambda x: torch.cat(x.chunk(3, 1)[::-1], 1),
     "added axis": lambda x: (x[:, None] * torch.ones(1, 2, 1, 1)).sum(dim=1),
     "constant": lambda x: x + torch.linspace(0, 1, 4).exp()[:, None],
 }
@@ -102,5 +102,9 @@ def test_what_it_cannot_follow_is_refused() -> None:
 
     with pytest.raises(MelvocError, match=r"writes into a part of a tensor \(mul_\); return a new one"):
         lowered(writes)
+    with pytest.raises(MelvocError, match=r"makes torch\.int64 of its input, but here everything is float32; keep it"):
+        lowered(lambda x: x.to(torch.int64) * 1.0)
+    with pytest.raises(MelvocError, match="softplus with arguments that have no form in ONNX here"):
+        lowered(lambda x: F.softplus(x, beta=2.0))
     with pytest.raises(MelvocError, match="indexes by 0, but only slices have a form in ONNX here; slice"):
         lowered(lambda x: x[:, 0])

@@ -98,7 +98,18 @@ class _Recorder(TorchFunctionMode):
                 f"ONNX: a function uses torch's {operation}, for which melvoc has no form in ONNX; use one of "
                 f"{', '.join(sorted(OPERATIONS))}, or write a .pt2"
             )
-        return lower(self._builder, result, *self.name(args), **{key: self.name(value) for key, value in named.items()})
+        if odd := {one.dtype for one in _tensors([result])} - {torch.float32, torch.bool}:
+            raise MelvocError(
+                f"ONNX: a function makes {odd.pop()} of its input, but here everything is float32; keep it"
+            )
+        values = {key: self.name(value) for key, value in named.items()}
+        try:
+            return lower(self._builder, result, *self.name(args), **values)
+        except TypeError as error:
+            raise MelvocError(
+                f"ONNX: a function uses torch's {operation} with arguments that have no form in ONNX here ({error}); "
+                "write it out, or write a .pt2"
+            ) from error
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
@@ -111,7 +122,7 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def _simple(operator: str) -> Callable[..., Name]:
-    return lambda builder, result, x, *rest, **named: builder.node(operator, x)
+    return lambda builder, result, x: builder.node(operator, x)
 
 
 def _binary(operator: str, *, reflected: bool = False) -> Callable[..., Name]:
@@ -177,8 +188,8 @@ def _cat(builder: Builder, result: Tensor, parts: Sequence[Name], dim: int = 0) 
     return builder.concatenate(parts, dim)
 
 
-def _chunk(builder: Builder, result: Sequence[Tensor], x: Name, *_: Any, dim: int = 0, **__: Any) -> list[Name]:
-    """Also torch's split, if `dim` is given by name: what came out says how it was cut."""
+def _chunk(builder: Builder, result: Sequence[Tensor], x: Name, parts: Any, dim: int = 0) -> list[Name]:
+    """Also torch's split: what came out says how it was cut."""
     ends = np.cumsum([0, *[part.shape[dim] for part in result]])
     return [builder.slice(x, int(a), int(b), axis=dim) for a, b in itertools.pairwise(ends)]
 
@@ -206,9 +217,10 @@ def _reduced(operator: str) -> Callable[..., Name]:
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    **{name: _simple(name.capitalize()) for name in ("abs", "cos", "erf", "exp", "log", "neg", "reciprocal", "relu")},
+    **{name: _simple(name.capitalize()) for name in ("abs", "cos", "erf", "exp", "log", "neg", "reciprocal")},
     **{name: _simple(name.capitalize()) for name in ("sigmoid", "sin", "softplus", "sqrt", "tanh")},
-    **{name: _simple("Identity") for name in ("clone", "contiguous", "detach", "to", "float")},
+    **dict.fromkeys(("clone", "contiguous", "detach", "float", "to"), lambda builder, result, x, *how, **named: x),
+    "relu": lambda builder, result, x, inplace=False: builder.node("Relu", x),
     "rsqrt": lambda builder, result, x: builder.node("Reciprocal", builder.node("Sqrt", x)),
     "square": lambda builder, result, x: builder.node("Mul", x, x),
     "silu": lambda builder, result, x, inplace=False: builder.node("Mul", x, builder.node("Sigmoid", x)),

@@ -45,7 +45,7 @@ class Builder:
         self._onnx = needed_onnx()
         self._nodes: list[Any] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Name] = {}  # by what is in them
-        self._stored: list[Any] = []
+        self._stored: dict[Name, NDArray[Any]] = {}  # networks' own memory, mostly
         self._made: dict[Name, tuple[str, tuple[Name, ...], Mapping[str, Any]]] = {}
         self._seen: dict[tuple[Any, ...], Name] = {}
 
@@ -66,7 +66,7 @@ class Builder:
         key = (str(array.dtype), array.shape, hashlib.sha256(array.tobytes()).digest())
         if key not in self._constants:
             self._constants[key] = f"constant_{len(self._stored)}"
-            self._stored.append(self._onnx.numpy_helper.from_array(array, self._constants[key]))
+            self._stored[self._constants[key]] = array
         return self._constants[key]
 
     # What several lowerings use
@@ -128,12 +128,12 @@ class Builder:
             "melvoc",
             [helper.make_tensor_value_info(name, kinds[kind], shape) for name, (kind, shape) in inputs.items()],
             [helper.make_tensor_value_info(name, kinds[kind], shape) for name, (_, kind, shape) in outputs.items()],
-            self._stored,
         )
         opset = helper.make_opsetid("", OPSET)
         model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION, producer_name="melvoc")
         helper.set_model_props(model, dict(metadata))
-        self._onnx.checker.check_model(model)
+        for name, array in self._stored.items():  # where they stay: whoever takes them copies them
+            model.graph.initializer.append(self._onnx.numpy_helper.from_array(array, name))
         return model.SerializeToString()  # type: ignore[no-any-return]
 
 
