@@ -13,6 +13,7 @@ from torch import Tensor
 
 from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.architectures.flow2gan import Flow2GAN, Flow2GANConfig
+from melvoc.architectures.glnet import GLNet, GLNetConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.architectures.istftnet import ISTFTNet, ISTFTNetConfig
 from melvoc.architectures.speecht5hifigan import SpeechT5HiFiGAN, SpeechT5HiFiGANConfig
@@ -31,6 +32,10 @@ ONE_STAGE = STAGES | {"upsample_rates": (4,), "upsample_kernel_sizes": (8,)}
 BACKBONE: dict[str, Any] = {
     "n_mels": 8, "dim": 16, "intermediate_dim": 24, "num_layers": 2, "n_fft": 64, "hop_length": 16,
 }  # fmt: skip
+CORRECTED: dict[str, Any] = {
+    "n_mels": 8, "mel": json.dumps(SPEC.to_dict()), "rounds": 3, "n_fft": 16, "stft_hop_length": 4, "dim": 16,
+    "intermediate_dim": 24, "num_layers": 2,
+}  # fmt: skip
 FLOW: dict[str, Any] = {
     "n_mels": 8, "hop_length": 16, "n_ffts": (32, 16), "hop_lengths": (16, 8), "widths": (16, 12), "num_layers": (2, 2),
     "kernel_sizes": (7, 7), "encoder_channels": 8, "encoder_layers": 2,
@@ -45,6 +50,7 @@ NETWORKS: dict[str, Any] = {
     "vocos": lambda: Vocos(VocosConfig(**BACKBONE)),
     "vocos same": lambda: Vocos(VocosConfig(**BACKBONE, padding="same")),
     "wavenext": lambda: WaveNeXt(WaveNeXtConfig(**BACKBONE)),
+    "glnet": lambda: GLNet(GLNetConfig(**CORRECTED)),
     "flow2gan 1": lambda: Flow2GAN(Flow2GANConfig(**FLOW)),
     "flow2gan 2": lambda: Flow2GAN(Flow2GANConfig(**FLOW, n_timesteps=2)),
     "flow2gan velocity": lambda: Flow2GAN(Flow2GANConfig(**FLOW, n_timesteps=2, predicts="velocity", reduction="sum")),

@@ -139,6 +139,17 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.slow
+def test_what_torch_export_does_not_understand(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In one line, and nothing of its tracing stays behind in what melvoc keeps."""
+    vocoder = tiny("glnet", spec=SPEC)
+    with pytest.raises(MelvocError, match=r"glnet cannot become a \.pt2: torch\.export says: "):
+        melvoc.export(vocoder, tmp_path / "x.pt2")
+    assert not capfd.readouterr().err
+    mel = vocoder.mel(torch.rand(400) - 0.5, sample_rate=16000)
+    assert bool(vocoder.mel_to_waveform(mel, refine=1).isfinite().all())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_real_generators(name: str, data_dir: Path, tmp_path: Path) -> None:
     """Universal V1 and LJ V2, on real speech."""

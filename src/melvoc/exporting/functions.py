@@ -79,10 +79,10 @@ class _Recorder(TorchFunctionMode):
         if concerned and in_place and args[0].untyped_storage().nbytes() > args[0].nbytes:
             raise MelvocError(f"ONNX: a function writes into a part of a tensor ({in_place[0]}); return a new one")
         result = function(*args, **named)
-        several = isinstance(result, tuple | list)
-        if concerned and (several or isinstance(result, Tensor)):
+        made = list(_tensors([result]))  # none of a shape, for example
+        if concerned and made:
             names = self._lower(operation, result, args, named)
-            for one, name in zip(result, names, strict=True) if several else [(result, names)]:
+            for one, name in zip(made, names if isinstance(names, list) else [names], strict=True):
                 self._names[id(one)] = (name, one)
         return result
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from melvoc.architectures.glnet import Rounded
 from melvoc.errors import MelvocError
 from melvoc.exporting.functions import lower_function
 from melvoc.exporting.graph import Builder, Name, Signal, array_of
 from melvoc.exporting.noise import lower_noise
+from melvoc.exporting.refinement import lower_rounded
 from melvoc.exporting.spectra import lower_inverse_stft, lower_stft, pad_signal
 from melvoc.nn.alias_free import DOWN_LEFT, DOWN_RIGHT, UP_REACH, AliasFreeSnake
 from melvoc.nn.framing import Pad, Repeat, Select, ToFrames, ToSamples
@@ -145,4 +147,5 @@ LOWERINGS: Mapping[type, Callable[[Builder, Any, Signal], Signal]] = {
     Conv1d: _conv,
     ConvTranspose1d: _conv_transpose,
     AliasFreeSnake: _alias_free,
+    Rounded: lower_rounded,
 }

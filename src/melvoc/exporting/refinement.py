@@ -8,12 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from melvoc.architectures.glnet import FIRST_STEPS as INVERSION_STEPS
+from melvoc.architectures.glnet import Rounded, turned
 from melvoc.exporting.functions import LARGEST, lower_function
 from melvoc.exporting.graph import Builder, Name, Signal, array_of
-from melvoc.exporting.spectra import inverse_transform, overlap_add, pad_signal, transform, window_sums
+from melvoc.exporting.noise import lower_noise
+from melvoc.exporting.spectra import (
+    inverse_transform,
+    lower_inverse_stft,
+    overlap_add,
+    pad_signal,
+    transform,
+    window_sums,
+)
 from melvoc.post import Sound
 from melvoc.post.refine import CARE, FIRST_STEPS, MOMENTUM, Refine, sound_spec
-from melvoc.spectrogram.conversion import FURTHEST, TINY
+from melvoc.spectrogram.conversion import FURTHEST, TINY, Care
 from melvoc.spectrogram.projection import QUIETEST, projection
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import constants
@@ -34,16 +44,27 @@ def lower_refine(builder: Builder, step: Refine, sound: Sound, mel: Signal, wave
     Raises:
         SpecError: this sound cannot be refined.
     """
-    spec = sound_spec(sound)
-    arithmetic = projection(spec, torch.device("cpu"), torch.float32)
     gain = float((sound.sample_rate / sound.spec.sample_rate) ** sound.spec.power)
+    rounds = _rounds(builder, sound_spec(sound), wave.channels, mel, gain=gain, care=CARE)
+    return Signal(rounds.all(wave.name, step.rounds, FIRST_STEPS), wave.channels)
+
+
+def lower_rounded(builder: Builder, node: Rounded, mel: Signal) -> Signal:
+    """GLNet's start: magnitudes that have the mel, the noise's phases, and the rounds, without care."""
+    rounds = _rounds(builder, node.spec, 1, mel, gain=1.0, care=None)
+    powers = rounds.inverted(INVERSION_STEPS)
+    magnitude = powers if node.spec.power == 1.0 else builder.node("Sqrt", powers)
+    noise = lower_noise(builder, node.phases, mel)
+    spectra = lower_function(builder, turned, [Signal(magnitude, node.spec.n_bins), noise])
+    wave = lower_inverse_stft(builder, node.start.nodes[1], spectra)  # type: ignore[arg-type]
+    return Signal(rounds.all(wave.name, node.rounds, 1), 1)
+
+
+def _rounds(builder: Builder, spec: MelSpec, channels: int, mel: Signal, *, gain: float, care: Care | None) -> _Rounds:
+    arithmetic = projection(spec, torch.device("cpu"), torch.float32)
     linear = lower_function(builder, arithmetic.target, mel).name  # [B, T, n_mels]
     target = builder.node("Mul", builder.transpose(linear, 0, 2, 1), gain)
-    rounds = _Rounds(builder, spec, wave.channels, target, float(arithmetic.weakest))
-    name, earlier = wave.name, None
-    for number in range(step.rounds):
-        name, earlier = rounds.one(name, earlier, FIRST_STEPS if number == 0 else 1)
-    return Signal(name, wave.channels)
+    return _Rounds(builder, spec, channels, target, float(arithmetic.weakest), care)
 
 
 @dataclass(frozen=True)
@@ -55,6 +76,14 @@ class _Rounds:
     channels: int
     target: Name
     weakest: float
+    care: Care | None
+
+    def all(self, wave: Name, count: int, first_steps: int) -> Name:
+        """The sound after so many rounds."""
+        earlier = None
+        for number in range(count):
+            wave, earlier = self.one(wave, earlier, 1 if number else first_steps)
+        return wave
 
     def one(self, wave: Name, earlier: Name | None, steps: int) -> tuple[Name, Name]:
         """The sound after a round, and the spectra that it found."""
@@ -99,18 +128,35 @@ class _Rounds:
             factors = node("Add", factors, more)
         return node("Unsqueeze", factors, np.array([1, 2]))
 
-    def _step(self, seen: Name) -> Name:
-        """`FilterBank.correct`, with care."""
+    def inverted(self, steps: int) -> Name:
+        """`FilterBank.invert`: spectra `[B, n_bins, T]` that have the mel, 0 outside all bands."""
         node = self.builder.node
-        filters = array_of(constants(self.spec, torch.device("cpu"), torch.float32)[1])
-        columns = filters.sum(0)
-        shares = (filters / np.where(columns > 0, columns, 1.0)).T.astype(np.float32)
-        mel = node("Clip", node("MatMul", filters, seen), TINY, LARGEST)
+        spectra = self._spread(node("Div", self.target, self._filters.sum(1)[:, None]), 0.0)
+        for _ in range(steps):
+            ratios = node("Div", self.target, self._mel(spectra))
+            spectra = node("Mul", spectra, self._spread(ratios, 0.0))
+        return spectra
+
+    def _step(self, seen: Name) -> Name:
+        """`FilterBank.correct`."""
+        node, mel = self.builder.node, self._mel(seen)
+        if self.care is None:
+            return self._spread(node("Div", self.target, mel), 1.0)
         gaps = node("Sub", node("Log", node("Clip", self.target, TINY, LARGEST)), node("Log", mel))
-        bounded = node("Clip", gaps, -FURTHEST, math.log(CARE.most))
-        ratios = node("Exp", node("Mul", bounded, 1.0 - CARE.softness))
-        outside = (columns <= 0).astype(np.float32)[:, None]
-        return node("Add", node("MatMul", np.ascontiguousarray(shares), ratios), outside)
+        bounded = node("Clip", gaps, -FURTHEST, math.log(self.care.most))
+        return self._spread(node("Exp", node("Mul", bounded, 1.0 - self.care.softness)), 1.0)
+
+    def _mel(self, seen: Name) -> Name:
+        """The mel of what the filters see, never quite 0."""
+        return self.builder.node("Clip", self.builder.node("MatMul", self._filters, seen), TINY, LARGEST)
+
+    def _spread(self, bands: Name, outside: float) -> Name:
+        """Each bin's mean of its bands."""
+        columns = self._filters.sum(0)
+        shares = (self._filters / np.where(columns > 0, columns, 1.0)).T.astype(np.float32)
+        inside = self.builder.node("MatMul", np.ascontiguousarray(shares), bands)
+        beyond = outside * (columns <= 0).astype(np.float32)[:, None]
+        return self.builder.node("Add", inside, beyond) if outside else inside
 
     def _synthesise(self, change: Name, wave: Name) -> Name:
         """What the frames of a change add to each sample, `[B, C, N]`."""
@@ -132,3 +178,7 @@ class _Rounds:
     @property
     def _window(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         return array_of(constants(self.spec, torch.device("cpu"), torch.float32)[0])
+
+    @property
+    def _filters(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        return array_of(constants(self.spec, torch.device("cpu"), torch.float32)[1])
