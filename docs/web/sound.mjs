@@ -8,11 +8,19 @@ export async function decode(buffer, sampleRate) {
   const audio = await context.decodeAudioData(buffer);
   const wave = new Float32Array(Math.min(audio.length, LONGEST * sampleRate));
   for (let channel = 0; channel < audio.numberOfChannels; channel++) {
-    const samples = audio.getChannelData(channel);
+    const samples = evenly(audio.getChannelData(channel));
     for (let n = 0; n < wave.length; n++) wave[n] += samples[n] / audio.numberOfChannels;
   }
   if (!wave.length) throw new Error("it has no samples");
   return { wave, cut: audio.length > wave.length };
+}
+
+// Chromium divides the positive samples of 16-bit sound by 32767, the others by 32768. That makes harmonics, which a mel
+// shows in quiet bands: it is undone where it can be seen, which is where nothing was resampled.
+function evenly(samples) {
+  const whole = (value) => Math.abs(value - Math.round(value)) < 0.01;
+  if (!samples.every((sample) => whole(sample * (sample > 0 ? 32767 : 32768)))) return samples;
+  return samples.map((sample) => (sample > 0 ? (sample * 32767) / 32768 : sample));
 }
 
 // 16-bit PCM of channels of equal length.
