@@ -58,3 +58,16 @@ def test_a_file_for_sherpa_gives_the_same_sound(tmp_path: Path) -> None:
         mel = some_mel(voc, 30, batch=2)
         wave = melvoc.load(tmp_path / "x.onnx").mel_to_waveform(mel, spec=voc.spec)
         assert (wave - voc.mel_to_waveform(mel, spec=voc.spec)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["hifigan", "vocos"])
+def test_the_step_of_a_stream_is_a_vocoder_too(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    voc = tiny(name)
+    melvoc.export(voc, tmp_path / "x.onnx", streaming=True)
+    again, mel = melvoc.load(tmp_path / "x.onnx"), some_mel(voc, 60, batch=2)
+    assert again.stream().latency_samples == voc.stream().latency_samples
+    wave = again.mel_to_waveform(mel, spec=voc.spec, block_frames=7)
+    assert (wave - voc.mel_to_waveform(mel, spec=voc.spec)).abs().max() < 1e-4
+    check_vocoder(again)

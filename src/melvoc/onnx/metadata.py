@@ -7,12 +7,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+import torch
+from torch import Tensor
+
 from melvoc.errors import CheckpointError, SpecError, quoted, reason
 from melvoc.nn.stft import InverseSTFT
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.synthesis import Condition
 
 _LARGEST_CONTEXT = 1 << 16  # frames
+_KINDS = {"float32": torch.float32, "int64": torch.int64}
+
+
+@dataclass(frozen=True)
+class State:
+    """A tensor that the step of a stream takes and gives.
+
+    Attributes:
+        shape: at first; "batch" is the mel's.
+        kind: its type.
+        value: of all its elements at first.
+    """
+
+    shape: tuple[int | str, ...]
+    kind: torch.dtype
+    value: float
+
+    def at_first(self, rows: int) -> Tensor:
+        """The state before the first piece."""
+        return torch.full([rows if isinstance(size, str) else size for size in self.shape], self.value, dtype=self.kind)
 
 
 @dataclass(frozen=True)
@@ -70,11 +93,25 @@ class Metadata:
             raise self._wrong("melvoc.context_frames", "it has the frames before and after one: [12, 12]")
         return stated[0], stated[1]
 
-    def whole(self, key: str, default: int) -> int:
-        """A whole number from 1 up."""
+    @property
+    def states(self) -> dict[str, State]:
+        """The states of a file that is the step of a stream, in order; none of one that takes whole mels."""
+        stated = self._json("melvoc.states", {})
+        try:
+            found = {
+                name: State(tuple(one["shape"]), _KINDS[one["kind"]], one["value"]) for name, one in stated.items()
+            }
+            for state in found.values():
+                state.at_first(1)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise self._wrong("melvoc.states", f"{type(error).__name__}: {reason(error)}") from error
+        return found
+
+    def whole(self, key: str, default: int, least: int = 1) -> int:
+        """A whole number."""
         stated = self._json(key, default)
-        if type(stated) is not int or stated < 1:
-            raise self._wrong(key, "it is a whole number from 1")
+        if type(stated) is not int or stated < least:
+            raise self._wrong(key, f"it is a whole number from {least}")
         return stated
 
     def inverse(self) -> InverseSTFT | None:

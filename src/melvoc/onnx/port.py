@@ -11,9 +11,10 @@ from torch import Tensor
 
 from melvoc.errors import CheckpointError
 from melvoc.nn.stft import InverseSTFT
-from melvoc.onnx.metadata import Metadata
+from melvoc.onnx.metadata import Metadata, State
 from melvoc.spectrogram.spec import MelSpec
 
+LAST = "last"  # the input of a stream's step that is 1 with the last piece, else 0
 _TYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(double)": torch.float64}
 
 
@@ -28,7 +29,8 @@ class Port:
         batch: whether it takes any number of rows, by its shape.
         dtype: of its inputs.
         conditions: its further inputs, with the channels of each.
-        inverse: what makes sound of its outputs (magnitude, cosine and sine); None: its output is sound.
+        inverse: what makes sound of its outputs (magnitude, cosine and sine); None: its first output is sound.
+        states: of the step of a stream: further inputs, and after the sound further outputs.
     """
 
     mel: str
@@ -38,6 +40,7 @@ class Port:
     dtype: torch.dtype
     conditions: Mapping[str, int]
     inverse: InverseSTFT | None
+    states: Mapping[str, State]
 
     def inputs(self, frames: Tensor) -> dict[str, Tensor]:
         """What the graph is given.
@@ -77,11 +80,13 @@ def find_port(session: Any, spec: MelSpec, metadata: Metadata) -> Port:
 
     inputs, outputs = session.get_inputs(), session.get_outputs()
     conditions = {name: one.channels for name, one in metadata.conditions.items()}
-    mels = [entry for entry in inputs if entry.name not in conditions]
-    if len(mels) != 1 or len(inputs) != 1 + len(conditions):
+    states = metadata.states
+    beside = {*conditions, *states, *((LAST,) if states else ())}
+    mels = [entry for entry in inputs if entry.name not in beside]
+    if len(mels) != 1 or len(inputs) != 1 + len(beside):
         raise wrong(f"its inputs are {_listed(inputs)}, but a vocoder's is one mel; export the vocoder alone")
     inverse, mel = metadata.inverse(), mels[0]
-    if len(outputs) != (1 if inverse is None else 3):
+    if len(outputs) != (1 if inverse is None else 3) + len(states):
         raise wrong(
             f"its outputs are {_listed(outputs)}, but a vocoder's is one sound (or, with model_type 'vocos' in the "
             "metadata, a magnitude, a cosine and a sine); export it so"
@@ -105,6 +110,7 @@ def find_port(session: Any, spec: MelSpec, metadata: Metadata) -> Port:
         dtype=_TYPES[mel.type],
         conditions=conditions,
         inverse=inverse,
+        states=states,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -14,8 +14,9 @@ from melvoc.errors import CheckpointError, MelvocError, OptionError, SpecError, 
 from melvoc.nn.graph import Node
 from melvoc.onnx.blocks import Blocks
 from melvoc.onnx.metadata import Metadata
-from melvoc.onnx.port import Port, find_port
+from melvoc.onnx.port import LAST, Port, find_port
 from melvoc.onnx.session import Session, best_device, provider_of
+from melvoc.onnx.steps import Steps
 from melvoc.options import LoadOptions
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.synthesis import Condition
@@ -28,8 +29,9 @@ class OnnxVocoder(Vocoder):
     """A graph of ONNX as a vocoder; no gradient flows through it.
 
     A frame is always `samples_per_frame` samples: what a graph gives beyond the last frame is cut, and for one that
-    gives up to a frame less (Vocos with centred frames), the last frame is repeated. It streams if its file says how
-    many frames around one its sound depends on; those are computed anew with each piece.
+    gives up to a frame less (Vocos with centred frames), the last frame is repeated. It streams if its graph is the
+    step of a stream, or if its file says how many frames around one its sound depends on; those are computed anew with
+    each piece.
 
     Args:
         session: of the file.
@@ -49,6 +51,7 @@ class OnnxVocoder(Vocoder):
         self.licence, self.provenance = metadata.texts.get("melvoc.licence"), metadata.provenance
         self._sound_rate = metadata.whole("melvoc.sample_rate", spec.sample_rate)
         self._hop = metadata.whole("melvoc.samples_per_frame", spec.hop_length)
+        self._latency = metadata.whole("melvoc.latency_samples", 0, least=0)
         self._repeated = 0  # copies of the last frame that follow it
         self._batch = port.batch
         self._channels = self._try_out()
@@ -80,8 +83,8 @@ class OnnxVocoder(Vocoder):
 
     @property
     def can_stream(self) -> bool:
-        """Whether the file says how many frames around one its sound depends on."""
-        return self._context is not None
+        """Whether the graph is the step of a stream, or the file says how far around a frame its sound depends on."""
+        return self._context is not None or bool(self._port.states)
 
     @property
     def block_frames(self) -> int:
@@ -96,11 +99,13 @@ class OnnxVocoder(Vocoder):
         return torch.cat(waves)[..., : mel.shape[-1] * self._hop].to(mel)
 
     def graph(self) -> Node:
-        """The graph in overlapping blocks.
+        """The graph step by step, or in overlapping blocks.
 
         Raises:
             MelvocError: the file does not say how far they have to overlap.
         """
+        if self._port.states:
+            return Steps(self._step, self._at_first, self._hop, self._latency)
         if self._context is None:
             raise MelvocError(
                 f"{self.name} cannot stream: {self._session.path} does not say how many frames around one its sound "
@@ -110,7 +115,19 @@ class OnnxVocoder(Vocoder):
         return Blocks(self.forward, before, after + self._repeated, self._hop)
 
     def _sound(self, frames: Tensor) -> Tensor:
-        return self._port.sound(self._session.run(self._port.inputs(frames), self.device))
+        return self._step(frames, self._at_first(len(frames)), True)[0]
+
+    def _step(self, frames: Tensor, states: Sequence[Tensor], last: bool) -> tuple[Tensor, list[Tensor]]:
+        """The sound of frames and the states after them; only the step of a stream has states."""
+        inputs, port = self._port.inputs(frames), self._port
+        if port.states:
+            inputs |= {LAST: torch.tensor([int(last)]), **dict(zip(port.states, states, strict=True))}
+        outputs = self._session.run(inputs, self.device)
+        count = len(outputs) - len(port.states)
+        return port.sound(outputs[:count]), outputs[count:]
+
+    def _at_first(self, rows: int) -> list[Tensor]:
+        return [state.at_first(rows) for state in self._port.states.values()]
 
     def _try_out(self) -> int:
         """Compare the graph with what is expected of it.
