@@ -95,8 +95,8 @@ class OnnxVocoder(Vocoder):
     def forward(self, mel: Tensor) -> Tensor:
         """`[B, n_mels + condition channels, T]` to `[B, channels, T * samples_per_frame]`."""
         frames = F.pad(mel, (0, self._repeated), mode="replicate") if self._repeated else mel
-        waves = [self._sound(rows) for rows in (frames.split(len(mel) if self._batch else 1))]
-        return torch.cat(waves)[..., : mel.shape[-1] * self._hop].to(mel)
+        waves = [self._sound(rows) for rows in frames.split(len(mel) if self._batch else 1)]
+        return torch.cat(waves)[..., : mel.shape[-1] * self._hop]
 
     def graph(self) -> Node:
         """The graph step by step, or in overlapping blocks.
@@ -124,7 +124,7 @@ class OnnxVocoder(Vocoder):
             inputs |= {LAST: torch.tensor([int(last)]), **dict(zip(port.states, states, strict=True))}
         outputs = self._session.run(inputs, self.device)
         count = len(outputs) - len(port.states)
-        return port.sound(outputs[:count]), outputs[count:]
+        return port.sound(outputs[:count]).to(frames), outputs[count:]
 
     def _at_first(self, rows: int) -> list[Tensor]:
         return [state.at_first(rows) for state in self._port.states.values()]
@@ -202,7 +202,9 @@ def load_onnx(
     metadata = Metadata.of(opened, session.path)
     known = _spec_of(metadata, spec)
     port = find_port(opened, known, metadata)
-    return OnnxVocoder(session, port, spec=known, metadata=metadata).to(options.place, options.dtype)
+    vocoder = OnnxVocoder(session, port, spec=known, metadata=metadata).to(options.place, options.dtype)
+    session.on(options.place)  # an error here, not in the first call
+    return vocoder
 
 
 def read_metadata(path: str) -> Metadata:
