@@ -33,7 +33,7 @@ LAYERS: list[list[str]] = [
     ["synthesis", "plot", "architectures"],
     ["streaming"],
     ["vocoder"],
-    ["griffinlim", "neural", "registry"],
+    ["griffinlim", "neural", "registry", "onnx", "factory"],
     ["storage.configuration", "storage.container", "storage.weights"],
     ["storage.pair", "storage.vocoder_file", "storage.inventory"],
     ["storage.conversion", "storage.client"],

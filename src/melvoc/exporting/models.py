@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 
 from melvoc.errors import MelvocError
+from melvoc.exporting.context import context_frames
 from melvoc.exporting.graph import Builder, Shape, Signal
 from melvoc.exporting.metadata import describe
 from melvoc.exporting.nodes import lower
@@ -44,6 +45,8 @@ def onnx_model(vocoder: Vocoder, steps: tuple[PostStep, ...], *, sherpa: bool = 
     wave = lower(builder, vocoder.graph(), frames)
     for step in steps:
         wave = _after(builder, vocoder, step, wave)
+    if not steps and (context := context_frames(vocoder)):
+        metadata["melvoc.context_frames"] = json.dumps(context)
     audio = builder.node("Clip", wave.name, -1.0, 1.0)
     return builder.finish(declared, {"audio": (audio, "float32", _audio_shape(vocoder))}, metadata)
 
