@@ -235,6 +235,15 @@ def test_what_is_cut_or_mostly_padding_is_said_once(tmp_path: Path) -> None:
     assert len(trainer.notes) == 2
 
 
+def test_a_segment_that_was_not_given_fits_the_sounds(tmp_path: Path) -> None:
+    write_sounds(tmp_path / "sounds", count=5, samples=3000)
+    trainer = Trainer(tiny_config(tmp_path, segment=None, steps=1, validation_files=0))
+    assert (trainer.config.segment, trainer.notes) == (4096, ())
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["segment"] == 4096
+    list(trainer)
+    assert Trainer.resume(tmp_path / "run").config.segment == 4096
+
+
 def test_whatever_else_lies_in_the_folder_is_named(tmp_path: Path) -> None:
     sounds = write_sounds(tmp_path / "sounds", count=3)
     for name in ("a.m4a", "b.m4a", "notes.txt"):

@@ -55,9 +55,9 @@ class TrainConfig:
         steps: total number of steps, including those before a resume. None: as many as the minutes have room for.
         patience: validations without a better figure (multi_scale_mel) after which the run ends; the best generator is
             then the result. None: it ends with its steps or minutes, and the last one is.
-        batch_size: segments per step and process. None: the profile's, 16, or 8 as published.
+        batch_size: segments per step and process. None: the profile's, 8 as published.
         segment: samples per segment, a multiple of the hop length. None: the multiple that is next to the profile's
-            or the architecture's, which is 16384, or 8192 for bigvgan.
+            or the architecture's, which is 16384, or 8192 for bigvgan; shorter where most would be padding.
         learning_rate: of both optimizers (AdamW). None: the architecture's: 2e-4 for hifigan and istftnet,
             5e-4 for vocos and wavenext, 1e-3 for glnet, 1e-4 for bigvgan.
         betas: of both optimizers. None: the architecture's.

@@ -17,7 +17,7 @@ from melvoc.spectrogram.transform import frames_to_mel
 from melvoc.train.augment import augment
 from melvoc.train.sounds import Sound
 
-_MOSTLY = 0.5  # of what is drawn
+MOSTLY = 0.5  # of what is drawn
 _FEW = 4  # from this many files on, at least one is held out
 
 
@@ -118,7 +118,7 @@ class Segments:
         self._places = [file for file, length in enumerate(self._lengths) for _ in range(math.ceil(length / segment))]
         self.padding = sum(missing) / (len(self._places) * segment)
         self.notes: tuple[str, ...] = ()
-        if self.padding > _MOSTLY:
+        if self.padding > MOSTLY:
             self.notes += (
                 f"{100 * self.padding:.0f}% of each batch is padding: {len(missing)} of {len(sounds)} files are "
                 f"shorter than a segment ({segment} samples); a smaller --segment (segment=) has less of it",

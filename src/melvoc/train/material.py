@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from melvoc.audio.folder import Skipped
 from melvoc.progress import Report
+from melvoc.train.checks import fitting
 from melvoc.train.config import ResolvedConfig
-from melvoc.train.data import Segments, fingerprint, split
+from melvoc.train.data import MOSTLY, Segments, fingerprint, split
 from melvoc.train.sounds import Found, Sound, check_enough, gather, read_sounds
 
 LEAST_DECAY_STEPS = 1000
@@ -45,13 +46,14 @@ class Material:
         return config.lr_decay_steps or max(LEAST_DECAY_STEPS, a_pass)
 
 
-def read_material(config: ResolvedConfig, found: Found, report: Report) -> Material:
-    """Read and check every sound of a folder.
+def read_material(config: ResolvedConfig, found: Found, report: Report, *, shorten: bool = False) -> Material:
+    """Read and check every sound.
 
     Args:
         config: of the run.
-        found: in the folder.
+        found: the sounds.
         report: called after each file with how many are done.
+        shorten: whether segments may be shorter than the configuration says, where most of them would be padding.
 
     Raises:
         MelvocError: too little usable sound, or a mel with a different spec.
@@ -61,15 +63,12 @@ def read_material(config: ResolvedConfig, found: Found, report: Report) -> Mater
     sounds, skipped = gather(entries, found.root, spec)
     trained, held_out = split(sounds, held_out=config.validation_files, seed=config.seed)
     check_enough(trained, held_out, spec)
-    segments = Segments(
-        trained,
-        spec,
-        segment=config.segment,
-        seed=config.seed,
-        gain_db=config.gain_db,
-        flip_polarity=config.flip_polarity,
-        tilt_db=config.tilt_db,
-    )
+    segments = _segments(trained, config, config.segment)
+    while shorten and segments.padding > MOSTLY:
+        shorter = fitting(segments.segment // 2, spec, config, config.recipe)
+        if shorter >= segments.segment:
+            break
+        segments = _segments(trained, config, shorter)
     return Material(
         files=tuple(sound.name for sound in trained),
         seconds=_seconds(trained, config),
@@ -83,6 +82,18 @@ def read_material(config: ResolvedConfig, found: Found, report: Report) -> Mater
             "paired mels": config.mels_dir is not None,
             "fingerprint": fingerprint(sounds),
         },
+    )
+
+
+def _segments(sounds: Sequence[Sound], config: ResolvedConfig, segment: int) -> Segments:
+    return Segments(
+        sounds,
+        config.spec,
+        segment=segment,
+        seed=config.seed,
+        gain_db=config.gain_db,
+        flip_polarity=config.flip_polarity,
+        tilt_db=config.tilt_db,
     )
 
 

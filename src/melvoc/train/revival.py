@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from melvoc.architecture import NetworkConfig
-from melvoc.errors import MelvocError, OptionError, did_you_mean, kind_of, quoted
+from melvoc.errors import OptionError, did_you_mean, kind_of, quoted
 from melvoc.recipe import LossWeights
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.train.recipes import trained
+from melvoc.train.recipes import trained_architecture
 
 
 def revived(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,13 +50,6 @@ def check_names(kind: type, values: Mapping[str, Any], prefix: str = "") -> None
 
 
 def _generator(values: Mapping[str, Any], architecture: str | None) -> NetworkConfig:
-    """A generator's configuration: of the architecture, or of the first one whose own these values are."""
-    records = [record for record, _ in trained(architecture)]
-    for record in records:
-        try:
-            found = record.config.from_dict(values)
-        except (MelvocError, TypeError):
-            continue
-        if found.to_dict() == dict(values):
-            return found
-    return records[0].config.from_dict(values)  # of another version; or it says what is wrong
+    """A generator's configuration, of the architecture that stands beside it."""
+    record, _ = trained_architecture(architecture, None)
+    return record.config.from_dict(values)

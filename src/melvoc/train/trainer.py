@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from contextlib import ExitStack
@@ -92,7 +93,8 @@ class Trainer:
         with ExitStack() as failed:
             failed.callback(self.close)  # or torch complains of an open group beside the error
             self.config = decide(config, stored, warm, self._world.size)
-            watched(progress, "read", len(found.sounds), lambda report: self._read(found, stored, report))
+            chosen = config.segment is None and not stored
+            watched(progress, "read", len(found.sounds), lambda report: self._read(found, stored, chosen, report))
             self._pace = Pace(self.config, began, (stored or {}).get("pace"))
             watched(progress, "prepare", 1, lambda _: self._make(stored, warm, progress))
             self._pace.rest()
@@ -321,9 +323,10 @@ class Trainer:
         except DivergedError as error:
             raise DivergedError(f"{error}; {self._folder.way_out()}") from None
 
-    def _read(self, found: Found, stored: dict[str, Any] | None, report: Report) -> None:
-        """Read the sounds."""
-        self._material = read_material(self.config, found, report)
+    def _read(self, found: Found, stored: dict[str, Any] | None, chosen: bool, report: Report) -> None:
+        """Read the sounds, which a segment that was chosen for this run fits."""
+        self._material = read_material(self.config, found, report, shorten=chosen)
+        self.config = dataclasses.replace(self.config, segment=self._material.segments.segment)
         if stored:
             check_sounds(self.config, stored, self._material.data)
         self.decay_steps = self._material.decay_steps(self.config, self._world.size)
