@@ -14,13 +14,10 @@ from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import OptionError, SpecError, kind_of
 from melvoc.recipe import LossWeights, Recipe
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.train.discriminators import check_kinds, least_samples
+from melvoc.train.discriminators import check_kinds, check_preset, least_samples
 from melvoc.train.ranges import check_choice, check_number, check_whole
 from melvoc.train.recipes import sized_generator, trained_architecture
 from melvoc.train.refinement import edges
-
-# The presets: what the discriminators' channels are divided by.
-PRESETS: Mapping[str, int] = {"full": 1, "slim": 8}
 
 WARMUP = 500  # steps for new discriminators next to a generator that is already trained
 RAMP = 1000  # steps until such a generator learns at the full rate
@@ -43,9 +40,10 @@ class TrainConfig:
             that of the warm start or of `generator`, else hifigan.
         size: of the generator, by name ("small", "base"). None: the architecture's first, small.
         generator: configuration of the generator. None: the warm start's, else the one of that size.
-        discriminators: which judge ("mpd", "msd", "mrd"), each with its weight in the losses of both sides. None: the
-            architecture's.
-        preset: "full" for the published discriminators, "slim" for an eighth of their channels (for CPUs).
+        discriminators: which judge ("mpd", "msd", "mrd", "cqt"), each with its weight in the losses of both sides.
+            None: the architecture's.
+        preset: "full" for the published discriminators, "slim" for an eighth of their channels (for CPUs), or one of
+            these for some kinds by name, the others being full.
         warm_start: a generator to start from: a melvoc file, a published one with its configuration beside it, or a
             checkpoint of another run.
         warm_discriminators: discriminators to start from: a published `do_*` file, a `discriminators.pt` or a
@@ -96,7 +94,7 @@ class TrainConfig:
     size: str | None = None
     generator: NetworkConfig | None = None
     discriminators: Mapping[str, float] | None = None
-    preset: Literal["full", "slim"] = "full"
+    preset: str | Mapping[str, str] = "full"
     warm_start: str | os.PathLike[str] | None = None
     warm_discriminators: str | os.PathLike[str] | None = None
 
@@ -134,11 +132,6 @@ class TrainConfig:
         if self.spec is not None:
             _check_generator(self, self.spec)
             _check_segment(self, self.spec, trained_architecture(self.architecture, self.generator)[1])
-
-    @property
-    def divisor(self) -> int:
-        """What the discriminators' channels are divided by."""
-        return PRESETS[self.preset]
 
     def resolved(
         self, *, spec: MelSpec | None = None, generator: NetworkConfig | None = None, mels: MelSpec | None = None
@@ -197,6 +190,7 @@ class TrainConfig:
         return values | {
             "betas": None if self.betas is None else list(self.betas),
             "discriminators": None if self.discriminators is None else dict(self.discriminators),
+            "preset": dict(self.preset) if isinstance(self.preset, Mapping) else self.preset,
             "spec": None if self.spec is None else self.spec.to_dict(),
             "generator": None if self.generator is None else self.generator.to_dict(),
             "weights": dataclasses.asdict(self.weights),
@@ -274,7 +268,7 @@ def _fitting(samples: int, spec: MelSpec, config: TrainConfig, recipe: Recipe) -
 
 
 def _check_ranges(config: TrainConfig) -> None:
-    check_choice("preset", config.preset, tuple(PRESETS))
+    check_preset(config.preset)
     check_choice("precision", config.precision, ("auto", "float32", "bfloat16"))
     for name in ("batch_size", "checkpoint_every", "keep_checkpoints"):
         check_whole(name, getattr(config, name), least=1)
