@@ -36,6 +36,8 @@ class TrainConfig:
             audio's own.
         spec: the mel that the generator will understand. None: the warm start's, or that of the other model's mels,
             else 44.1 kHz, n_fft 2048, hop 512, 128 bands.
+        profile: a published way of training other than the architecture's recipe: "bigvgan_v2" goes on with BigVGAN-v2
+            from its published generator, discriminators and optimizers. None: the recipe.
         architecture: of the generator, by name (hifigan, bigvgan, istftnet, vocos, wavenext, or a package's). None:
             that of the warm start or of `generator`, else hifigan.
         size: of the generator, by name ("small", "base"). None: the architecture's first, small.
@@ -46,8 +48,8 @@ class TrainConfig:
             these for some kinds by name, the others being full.
         warm_start: a generator to start from: a melvoc file, a published one with its configuration beside it, or a
             checkpoint of another run.
-        warm_discriminators: discriminators to start from: a published `do_*` file, a `discriminators.pt` or a
-            checkpoint of another run.
+        warm_discriminators: discriminators to start from: a published `do_*` file (BigVGAN's
+            `bigvgan_discriminator_optimizer.pt`), a `discriminators.pt` or a checkpoint of another run.
         batch_size: segments per step and process.
         segment: samples per segment, a multiple of the hop length. None: the multiple that is next to the
             architecture's, which is 16384, or 8192 for bigvgan.
@@ -56,11 +58,11 @@ class TrainConfig:
             5e-4 for vocos and wavenext, 1e-4 for bigvgan.
         betas: of both optimizers. None: the architecture's.
         weight_decay: of both optimizers.
-        lr_decay: factor of the learning rate, applied every `lr_decay_steps`.
+        lr_decay: factor of the learning rate, applied every `lr_decay_steps`. None: the recipe's, 0.999.
         ramp_steps: number of initial steps over which the generator's learning rate rises from 0. None: 1000 for a warm
             start, whose good weights AdamW's first, large steps would spoil, else 0.
-        lr_decay_steps: steps between decays. None: one pass over the sounds, but at least 1000, because a small set's
-            pass takes only a few steps.
+        lr_decay_steps: steps between decays. None: the recipe's, or one pass over the sounds, but at least 1000,
+            because a small set's pass takes only a few steps.
         weights: of the losses.
         mel_only_steps: number of initial steps without discriminators, with the losses of sound alone.
         discriminator_warmup: number of steps after that in which only the discriminators learn. None: 500 for a warm
@@ -90,6 +92,7 @@ class TrainConfig:
     run_dir: str | os.PathLike[str] = ""
     mels_dir: str | os.PathLike[str] | None = None
     spec: MelSpec | None = None
+    profile: str | None = None
     architecture: str | None = None
     size: str | None = None
     generator: NetworkConfig | None = None
@@ -105,7 +108,7 @@ class TrainConfig:
     betas: tuple[float, float] | None = None
     weight_decay: float = 0.01
     ramp_steps: int | None = None
-    lr_decay: float = 0.999
+    lr_decay: float | None = None
     lr_decay_steps: int | None = None
     weights: LossWeights = field(default_factory=LossWeights)
     mel_only_steps: int = 0
@@ -131,10 +134,15 @@ class TrainConfig:
         _check_learning(self)
         if self.spec is not None:
             _check_generator(self, self.spec)
-            _check_segment(self, self.spec, trained_architecture(self.architecture, self.generator)[1])
+            _check_segment(self, self.spec, trained_architecture(self.architecture, self.generator, self.profile)[1])
 
     def resolved(
-        self, *, spec: MelSpec | None = None, generator: NetworkConfig | None = None, mels: MelSpec | None = None
+        self,
+        *,
+        spec: MelSpec | None = None,
+        generator: NetworkConfig | None = None,
+        mels: MelSpec | None = None,
+        rate: float | None = None,
     ) -> ResolvedConfig:
         """A copy with everything filled in that was left open.
 
@@ -142,6 +150,7 @@ class TrainConfig:
             spec: of the warm start.
             generator: of the warm start.
             mels: the spec of another model's mels.
+            rate: the learning rate of optimizer states that come with the warm start.
 
         Raises:
             SpecError: a spec that is not the warm start's or does not fit the segment.
@@ -150,8 +159,11 @@ class TrainConfig:
         self._check_warm(spec, generator)
         chosen = self.spec or spec or mels or MelSpec.preset("griffinlim")
         network = self.generator or generator
-        record, recipe = trained_architecture(self.architecture, network)
-        fresh = self.warm_start is not None and self.warm_discriminators is None
+        record, recipe = trained_architecture(self.architecture, network, self.profile)
+        weights, lr_decay = self.weights.over(recipe.weights), self.lr_decay or recipe.lr_decay
+        judged = bool(weights.adversarial or weights.feature)
+        fresh = judged and self.warm_start is not None and self.warm_discriminators is None
+        continued = rate if recipe.continues else None
         size = self.size if network else self.size or next(iter(recipe.sizes))
         given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         filled = {
@@ -161,11 +173,14 @@ class TrainConfig:
             "generator": network or sized_generator(record, recipe, size, chosen),
             "discriminators": self.discriminators or recipe.discriminators,
             "segment": self.segment or _fitting(recipe.segment, chosen, self, recipe),
-            "learning_rate": self.learning_rate or recipe.learning_rate,
+            "learning_rate": self.learning_rate or continued or recipe.learning_rate,
             "betas": self.betas or recipe.betas,
-            "weights": self.weights.over(recipe.weights),
+            "lr_decay": lr_decay,
+            "lr_decay_steps": self.lr_decay_steps or recipe.lr_decay_steps,
+            "weights": weights,
         }
-        for name, value in (("discriminator_warmup", WARMUP * fresh), ("ramp_steps", RAMP * bool(self.warm_start))):
+        ramp = RAMP if self.warm_start is not None and continued is None else 0
+        for name, value in (("discriminator_warmup", WARMUP * fresh), ("ramp_steps", ramp)):
             filled[name] = value if given[name] is None else given[name]
         return ResolvedConfig(**given | filled)
 
@@ -208,6 +223,7 @@ class ResolvedConfig(TrainConfig):
     segment: int
     learning_rate: float
     betas: tuple[float, float]
+    lr_decay: float
     ramp_steps: int
     discriminator_warmup: int
 
@@ -219,12 +235,12 @@ class ResolvedConfig(TrainConfig):
     @property
     def recipe(self) -> Recipe:
         """How the architecture is trained."""
-        return trained_architecture(self.architecture, None)[1]
+        return trained_architecture(self.architecture, None, self.profile)[1]
 
 
 def _check_generator(config: TrainConfig, spec: MelSpec) -> None:
     """Check that generator, size and spec belong together."""
-    record, recipe = trained_architecture(config.architecture, config.generator)
+    record, recipe = trained_architecture(config.architecture, config.generator, config.profile)
     derived = None
     if config.size is not None or (config.generator is None and config.warm_start is None):
         derived = sized_generator(record, recipe, config.size, spec)
@@ -285,7 +301,8 @@ def _check_ranges(config: TrainConfig) -> None:
     check_number("clip_gradients", config.clip_gradients, above=0.0)
     for name in ("weight_decay", "gain_db", "tilt_db"):
         check_number(name, getattr(config, name), least=0.0)
-    check_number("lr_decay", config.lr_decay, above=0.0, most=1.0)
+    if config.lr_decay is not None:
+        check_number("lr_decay", config.lr_decay, above=0.0, most=1.0)
     check_number("ema_decay", config.ema_decay, least=0.0, below=1.0)
     if config.betas is not None:
         if not isinstance(config.betas, tuple) or len(config.betas) != 2:
@@ -303,7 +320,7 @@ def _check_ranges(config: TrainConfig) -> None:
 
 def _check_learning(config: TrainConfig) -> None:
     """Check that there is something to learn, in every phase."""
-    _, recipe = trained_architecture(config.architecture, config.generator)
+    _, recipe = trained_architecture(config.architecture, config.generator, config.profile)
     if not isinstance(config.weights, LossWeights):
         raise OptionError(f"weights={config.weights!r}, but they are a LossWeights(...)")
     if config.discriminators is not None:

@@ -24,8 +24,8 @@ NOT_COMPARED = frozenset(
 
 # What a configuration may leave unset when resuming, besides single weights: it is taken from the run.
 LEFT_OPEN = (
-    "architecture", "spec", "size", "generator", "discriminators", "segment", "learning_rate", "betas",
-    "discriminator_warmup", "ramp_steps",
+    "profile", "architecture", "spec", "size", "generator", "discriminators", "segment", "learning_rate", "betas",
+    "lr_decay", "lr_decay_steps", "discriminator_warmup", "ramp_steps",
 )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from melvoc.train.resuming import check_config, check_sounds, resumed
 from melvoc.train.sounds import Found, find_sounds, spec_of_mels
 from melvoc.train.state import DivergedError, Stepper, TrainState, learning_rates
 from melvoc.train.validate import DECISIVE, MOST_FILES, validate
-from melvoc.train.warm import WarmStart, read_discriminators, read_generator
+from melvoc.train.warm import WarmStart, read_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,10 +286,10 @@ class Trainer:
         }
 
     def _find(self, config: TrainConfig, resume: bool) -> tuple[Found, dict[str, Any] | None, WarmStart | None]:
-        """The sounds, the checkpoint to go on from, the generator to start from."""
+        """The sounds, the checkpoint to go on from, what to start from."""
         found = find_sounds(config.audio_dir, ignored=() if config.mels_dir is None else ENDINGS)
         stored = self._folder.stored(resume)
-        return found, stored, None if config.warm_start is None or stored else read_generator(config.warm_start)
+        return found, stored, None if stored else read_start(config)
 
     def _decide(self, config: TrainConfig, stored: dict[str, Any] | None, warm: WarmStart | None) -> ResolvedConfig:
         """The configuration with nothing left open: from the run that goes on, the warm start, the mels, the recipe."""
@@ -297,8 +297,8 @@ class Trainer:
             check_config(config, stored, self._world.size)
             config = resumed(config, stored["config"])
         mels = None if config.mels_dir is None else spec_of_mels(config.mels_dir)
-        if warm:
-            return config.resolved(spec=warm.spec, generator=warm.generator)
+        if warm and warm.generator:
+            return config.resolved(spec=warm.generator.spec, generator=warm.generator.generator, rate=warm.rate)
         return config.resolved(mels=mels)
 
     def _read(self, found: Found, stored: dict[str, Any] | None, report: Report) -> None:
@@ -331,13 +331,7 @@ class Trainer:
             if "cuda" in stored["random"] and self._world.device.type == "cuda":
                 torch.cuda.set_rng_state(stored["random"]["cuda"], self._world.device)
         if warm:
-            with about(warm.source):
-                state.generator.load_folded(warm.tensors, source=warm.source)
-            state.average.load(state.generator.folded())
-        if config.warm_discriminators is not None and not stored:
-            name = os.fspath(config.warm_discriminators)
-            with about(name):
-                state.discriminators.load_published(read_discriminators(name), source=name)
+            warm.begin(state, config)
         self._saved = self.resumed_from
 
     def _prepare_folder(self) -> None:
