@@ -1,4 +1,5 @@
-"""Fine-tuning as published: BigVGAN-v2's own files, and one step of its loop, run by its own code."""
+"""Starting from weights that there are: published pairs of every architecture, and BigVGAN-v2's fine-tuning, one step
+of which is held to its own code."""
 
 from __future__ import annotations
 
@@ -12,12 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from networks import neural, randomised
 from torch import Tensor, nn
-from training import one_thread, write_sounds  # noqa: F401 - one_thread is used by being here
+from training import GENERATOR, GENERATORS, SPEC, one_thread, tiny_config, write_sounds  # noqa: F401 - one_thread is used by being here
 
+import melvoc
 from melvoc import CheckpointError, MelSpec
-from melvoc.train import TrainConfig, Trainer
+from melvoc.architectures.hifigan import HiFiGAN
+from melvoc.train import TrainConfig, Trainer, warm
 from melvoc.train.discriminators.constant_q import DoubledRate
+from melvoc.train.recipes import trained, trained_architecture
 
 PUBLISHED = {
     "resblock": "1", "upsample_rates": [8, 8], "upsample_kernel_sizes": [16, 16], "upsample_initial_channel": 16,
@@ -29,6 +34,64 @@ PUBLISHED = {
     "use_cqtd_instead_of_mrd": True, "cqtd_filters": 16, "use_multiscale_melloss": True, "lambda_melloss": 15,
     "clip_grad_norm": 3.0,
 }  # fmt: skip
+
+
+MEL = {"num_mels": 20, "sampling_rate": 16000, "n_fft": 256, "hop_size": 64, "win_size": 256, "fmin": 0, "fmax": None}
+FEATURES = {"sample_rate": 16000, "n_fft": 256, "hop_length": 64, "n_mels": 20, "padding": "same"}
+BACKBONE = {"input_channels": 20, "dim": 16, "intermediate_dim": 32, "num_layers": 2}
+
+
+def sections(head: str) -> dict[str, Any]:
+    """Vocos' config.yaml."""
+    parts = {
+        "feature_extractor": ("feature_extractors.MelSpectrogramFeatures", FEATURES),
+        "backbone": ("models.VocosBackbone", BACKBONE),
+        "head": (f"heads.{head}", {"dim": 16, "n_fft": 256, "hop_length": 64, "padding": "same"}),
+    }
+    return {name: {"class_path": f"vocos.{kind}", "init_args": values} for name, (kind, values) in parts.items()}
+
+
+# The configuration of the tiny generator of each architecture, and the names of both files, as they are published.
+PAIRS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "hifigan": (GENERATORS["hifigan"].to_dict() | MEL, "config.json", "generator_v2"),
+    "bigvgan": (GENERATORS["bigvgan"].to_dict() | MEL, "config.json", "bigvgan_generator.pt"),
+    "istftnet": (GENERATORS["istftnet"].to_dict() | MEL, "config.json", "g_00001000"),
+    "vocos": (sections("ISTFTHead"), "config.yaml", "pytorch_model.bin"),
+    "wavenext": (sections("WaveNextHead"), "config.yaml", "pytorch_model.bin"),
+}
+
+
+def test_every_architecture_that_is_trained_has_a_published_pair_here() -> None:
+    assert set(PAIRS) == {record.name for record, _ in trained()}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_run_starts_from_the_published_pair_of_any_architecture(tmp_path: Path, name: str) -> None:
+    values, config, weights = PAIRS[name]
+    write_sounds(tmp_path / "sounds", count=4)
+    network = randomised(trained_architecture(name, None)[0].network(GENERATORS[name])).requires_grad_(False)
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / config).write_text(json.dumps(values))
+    torch.save(network.state_dict(), tmp_path / "published" / weights)
+    changes = {"spec": None, "generator": None, "segment": 2048, "discriminators": {"cqt": 1.0}, "ramp_steps": 0}
+    trainer = Trainer(tiny_config(tmp_path, warm_start=tmp_path / "published", discriminator_warmup=0, **changes))
+    assert (trainer.config.architecture, trainer.generator) == (name, GENERATORS[name])
+    assert (trainer.spec.sample_rate, trainer.spec.hop_length, trainer.spec.n_mels) == (16000, 64, 20)
+    mel = torch.randn(1, 20, 16) - 4
+    torch.testing.assert_close(trainer.vocoder()(mel), network(mel), atol=1e-5, rtol=1e-4)
+    assert {"discriminator", "adversarial", "feature", "mel"} < set(next(trainer).losses)
+
+
+def test_a_run_starts_from_a_name_that_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sounds(tmp_path / "sounds", count=4)
+    network = randomised(HiFiGAN(GENERATOR)).requires_grad_(False)
+    melvoc.save(neural(network, name="first", spec=SPEC), tmp_path / "first.safetensors")
+    asked: list[str] = []
+    monkeypatch.setattr(warm, "download", lambda name: asked.append(name) or tmp_path / "first.safetensors")
+    for name in ("hifigan_universal_v1", "hf://somebody/something"):
+        trainer = Trainer(tiny_config(tmp_path, spec=None, generator=None, warm_start=name))
+        assert (trainer.spec, trainer.generator) == (SPEC, GENERATOR)
+    assert asked == ["hifigan_universal_v1", "hf://somebody/something"]
 
 
 class PublishedLoop:

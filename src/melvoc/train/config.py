@@ -46,8 +46,8 @@ class TrainConfig:
             None: the architecture's.
         preset: "full" for the published discriminators, "slim" for an eighth of their channels (for CPUs), or one of
             these for some kinds by name, the others being full.
-        warm_start: a generator to start from: a melvoc file, a published one with its configuration beside it, or a
-            checkpoint of another run.
+        warm_start: a generator to start from: a melvoc file, a published one with its configuration beside it, a
+            checkpoint of another run, or what is downloaded by its name.
         warm_discriminators: discriminators to start from: a published `do_*` file (BigVGAN's
             `bigvgan_discriminator_optimizer.pt`), a `discriminators.pt` or a checkpoint of another run.
         batch_size: segments per step and process.

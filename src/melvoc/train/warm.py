@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 
 from melvoc.architecture import NetworkConfig
 from melvoc.errors import CheckpointError, MissingCheckpointError, OptionError, about
+from melvoc.loading import download, is_path
+from melvoc.registry import VOCODERS
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage import container
 from melvoc.storage.conversion import convert
@@ -110,13 +112,16 @@ def read_start(config: TrainConfig) -> WarmStart | None:
 
 
 def read_generator(path: str | os.PathLike[str]) -> WarmGenerator:
-    """A melvoc file of an architecture that melvoc trains, a published generator with its configuration beside it, or
-    the running mean in a checkpoint of another run.
+    """A melvoc file of an architecture that melvoc trains, a published generator with its configuration beside it, the
+    running mean in a checkpoint of another run, or a vocoder by its name, which is downloaded.
 
     Raises:
         CheckpointError: any other kind of file.
+        DownloadError: as `melvoc.load`.
     """
     source = os.fsdecode(path)
+    if not is_path(path) and (source in VOCODERS.table() or source.startswith("hf://")):
+        source = os.fsdecode(download(source))
     with about(source):
         content = read_tensors(source) if source.endswith(".pt") else {}
         if content.get("format") == FORMAT:
