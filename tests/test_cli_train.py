@@ -84,7 +84,7 @@ def test_every_option_reaches_the_configuration(folder: Path) -> None:
     assert (config.mels_dir, config.warm_start, config.validation_files) == ("m", "w", 0)
     assert (config.precision, config.tilt_db, config.segment, config.spec) == ("float32", 0.0, 2048, SPEC)
     default = configuration(build_parser().parse_args(["train", "a", "-o", "b"]))
-    assert (default.steps, default.preset, default.spec) == (100_000, "full", None)
+    assert (default.steps, default.minutes, default.preset, default.spec) == (None, None, None, None)
 
 
 def test_a_generator_may_be_given(folder: Path) -> None:

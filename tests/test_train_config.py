@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from pathlib import Path
@@ -16,8 +17,12 @@ from training import GENERATOR, GENERATORS, SPEC, tiny_config
 from melvoc import MelSpec, MelvocError, SpecError
 from melvoc.architectures.bigvgan import BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGANConfig
+from melvoc.errors import OptionError
 from melvoc.nn.rates import upsampling
 from melvoc.train import LossWeights, TrainConfig, recipes
+from melvoc.train.config import ResolvedConfig
+from melvoc.train.discriminators import KINDS
+from melvoc.train.profiles import PROFILES
 from melvoc.train.recipes import sized_generator, trained, trained_architecture
 from melvoc.train.resuming import differences, resumed
 
@@ -84,7 +89,7 @@ def test_every_size_of_every_architecture_is_a_network_for_its_spec(name: str) -
 def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
     spec = MelSpec(sample_rate=44100, n_fft=2048, hop_length=509, n_mels=80)
     with pytest.raises(SpecError, match=r"hop_length=509 = 509 is not a product.*such as 507"):
-        TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", spec=spec, segment=509 * 32)
+        TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", spec=spec, segment=509 * 32, preset="slim")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +108,7 @@ def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
         ({"preset": {"mpd": "slim", "cwt": "full"}}, r"preset=.*'cwt'.*, or a dict of them for some of mpd, msd, mrd"),
         ({"preset": {"mpd": "tiny"}}, r"preset=\{'mpd': 'tiny'\}, but it is one of 'full', 'slim', or a dict"),
         ({"discriminators": {}}, r"discriminators=\{\}"),
-        ({"profile": "v3"}, r"profile='v3', but there is 'bigvgan_v2' \(of bigvgan\); omit profile for the recipe"),
+        ({"profile": "v3"}, r"profile='v3', but it is one of 'cpu', 'gpu', 'published', 'bigvgan_v2'"),
         ({"profile": "bigvgan_v2"}, r"generator=HiFiGANConfig\(.*, but it is a BigVGANConfig\(\.\.\.\)"),
         ({"discriminators": {"mpd": 0.0}}, r"discriminators.mpd=0.0, but it is a number above 0"),
         ({"discriminators": {"mrd": 1.0}}, r"segment=1024 is shorter than a window \(1025\); use at least 1088"),
@@ -116,6 +121,9 @@ def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
         ({"size": "huge"}, r"size='huge', but the sizes of HiFi-GAN are"),
         ({"betas": (0.9,)}, r"betas="),
         ({"betas": (0.9, 1.0)}, r"betas=1.0"),
+        ({"minutes": 0}, r"minutes=0, but it is a number above 0"),
+        ({"patience": 0}, r"patience=0, but it is a whole number of at least 1"),
+        ({"schedule": "linear"}, r"schedule='linear', but it is one of 'decay', 'cosine'"),
         ({"preset": "tiny"}, r"preset='tiny', but it is one of 'full', 'slim'"),
         ({"precision": "float16"}, r"precision='float16'"),
         ({"validation_files": -1}, r"validation_files=-1"),
@@ -167,6 +175,44 @@ def test_what_is_left_open_is_filled_in(tmp_path: Path) -> None:
     assert (warm.spec, warm.generator, warm.discriminator_warmup) == (SPEC, GENERATOR, 500)
 
 
+def left_open(tmp_path: Path, **given: Any) -> ResolvedConfig:
+    return TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", **given).resolved()
+
+
+@pytest.mark.parametrize(("device", "name"), [("cpu", "cpu"), ("cuda:1", "gpu"), ("mps", "gpu")])
+def test_a_device_has_its_profile(tmp_path: Path, device: str, name: str) -> None:
+    profile, config = PROFILES[name], left_open(tmp_path, device=device)
+    assert (config.profile, config.architecture, config.size) == (name, profile.architecture, profile.size)
+    assert (config.batch_size, config.segment, config.preset) == (profile.batch_size, 16384, profile.preset)
+    assert config.weights == LossWeights().over(profile.weights or LossWeights())
+    assert (config.minutes, config.steps, config.schedule, config.checkpoint_every) == (30.0, None, "cosine", None)
+    stepwise = left_open(tmp_path, device=device, steps=7)
+    assert (stepwise.minutes, stepwise.steps, stepwise.schedule, stepwise.checkpoint_every) == (None, 7, "decay", 1000)
+    both = left_open(tmp_path, device=device, steps=7, minutes=2)
+    assert (both.minutes, both.steps, both.schedule, both.checkpoint_every) == (2, 7, "cosine", None)
+
+
+def test_what_is_given_stands_in_the_place_of_a_profiles(tmp_path: Path) -> None:
+    config = left_open(tmp_path, device="cpu", architecture="bigvgan", batch_size=3, weights=LossWeights(stft=2))
+    assert (config.profile, config.architecture, config.batch_size, config.segment) == ("cpu", "bigvgan", 3, 8192)
+    assert (config.weights.mel, config.weights.stft, config.weights.adversarial) == (45.0, 2, 0.0)
+    for asked in ({"preset": "slim"}, {"discriminators": {"mpd": 1.0}}, {"profile": "published"}):
+        config = left_open(tmp_path, device="cpu", **asked)
+        assert (config.profile, config.architecture, config.weights.feature) == ("published", "hifigan", 2.0)
+    assert left_open(tmp_path, device="cpu", profile="gpu", preset="full").weights.feature == 1.0
+    with pytest.raises(OptionError, match=r"profile='fast', but it is one of 'cpu', 'gpu', 'published'"):
+        left_open(tmp_path, profile="fast")
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_names_what_there_is(tmp_path: Path, name: str) -> None:
+    profile, config = PROFILES[name], left_open(tmp_path, profile=name)
+    _, recipe = trained_architecture(profile.architecture, None)
+    assert profile.size is None or profile.size in recipe.sizes
+    assert config.weights.hears
+    assert set(config.discriminators) <= set(KINDS)
+
+
 @pytest.mark.parametrize(
     ("name", "rate", "betas", "segment", "judges", "weights"),
     [  # what was published, where docs/training.md says nothing else
@@ -180,13 +226,13 @@ def test_what_is_left_open_is_filled_in(tmp_path: Path) -> None:
 def test_what_is_not_given_is_the_architectures_recipe(
     tmp_path: Path, name: str, rate: float, betas: Any, segment: int, judges: Any, weights: Any
 ) -> None:
-    config = TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", architecture=name).resolved()
+    published = functools.partial(TrainConfig, audio_dir=tmp_path / "a", run_dir=tmp_path / "b", profile="published")
+    config = published(architecture=name).resolved()
     assert (config.learning_rate, config.betas, config.segment, config.discriminators) == (rate, betas, segment, judges)
+    assert (config.batch_size, config.preset, config.schedule, config.minutes) == (8, "full", "cosine", 30.0)
     assert (config.weights.adversarial, config.weights.feature, config.weights.mel, config.weights.stft) == weights
     assert (config.architecture, config.size, type(config.generator)) == (name, "small", type(GENERATORS[name]))
-    one = TrainConfig(
-        audio_dir=tmp_path / "a", run_dir=tmp_path / "b", architecture=name, weights=LossWeights(feature=0), size="base"
-    ).resolved()
+    one = published(architecture=name, weights=LossWeights(feature=0), size="base").resolved()
     assert (one.weights.mel, one.weights.feature, one.size) == (45.0, 0, "base")
     assert one.generator != config.generator
 

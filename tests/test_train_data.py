@@ -21,7 +21,8 @@ from melvoc import MelSpec, MelSpectrogram, MelvocError, SpecError, audio
 from melvoc.spectrogram.file import save_mel
 from melvoc.train.augment import augment
 from melvoc.train.data import Segments, fingerprint, split
-from melvoc.train.sounds import Skipped, Sound, clipped_share, find_sounds, gather, read_sounds, spec_of_mels
+from melvoc.train.sounds import Skipped, Sound, find_sounds, gather, read_sounds, spec_of_mels
+from melvoc.train.usable import clipped_share
 
 SOUNDS = [Sound(name=f"{n}.wav", wave=noise(3000 + 700 * n, seed=n)) for n in range(4)]
 SHIFTED = MelSpec(sample_rate=16000, n_fft=256, hop_length=50, n_mels=20, win_length=200, center=True)
@@ -198,7 +199,7 @@ def test_linked_folders_are_followed_and_circles_are_not(tmp_path: Path) -> None
     assert spec_of_mels(root) == SHIFTED
     (root / "b" / "gone.wav").symlink_to(tmp_path / "none.wav")
     _, sounds, skipped = find_sounds(root)
-    names = [path.relative_to(root).as_posix() for path in sounds]
+    names = [sound.name for sound in sounds]
     assert names == ["a/deep/0.wav", "a/deep/1.wav", "b/0.wav", "b/1.wav"]
     assert [(entry.name, entry.reason) for entry in skipped] == [
         ("b/gone.wav", "cannot be read (No such file or directory)"),
@@ -233,7 +234,7 @@ def test_a_name_that_is_not_utf_8_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "0.wav").rename(tmp_path / os.fsdecode(b"caf\xe9.wav"))
     write_sounds(tmp_path, count=1)
     _, sounds, skipped = find_sounds(tmp_path)
-    assert [path.name for path in sounds] == ["0.wav"]
+    assert [sound.name for sound in sounds] == ["0.wav"]
     assert [(entry.name, entry.reason) for entry in skipped] == [("caf\ufffd.wav", "its name is not UTF-8; rename it")]
     skipped[0].name.encode()
 

@@ -20,7 +20,7 @@ from melvoc.spectrogram.file import save_mel
 from melvoc.train import Discriminators, DivergedError, LossWeights, Trainer, TrainReport
 from melvoc.train.folder import load_checkpoint
 from melvoc.train.losses import Term
-from melvoc.train.state import learning_rates
+from melvoc.train.pace import learning_rates
 
 
 def train(tmp_path: Path, *, resume: bool = False, **changes: Any) -> list[TrainReport]:
@@ -268,7 +268,7 @@ def test_half_a_second_is_asked_of_what_is_trained_on(tmp_path: Path) -> None:
 
 def test_the_last_k_checkpoints_and_the_best_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     distances = iter([5.0, 1.0, 3.0, 4.0, 2.0])
-    monkeypatch.setattr("melvoc.train.trainer.validate", lambda *args, **kwargs: {"multi_scale_mel": next(distances)})
+    monkeypatch.setattr("melvoc.train.output.validate", lambda *args, **kwargs: {"multi_scale_mel": next(distances)})
     train(tmp_path, steps=5, checkpoint_every=1, keep_checkpoints=2)
     assert names(tmp_path / "run" / "checkpoints") == [f"step-0000000{step}.pt" for step in (2, 4, 5)]
     best = melvoc.load(tmp_path / "run" / "best.safetensors", device="cpu")
@@ -471,8 +471,17 @@ def test_the_stages_of_a_run(tmp_path: Path) -> None:
         assert [event for event in told if event[0] == "read"] == [("read", done, 4) for done in range(5)]
         told.clear()
         assert len(list(trainer)) == 1
-    assert [event[0] for event in told if event[1] == 0] == ["validate", "write", "write", "write"]
-    assert [event for event in told if event[0] == "validate"] == [("validate", done, 2) for done in range(3)]
+    assert [event[0] for event in told if event[1] == 0] == [
+        "validate",
+        "write",
+        "write",
+        "write",
+        "compare",
+        "write",
+        "write",
+    ]
+    for stage in ("validate", "compare"):
+        assert [event for event in told if event[0] == stage] == [(stage, done, 2) for done in range(3)]
 
 
 @pytest.mark.parametrize("stage", ["find", "read", "prepare", "validate", "write"])

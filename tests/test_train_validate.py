@@ -11,6 +11,7 @@ from training import SPEC, noise, one_thread, tiny_config, write_sounds  # noqa:
 from melvoc.metrics.mel_l1 import mel_l1
 from melvoc.metrics.mr_stft import mr_stft
 from melvoc.metrics.multi_scale_mel import multi_scale_mel
+from melvoc.train.best import Best
 from melvoc.train.sounds import Sound
 from melvoc.train.trainer import Trainer
 from melvoc.train.validate import DECISIVE, validate
@@ -56,7 +57,7 @@ def test_a_file_of_a_few_frames_has_figures_too() -> None:
 def test_a_run_whose_best_is_by_an_older_figure_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_sounds(tmp_path / "sounds", count=4)
     trainer = Trainer(tiny_config(tmp_path, steps=1, checkpoint_every=1))
-    trainer._best = {"step": 1, "mel": 0.1, "stft": 0.1}
-    monkeypatch.setattr("melvoc.train.trainer.validate", lambda *args, **kwargs: {DECISIVE: 1.0})
+    trainer._output.best = Best.from_dict({"step": 1, "mel": 0.1, "stft": 0.1})
+    monkeypatch.setattr("melvoc.train.output.validate", lambda *args, **kwargs: {DECISIVE: 1.0})
     assert next(trainer).validation == {DECISIVE: 1.0}
-    assert trainer._best == {"step": 1, DECISIVE: 1.0}
+    assert trainer._output.best.to_dict() == {"step": 1, DECISIVE: 1.0, "least": 1.0, "stale": 0}

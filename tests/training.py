@@ -77,5 +77,6 @@ def tiny_config(tmp_path: Path, **changes: Any) -> TrainConfig:
         "steps": 4,
         "checkpoint_every": 2,
         "device": "cpu",
+        "samples": 0,
     }
     return TrainConfig(**(values | changes))

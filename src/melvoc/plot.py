@@ -75,15 +75,16 @@ def difference(
     return _drawn(level - other, spec, ax, title, "RdBu_r", (-SWING, SWING))
 
 
-def compare(mels: Mapping[str, Tensor], spec: MelSpec) -> Figure:
+def compare(mels: Mapping[str, Tensor], spec: MelSpec, *, figure: Figure | None = None) -> Figure:
     """Plot mels above each other, and beside each its difference to the first.
 
     Args:
         mels: by title, of one spec: the reference first.
         spec: of all.
+        figure: to plot into, an empty one. None: a new one of pyplot's.
 
     Returns:
-        A new figure.
+        The figure.
 
     Raises:
         MissingPackageError: matplotlib is missing.
@@ -92,9 +93,9 @@ def compare(mels: Mapping[str, Tensor], spec: MelSpec) -> Figure:
     if not mels:
         raise SpecError("mels is empty; give at least a reference, as {'recording': mel}")
     reference = next(iter(mels.values()))
-    figure, rows = _pyplot().subplots(
-        len(mels), 2, squeeze=False, sharex=True, sharey=True, figsize=(11, 1 + 2.2 * len(mels)), layout="constrained"
-    )
+    figure = _pyplot().figure(layout="constrained") if figure is None else figure
+    figure.set_size_inches(11, 1 + 2.2 * len(mels))
+    rows = figure.subplots(len(mels), 2, squeeze=False, sharex=True, sharey=True)
     for number, ((title, one), (left, right)) in enumerate(zip(mels.items(), rows, strict=True)):
         _levels(one, spec, left, title)
         if number:
@@ -103,7 +104,7 @@ def compare(mels: Mapping[str, Tensor], spec: MelSpec) -> Figure:
             right.set_axis_off()
     for axes in rows.flat:
         axes.label_outer()
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def _levels(mel: Tensor, spec: MelSpec, ax: Axes | None, title: str | None) -> Axes:

@@ -39,6 +39,7 @@ STAGES = {
     "read": "files, when training begins",
     "prepare": "1: networks and the run's folder, when training begins",
     "validate": "held-out files",
+    "compare": "held-out files, when training ends: the result beside Griffin-Lim",
     "write": "1: a checkpoint or a generator",
 }
 _TICK = 0.5  # seconds between two calls while nothing else happens

@@ -17,7 +17,7 @@ from melvoc.cli.options import add_fields, attributes, given, pairs
 from melvoc.errors import MelvocError
 
 if TYPE_CHECKING:
-    from melvoc.train import Trainer, TrainReport
+    from melvoc.train import TrainConfig, Trainer, TrainReport
 
 # Losses in the progress line, if in use.
 SHOWN = ("mel", "stft", "multi_scale_mel", "feature", "adversarial", "discriminator")
@@ -39,9 +39,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.description = "Train a generator on a folder of sound files; the result is RUN/generator.safetensors."
     texts, weights = attributes(TrainConfig), attributes(LossWeights)
     later: dict[str, Any] = {"default": argparse.SUPPRESS}
-    parser.add_argument("audio_dir", metavar="AUDIO_DIR", help=texts["audio_dir"])
+    folder = texts["audio_dir"].partition(".")[0]
+    parser.add_argument("audio_dir", metavar="AUDIO_DIR", nargs="?", **later, help=f"{folder}; --resume knows its own")
     parser.add_argument("-o", "--output", dest="run_dir", metavar="RUN", required=True, help=texts["run_dir"])
-    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in RUN")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint in RUN, with RUN's options"
+    )
     parser.add_argument("--spec", **later, help=f"{texts['spec']}; a preset's name, or a .json of MelSpec fields")
     parser.add_argument("--generator", **later, help=f"{texts['generator']}; a .json of its fields, or a published one")
     text = f"{texts['discriminators']}; for example mpd=1,cqt=0.5"
@@ -62,12 +65,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise MelvocError("melvoc train shows its progress with rich; pip install 'melvoc[train]'") from error
     from melvoc.train import Trainer
 
-    config, started = configuration(arguments), time.monotonic()
+    started = time.monotonic()
     with bars() as progress:
-        trainer = Trainer(config, resume=arguments.resume, progress=progress)
+        if arguments.resume:
+            trainer = Trainer.resume(progress=progress, **_options(arguments))
+        else:
+            trainer = Trainer(configuration(arguments), progress=progress)
     trainer.progress = None
     with trainer:
-        writer = _tensorboard(trainer, config.run_dir) if arguments.tensorboard and trainer.first else None
+        writer = _tensorboard(trainer, arguments.run_dir) if arguments.tensorboard and trainer.first else None
         if trainer.first:
             _introduce(trainer)
         with _stopping(trainer), _shown(trainer) as show:
@@ -80,8 +86,18 @@ def run(arguments: argparse.Namespace) -> int:
         return _conclude(trainer, time.monotonic() - started)
 
 
-def configuration(arguments: argparse.Namespace) -> Any:
+def configuration(arguments: argparse.Namespace) -> TrainConfig:
     """The `TrainConfig` of the arguments; what was not given keeps its default."""
+    from melvoc.train import TrainConfig
+
+    values = _options(arguments)
+    if "audio_dir" not in values:
+        raise MelvocError("AUDIO_DIR is missing; name a folder of sound files (--resume alone knows that of its run)")
+    return TrainConfig(**values)
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of the configuration that were given."""
     from melvoc.train import LossWeights, TrainConfig
 
     values, words = given(arguments, TrainConfig), vars(arguments)
@@ -95,7 +111,7 @@ def configuration(arguments: argparse.Namespace) -> Any:
         values["preset"] = pairs(values["preset"], str, "mpd=slim,cqt=full")
     names = [entry.name for entry in fields(LossWeights)]
     weights = {name: words[f"{name}_weight"] for name in names if f"{name}_weight" in words}
-    return TrainConfig(**values, weights=LossWeights(**weights))
+    return values | ({"weights": LossWeights(**weights)} if weights else {})
 
 
 def _read_generator(path: str, architecture: str | None) -> Any:
@@ -121,8 +137,12 @@ def _introduce(trainer: Trainer) -> None:
     print(
         f"training on {len(trainer.files)} files, {trainer.seconds_of_sound:.1f} s; held out: {len(trainer.held_out)}"
     )
+    config = trainer.config
+    ends = {"steps": config.steps, "minutes": config.minutes}
+    listed = " or ".join(f"{number:g} {unit}" for unit, number in ends.items() if number is not None)
+    print(f"{config.architecture}, profile {config.profile}, {listed} in all")
     if trainer.resumed_from is not None:
-        print(f"resumed at step {trainer.resumed_from} of {trainer.config.steps}")
+        print(f"resumed at step {trainer.resumed_from}")
 
 
 @contextmanager
@@ -151,21 +171,20 @@ def _shown(trainer: Trainer) -> Iterator[Any]:
         yield lambda report: print(_line(report)) if report.checkpoint or report.validation else None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
         TextColumn("{task.fields[losses]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=120) as bar:
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("training", total=trainer.config.steps, completed=trainer.step, losses="", speed="")
 
         def show(report: TrainReport) -> None:
-            speed = f"{1 / report.seconds:.2f} steps/s"
-            bar.update(task, completed=report.step, losses=_losses(report, most=2), speed=speed)
+            speed = f"{report.sound_per_second:.1f} s of sound/s, {_clock(report.eta)} left"
+            bar.update(task, completed=report.step, total=report.steps, losses=_losses(report, most=2), speed=speed)
             if report.validation:
                 bar.console.print(_line(report))
 
@@ -183,18 +202,26 @@ def _line(report: TrainReport) -> str:
     return "  ".join(parts)
 
 
+def _clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
 def _losses(report: TrainReport, most: int = len(SHOWN)) -> str:
-    return " ".join([f"{name} {report.losses[name]:.3f}" for name in SHOWN if name in report.losses][:most])
+    return " ".join([f"{name} {report.smoothed[name]:.3f}" for name in SHOWN if name in report.smoothed][:most])
 
 
 def _conclude(trainer: Trainer, seconds: float) -> int:
-    if trainer.step < trainer.config.steps:
+    if not trainer.finished:
         path = trainer.save()
         if trainer.first:
             print(f"stopped at step {trainer.step}, saved in {path}; continue with --resume")
         return 130
     if trainer.first:
         print(f"{Path(trainer.config.run_dir) / 'generator.safetensors'}: step {trainer.step}, {seconds:.0f} s")
+        if trainer.comparison is not None:
+            print(trainer.comparison.words)
     return 0
 
 

@@ -3,66 +3,74 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from melvoc.architecture import Architecture, NetworkConfig
-from melvoc.errors import OptionError, SpecError, kind_of
+from melvoc.errors import OptionError, SpecError
 from melvoc.recipe import LossWeights, Recipe
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.train.discriminators import check_kinds, check_preset, least_samples
-from melvoc.train.ranges import check_choice, check_number, check_whole
+from melvoc.train.checks import check_config, fitting, weights_of
+from melvoc.train.profiles import own_recipe, profile_name, profile_of, subject
 from melvoc.train.recipes import sized_generator, trained_architecture
-from melvoc.train.refinement import edges
+from melvoc.train.revival import revived
 
 WARMUP = 500  # steps for new discriminators next to a generator that is already trained
 RAMP = 1000  # steps until such a generator learns at the full rate
+CHECKPOINT_EVERY = 1000  # steps, in a run that is not told its minutes
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One training run. What is not given is the architecture's recipe; by default, HiFi-GAN's V2 at 44.1 kHz.
+    """One training run. What is not given is the profile's (`melvoc.train.profiles`), else the architecture's recipe.
 
     The attribute descriptions are also the help texts of `melvoc train`.
 
     Attributes:
-        audio_dir: folder of sound files, searched with its subfolders, linked ones included.
+        audio_dir: folder of sound files, searched with its subfolders, linked ones included. Empty only for a
+            trainer that is given `audio=`.
         run_dir: folder of the run, for checkpoints, log and result; created if it does not exist.
         mels_dir: mels of another model, paired with the audio by name (`a.wav`, `a.safetensors` or `a.npy`). None: the
             audio's own.
         spec: the mel that the generator will understand. None: the warm start's, or that of the other model's mels,
             else 44.1 kHz, n_fft 2048, hop 512, 128 bands.
-        profile: a published way of training other than the architecture's recipe: "bigvgan_v2" goes on with BigVGAN-v2
-            from its published generator, discriminators and optimizers. None: the recipe.
+        profile: where what is not given comes from: "cpu" or "gpu", for a result within minutes; "published", the
+            architecture's recipe; "bigvgan_v2", which goes on with BigVGAN-v2 from its published generator,
+            discriminators and optimizers. None: the device's, or "published" for who names a preset, discriminators or
+            a warm start.
         architecture: of the generator, by name (hifigan, bigvgan, istftnet, vocos, wavenext, or a package's). None:
-            that of the warm start or of `generator`, else hifigan.
-        size: of the generator, by name ("small", "base"). None: the architecture's first, small.
+            that of the warm start or of `generator`, else the profile's.
+        size: of the generator, by name ("small", "base"). None: the profile's, or the architecture's first.
         generator: configuration of the generator. None: the warm start's, else the one of that size.
         discriminators: which judge ("mpd", "msd", "mrd", "cqt"), each with its weight in the losses of both sides.
             None: the architecture's.
-        preset: "full" for the published discriminators, "slim" for an eighth of their channels (for CPUs), or one of
-            these for some kinds by name, the others being full.
+        preset: "full" for the published discriminators, "slim" for an eighth of their channels, or one of these for
+            some kinds by name, the others being full. None: the profile's.
         warm_start: a generator to start from: a melvoc file, a published one with its configuration beside it, a
             checkpoint of another run, or what is downloaded by its name.
         warm_discriminators: discriminators to start from: a published `do_*` file (BigVGAN's
             `bigvgan_discriminator_optimizer.pt`), a `discriminators.pt` or a checkpoint of another run.
-        batch_size: segments per step and process.
-        segment: samples per segment, a multiple of the hop length. None: the multiple that is next to the
-            architecture's, which is 16384, or 8192 for bigvgan.
-        steps: total number of steps, including those before a resume.
+        minutes: that the run takes in all, with reading, validation and export, and without pauses; what it took
+            before a resume counts. With `steps` too, whichever comes first. None: 30, unless there are steps.
+        steps: total number of steps, including those before a resume. None: as many as the minutes have room for.
+        patience: validations without a better figure (multi_scale_mel) after which the run ends; the best generator is
+            then the result. None: it ends with its steps or minutes, and the last one is.
+        batch_size: segments per step and process. None: the profile's, 16, or 8 as published.
+        segment: samples per segment, a multiple of the hop length. None: the multiple that is next to the profile's
+            or the architecture's, which is 16384, or 8192 for bigvgan.
         learning_rate: of both optimizers (AdamW). None: the architecture's: 2e-4 for hifigan and istftnet,
             5e-4 for vocos and wavenext, 1e-4 for bigvgan.
         betas: of both optimizers. None: the architecture's.
         weight_decay: of both optimizers.
+        schedule: of the learning rate: "cosine" falls to a hundredth of it at the end of the run, "decay" by
+            `lr_decay`. None: cosine with minutes, decay with steps alone or where the recipe decays in each step.
         lr_decay: factor of the learning rate, applied every `lr_decay_steps`. None: the recipe's, 0.999.
         ramp_steps: number of initial steps over which the generator's learning rate rises from 0. None: 1000 for a warm
             start, whose good weights AdamW's first, large steps would spoil, else 0.
-        lr_decay_steps: steps between decays. None: the recipe's, or one pass over the sounds, but at least 1000,
-            because a small set's pass takes only a few steps.
+        lr_decay_steps: steps between decays. None: one pass over the sounds, but at least 1000, because a small set's
+            pass takes only a few steps.
         weights: of the losses.
         mel_only_steps: number of initial steps without discriminators, with the losses of sound alone.
         discriminator_warmup: number of steps after that in which only the discriminators learn. None: 500 for a warm
@@ -72,15 +80,19 @@ class TrainConfig:
         gain_db: augmentation: maximum random attenuation of a segment, in dB.
         flip_polarity: augmentation: invert the polarity of half of the segments.
         tilt_db: augmentation: maximum spectral tilt between 0 Hz and Nyquist, in either direction, in dB.
+        keep_clipped: whether to train on files that are clipped, too; they are named.
         validation_files: how many whole files to hold out. None: one in twenty, at least one if there are four or
             more.
         seed: of weights, split, segments and augmentation.
         precision: "auto" (bfloat16 autocast on CUDA, else float32), "float32" or "bfloat16"; a generator that autocast
             would harm (all but hifigan) stays float32 beside its discriminators.
         device: "auto" (cuda, mps, cpu) or a torch device.
-        checkpoint_every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints. None: 1000, or with minutes a tenth of them.
         validate_every: steps between validations. None: with each checkpoint.
         keep_checkpoints: how many recent checkpoints to keep (the best is always kept).
+        samples: of how many held-out files each checkpoint's sound and pictures are written, to `RUN/samples`.
+        name: of the result, in its file. None: the run folder's.
+        licence: of the result, stored in its file.
         keep_discriminators: also write `RUN/discriminators.pt` at the end.
 
     Raises:
@@ -97,17 +109,20 @@ class TrainConfig:
     size: str | None = None
     generator: NetworkConfig | None = None
     discriminators: Mapping[str, float] | None = None
-    preset: str | Mapping[str, str] = "full"
+    preset: str | Mapping[str, str] | None = None
     warm_start: str | os.PathLike[str] | None = None
     warm_discriminators: str | os.PathLike[str] | None = None
 
-    batch_size: int = 8
+    minutes: float | None = None
+    steps: int | None = None
+    patience: int | None = None
+    batch_size: int | None = None
     segment: int | None = None
-    steps: int = 100_000
     learning_rate: float | None = None
     betas: tuple[float, float] | None = None
     weight_decay: float = 0.01
     ramp_steps: int | None = None
+    schedule: Literal["decay", "cosine"] | None = None
     lr_decay: float | None = None
     lr_decay_steps: int | None = None
     weights: LossWeights = field(default_factory=LossWeights)
@@ -119,22 +134,22 @@ class TrainConfig:
     gain_db: float = 6.0
     flip_polarity: bool = True
     tilt_db: float = 3.0
+    keep_clipped: bool = False
     validation_files: int | None = None
     seed: int = 0
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
-    checkpoint_every: int = 1000
+    checkpoint_every: int | None = None
     validate_every: int | None = None
     keep_checkpoints: int = 3
+    samples: int = 2
+    name: str | None = None
+    licence: str | None = None
     keep_discriminators: bool = False
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
-        _check_learning(self)
-        if self.spec is not None:
-            _check_generator(self, self.spec)
-            _check_segment(self, self.spec, trained_architecture(self.architecture, self.generator, self.profile)[1])
+        check_config(self)
 
     def resolved(
         self,
@@ -159,30 +174,37 @@ class TrainConfig:
         self._check_warm(spec, generator)
         chosen = self.spec or spec or mels or MelSpec.preset("griffinlim")
         network = self.generator or generator
-        record, recipe = trained_architecture(self.architecture, network, self.profile)
-        weights, lr_decay = self.weights.over(recipe.weights), self.lr_decay or recipe.lr_decay
+        profile, (record, recipe) = profile_of(self), subject(self, generator)
+        own = record.name == profile.architecture
+        weights = weights_of(self, recipe)
         judged = bool(weights.adversarial or weights.feature)
         fresh = judged and self.warm_start is not None and self.warm_discriminators is None
         continued = rate if recipe.continues else None
-        size = self.size if network else self.size or next(iter(recipe.sizes))
-        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        size = self.size or (profile.size if profile.size in recipe.sizes else next(iter(recipe.sizes)))
+        timed = self.minutes is not None or self.steps is None
         filled = {
+            "profile": profile_name(self),
             "spec": chosen,
             "architecture": record.name,
-            "size": size,
+            "size": self.size if network else size,
             "generator": network or sized_generator(record, recipe, size, chosen),
-            "discriminators": self.discriminators or recipe.discriminators,
-            "segment": self.segment or _fitting(recipe.segment, chosen, self, recipe),
-            "learning_rate": self.learning_rate or continued or recipe.learning_rate,
-            "betas": self.betas or recipe.betas,
-            "lr_decay": lr_decay,
-            "lr_decay_steps": self.lr_decay_steps or recipe.lr_decay_steps,
-            "weights": weights,
+            "discriminators": profile.discriminators or recipe.discriminators,
+            "preset": profile.preset,
+            "minutes": profile.minutes if timed else None,
+            "batch_size": profile.batch_size,
+            "segment": fitting((own and profile.segment) or recipe.segment, chosen, self, recipe),
+            "learning_rate": continued or (own and profile.learning_rate) or recipe.learning_rate,
+            "betas": recipe.betas,
+            "ramp_steps": RAMP if self.warm_start is not None and continued is None else 0,
+            "schedule": "cosine" if timed and recipe.lr_decay_steps is None else "decay",
+            "lr_decay": recipe.lr_decay,
+            "lr_decay_steps": recipe.lr_decay_steps,
+            "discriminator_warmup": WARMUP * fresh,
+            "checkpoint_every": None if timed else CHECKPOINT_EVERY,
         }
-        ramp = RAMP if self.warm_start is not None and continued is None else 0
-        for name, value in (("discriminator_warmup", WARMUP * fresh), ("ramp_steps", ramp)):
-            filled[name] = value if given[name] is None else given[name]
-        return ResolvedConfig(**given | filled)
+        given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
+        left_open = {name: value for name, value in filled.items() if given[name] is None}
+        return ResolvedConfig(**given | left_open | {"weights": weights})
 
     def _check_warm(self, spec: MelSpec | None, generator: NetworkConfig | None) -> None:
         """Check that what was given agrees with a warm start."""
@@ -211,20 +233,39 @@ class TrainConfig:
             "weights": dataclasses.asdict(self.weights),
         }
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The configuration of `to_dict`'s values, paths as text.
+
+        Raises:
+            OptionError: a field that there is not, or a value out of range.
+            SpecError: as the constructor.
+
+        Example:
+            >>> config = TrainConfig(audio_dir="sounds", run_dir="run", minutes=5)
+            >>> TrainConfig.from_dict(config.to_dict()) == config
+            True
+        """
+        return cls(**revived(cls, values))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedConfig(TrainConfig):
     """A configuration in which nothing is left open: what `TrainConfig.resolved` gives."""
 
     spec: MelSpec
+    profile: str
     architecture: str
     generator: NetworkConfig
     discriminators: Mapping[str, float]
+    preset: str | Mapping[str, str]
+    batch_size: int
     segment: int
     learning_rate: float
     betas: tuple[float, float]
     lr_decay: float
     ramp_steps: int
+    schedule: Literal["decay", "cosine"]
     discriminator_warmup: int
 
     @property
@@ -235,105 +276,4 @@ class ResolvedConfig(TrainConfig):
     @property
     def recipe(self) -> Recipe:
         """How the architecture is trained."""
-        return trained_architecture(self.architecture, None, self.profile)[1]
-
-
-def _check_generator(config: TrainConfig, spec: MelSpec) -> None:
-    """Check that generator, size and spec belong together."""
-    record, recipe = trained_architecture(config.architecture, config.generator, config.profile)
-    derived = None
-    if config.size is not None or (config.generator is None and config.warm_start is None):
-        derived = sized_generator(record, recipe, config.size, spec)
-    if config.generator is None:
-        return
-    if (config.generator.hop_length, config.generator.n_mels) != (spec.hop_length, spec.n_mels):
-        raise SpecError(
-            f"the generator makes {config.generator.hop_length} samples of {config.generator.n_mels} bands per frame, "
-            f"but the spec has hop_length={spec.hop_length}, n_mels={spec.n_mels}; omit generator to derive it"
-        )
-    if derived is not None and derived != config.generator:
-        raise SpecError(f"size={config.size!r} is another generator than the one that was given; omit size")
-
-
-def _check_segment(config: TrainConfig, spec: MelSpec, recipe: Recipe) -> None:
-    """Check that a segment is whole frames, and no shorter than a window."""
-    if config.segment is None:
-        return
-    if config.segment % spec.hop_length:
-        raise SpecError(
-            f"segment={config.segment} is not a multiple of hop_length={spec.hop_length}; use "
-            f"{_fitting(config.segment, spec, config, recipe)}, so that mel and sound are cut at the same places"
-        )
-    if config.segment < (least := _least(spec, config, recipe)):
-        raise SpecError(
-            f"segment={config.segment} is shorter than a window ({least}); use at least "
-            f"{_fitting(least, spec, config, recipe)}"
-        )
-
-
-def _least(spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
-    judged, weights = least_samples(config.discriminators or recipe.discriminators), config.weights.over(recipe.weights)
-    heard = max(spec.n_fft, 2048 if weights.stft or weights.multi_scale_mel else 0)
-    return max(judged, heard + sum(edges(spec)) if weights.refined else heard)
-
-
-def _fitting(samples: int, spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
-    """The multiple of the hop length that is next to a number of samples, and no shorter than a window."""
-    hops = max(1, round(samples / spec.hop_length), math.ceil(_least(spec, config, recipe) / spec.hop_length))
-    return hops * spec.hop_length
-
-
-def _check_ranges(config: TrainConfig) -> None:
-    check_preset(config.preset)
-    check_choice("precision", config.precision, ("auto", "float32", "bfloat16"))
-    for name in ("batch_size", "checkpoint_every", "keep_checkpoints"):
-        check_whole(name, getattr(config, name), least=1)
-    for name in ("steps", "mel_only_steps", "seed"):
-        check_whole(name, getattr(config, name), least=0)
-    for name, least in (
-        ("segment", 1), ("lr_decay_steps", 1), ("validate_every", 1), ("validation_files", 0),
-        ("discriminator_warmup", 0), ("ramp_steps", 0),
-    ):  # fmt: skip
-        if getattr(config, name) is not None:
-            check_whole(name, getattr(config, name), least=least)
-    if config.learning_rate is not None:
-        check_number("learning_rate", config.learning_rate, above=0.0)
-    check_number("clip_gradients", config.clip_gradients, above=0.0)
-    for name in ("weight_decay", "gain_db", "tilt_db"):
-        check_number(name, getattr(config, name), least=0.0)
-    if config.lr_decay is not None:
-        check_number("lr_decay", config.lr_decay, above=0.0, most=1.0)
-    check_number("ema_decay", config.ema_decay, least=0.0, below=1.0)
-    if config.betas is not None:
-        if not isinstance(config.betas, tuple) or len(config.betas) != 2:
-            raise OptionError(f"betas={config.betas!r}, but they are two numbers; (0.8, 0.99) is usual")
-        for beta in config.betas:
-            check_number("betas", beta, least=0.0, below=1.0)
-    if config.spec is not None and not isinstance(config.spec, MelSpec):
-        raise SpecError(f"spec={config.spec!r} is {kind_of(config.spec)}; pass a melvoc.MelSpec")
-    for name in ("audio_dir", "run_dir"):
-        if not os.fspath(getattr(config, name)):
-            raise OptionError(f"{name} is empty; give the path of a folder")
-    if Path(config.audio_dir).resolve() == Path(config.run_dir).resolve():
-        raise OptionError(f"run_dir={os.fspath(config.run_dir)!r} is the folder of the audio itself; choose another")
-
-
-def _check_learning(config: TrainConfig) -> None:
-    """Check that there is something to learn, in every phase."""
-    _, recipe = trained_architecture(config.architecture, config.generator, config.profile)
-    if not isinstance(config.weights, LossWeights):
-        raise OptionError(f"weights={config.weights!r}, but they are a LossWeights(...)")
-    if config.discriminators is not None:
-        check_kinds(config.discriminators)
-    weights = config.weights.over(recipe.weights)
-    if not (weights.hears or weights.adversarial):
-        raise OptionError("all weights of the generator's losses are 0, so it would learn nothing; set mel=45")
-    if weights.refined and not weights.hears:
-        raise OptionError(
-            f"weights.refined={weights.refined!r} is a factor of the losses of sound, which are all 0; set mel=45"
-        )
-    if not weights.hears and config.mel_only_steps:
-        raise OptionError(
-            f"mel_only_steps={config.mel_only_steps} with weights.mel=0 and no other loss of sound would learn "
-            "nothing; set mel_only_steps=0"
-        )
+        return trained_architecture(self.architecture, None, own_recipe(self))[1]

@@ -76,6 +76,15 @@ class World:
             dist.all_reduce(said, op=dist.ReduceOp.MAX)
             return bool(said.item())
 
+    def first_says(self, *values: float) -> tuple[float, ...]:
+        """The first process's numbers, in every process."""
+        if self.size == 1:
+            return values
+        said = torch.tensor(values, dtype=torch.float32, device=self.device)
+        with self._together():
+            dist.broadcast(said, 0)
+            return tuple(said.tolist())
+
     def wait(self) -> None:
         """Wait until all processes are here."""
         self.any(False)

@@ -119,7 +119,15 @@ class RunFolder:
         for other in self.steps()[:-keep]:
             if other != best:
                 self.checkpoint(other).unlink(missing_ok=True)
+        kept = {self.samples(other) for other in self.steps()}
+        for folder in self.path.glob("samples/step-*"):
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
         return target
+
+    def samples(self, step: int) -> Path:
+        """The folder of a checkpoint's sounds and pictures."""
+        return self.path / "samples" / self.checkpoint(step).stem
 
     def load_last(self) -> dict[str, Any]:
         """The content of the last checkpoint that can be read, on the CPU; later ones are in `notes`.
@@ -158,10 +166,29 @@ class RunFolder:
         with replacing(self.log) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
-    def write_config(self, values: Mapping[str, Any]) -> None:
-        """Write `RUN/config.json`, for people to read."""
-        with replacing(self.path / "config.json") as temporary:
-            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    def write(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write a JSON file into the run's folder: `config.json`, from which it goes on, or `results.json`.
+
+        Raises:
+            MelvocError: it cannot be written.
+        """
+        try:
+            with replacing(self.path / name) as temporary:
+                temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise MelvocError(f"{self.path / name}: cannot be written ({error.strerror}); make room") from error
+
+    def config(self) -> dict[str, Any]:
+        """What `RUN/config.json` has, or where that is damaged or gone, the last checkpoint.
+
+        Raises:
+            CheckpointError: there is no run.
+        """
+        try:
+            values = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            values = None
+        return values if isinstance(values, dict) else dict(self.load_last()["config"])
 
     def check_room(self, size: int, count: int) -> None:
         """Check that `count` more checkpoints fit, so that a long run does not fill the disk halfway through.

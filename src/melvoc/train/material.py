@@ -57,8 +57,8 @@ def read_material(config: ResolvedConfig, found: Found, report: Report) -> Mater
         MelvocError: too little usable sound, or a mel with a different spec.
     """
     spec = config.spec
-    entries = _counted(read_sounds(found, spec, mels=config.mels_dir), report)
-    sounds, skipped = gather(entries, config.audio_dir, spec)
+    entries = _counted(read_sounds(found, spec, mels=config.mels_dir, keep_clipped=config.keep_clipped), report)
+    sounds, skipped = gather(entries, found.root, spec)
     trained, held_out = split(sounds, held_out=config.validation_files, seed=config.seed)
     check_enough(trained, held_out, spec)
     segments = Segments(

@@ -41,8 +41,8 @@ def trained_architecture(
     if profile is not None:
         known = [(record, recipe.profiles[profile]) for record, recipe in known if profile in recipe.profiles]
         if not known:
-            names = [f"{other!r} (of {record.name})" for record, recipe in trained() for other in recipe.profiles]
-            raise OptionError(f"profile={profile!r}, but there is {', '.join(names)}; omit profile for the recipe")
+            names = [record.name for record, recipe in trained() if profile in recipe.profiles]
+            raise OptionError(f"profile={profile!r} is of {' and '.join(names)}, not of {name}; omit architecture")
     fitting = [entry for entry in known if generator is None or type(generator) is entry[0].config]
     if not fitting:
         classes = " or ".join(f"{record.config.__name__}(...)" for record, _ in known)

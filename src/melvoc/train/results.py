@@ -1,24 +1,75 @@
-"""The results of training: a melvoc file and, on request, the discriminators."""
+"""The results of training: a melvoc file that says where it comes from and, on request, the discriminators."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from melvoc.errors import MelvocError
 from melvoc.neural import NeuralVocoder
+from melvoc.options import LoadOptions
 from melvoc.storage.atomic import replacing
-from melvoc.storage.vocoder_file import save
+from melvoc.storage.vocoder_file import load_file, save
 from melvoc.train.config import ResolvedConfig
 from melvoc.train.state import TrainState
 
 
-def vocoder_of(state: TrainState, config: ResolvedConfig, *, name: str) -> NeuralVocoder:
-    """The running mean of the generator as an independent vocoder."""
-    provenance = {"trained with": "melvoc train", "steps": str(state.step)}
-    network = state.average.network(config.record, config.generator)
-    return NeuralVocoder(network, name=name, spec=config.spec, architecture=config.record, provenance=provenance)
+def vocoder_of(
+    state: TrainState, config: ResolvedConfig, provenance: dict[str, str], *, engine: Literal["auto", "torch"] = "auto"
+) -> NeuralVocoder:
+    """The running mean of the generator as an independent vocoder.
+
+    Args:
+        state: of the training, which may go on meanwhile in another thread.
+        config: of the run.
+        provenance: what is known of where it comes from, but for the steps.
+        engine: as in `melvoc.load`.
+    """
+    with state.lock:
+        network, step = state.average.network(config.record, config.generator), state.step
+    return NeuralVocoder(
+        network,
+        name=config.name or Path(config.run_dir).resolve().name,
+        spec=config.spec,
+        architecture=config.record,
+        engine=engine,
+        licence=config.licence,
+        provenance=provenance | {"steps": str(step)},
+    )
+
+
+def provenance_of(data: Mapping[str, Any], seconds: float) -> dict[str, str]:
+    """Where a run's generator comes from.
+
+    Args:
+        data: what is known of the sounds.
+        seconds: that the run took so far.
+    """
+    from melvoc import __version__
+
+    return {
+        "trained with": "melvoc train",
+        "melvoc": __version__,
+        "minutes": f"{seconds / 60:.1f}",
+        "sounds": f"{data['files']} files, {data['seconds']:.1f} s",
+        "fingerprint": str(data["fingerprint"]),
+    }
+
+
+def validated(figures: Mapping[str, float]) -> dict[str, str]:
+    """The figures of a validation, for the result's file."""
+    return {f"held out, {name}": f"{value:.4f}" for name, value in figures.items()}
+
+
+def reopened(path: str | os.PathLike[str], device: torch.device) -> NeuralVocoder:
+    """The generator of a run's own file."""
+    vocoder = load_file(path, LoadOptions(device=device, dtype=torch.float32, engine="torch", mmap=False))
+    assert isinstance(vocoder, NeuralVocoder)
+    return vocoder
 
 
 def write_generator(vocoder: NeuralVocoder, path: str | os.PathLike[str]) -> None:

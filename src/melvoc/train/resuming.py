@@ -12,21 +12,43 @@ from melvoc.recipe import LossWeights
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.train.config import TrainConfig
 from melvoc.train.recipes import trained_architecture
+from melvoc.train.revival import check_names, revived
 
 # What may differ when a run is resumed: where and how long it runs, not what is computed. The folders are compared by
 # their contents, and the batch size together with the number of processes.
 NOT_COMPARED = frozenset(
     {
-        "audio_dir", "run_dir", "mels_dir", "warm_start", "warm_discriminators", "batch_size", "steps", "device",
-        "checkpoint_every", "validate_every", "keep_checkpoints", "keep_discriminators",
+        "audio_dir", "run_dir", "mels_dir", "warm_start", "warm_discriminators", "batch_size", "minutes", "steps",
+        "patience", "device", "checkpoint_every", "validate_every", "keep_checkpoints", "keep_discriminators",
+        "samples", "name", "licence",
     }
 )  # fmt: skip
 
 # What a configuration may leave unset when resuming, besides single weights: it is taken from the run.
 LEFT_OPEN = (
-    "profile", "architecture", "spec", "size", "generator", "discriminators", "segment", "learning_rate", "betas",
-    "lr_decay", "lr_decay_steps", "discriminator_warmup", "ramp_steps",
+    "profile", "architecture", "spec", "size", "generator", "discriminators", "preset", "batch_size", "segment",
+    "learning_rate", "betas", "schedule", "lr_decay", "lr_decay_steps", "discriminator_warmup", "ramp_steps",
+    "patience", "checkpoint_every", "name", "licence",
 )  # fmt: skip
+
+# Of a run of before there were profiles.
+OLD = {"profile": "published", "schedule": "decay", "minutes": None, "patience": None}
+
+
+def changed(stored: Mapping[str, Any], changes: Mapping[str, Any]) -> TrainConfig:
+    """The configuration of a run that goes on: what is given again, and what cannot be left open; the rest is open.
+
+    Args:
+        stored: the run's, as `TrainConfig.to_dict` gives it.
+        changes: fields that are given again.
+
+    Raises:
+        OptionError: a field that there is not.
+    """
+    check_names(TrainConfig, changes)
+    known = revived(TrainConfig, stored)
+    kept = {name: known[name] for name in known if name not in (*LEFT_OPEN, "minutes", "steps", "weights")}
+    return TrainConfig(**kept | dict(changes))
 
 
 def resumed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
@@ -38,6 +60,7 @@ def resumed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
     """
     record, recipe = trained_architecture(stored.get("architecture"), None)
     values: dict[str, Any] = {
+        **OLD,
         **stored,
         "architecture": record.name,
         "spec": MelSpec.from_dict(stored["spec"]),
@@ -45,7 +68,9 @@ def resumed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
         "discriminators": stored.get("discriminators", recipe.discriminators),
         "betas": tuple(stored["betas"]),
     }
-    filled: dict[str, Any] = {name: values.get(name) for name in LEFT_OPEN if getattr(config, name) is None}
+    ends = ("minutes", "steps") if config.minutes is config.steps is None else ()  # given: as it says, and no other
+    open_now = [name for name in (*LEFT_OPEN, *ends) if getattr(config, name) is None]
+    filled: dict[str, Any] = {name: values.get(name) for name in open_now}
     return dataclasses.replace(config, weights=config.weights.over(LossWeights(**stored["weights"])), **filled)
 
 
@@ -75,7 +100,7 @@ def check_config(config: TrainConfig, stored: Mapping[str, Any], processes: int)
         CheckpointError: naming every field that differs.
     """
     different = differences(config, stored["config"])
-    if stored["batch"] != (batch := config.batch_size * processes):
+    if stored["batch"] != (batch := (config.batch_size or stored["config"]["batch_size"]) * processes):
         different["batch_size (of all processes)"] = (stored["batch"], batch)
     if different:
         listed = "; ".join(f"{name}: the run has {old!r}, now {new!r}" for name, (old, new) in different.items())
@@ -103,8 +128,8 @@ def check_sounds(config: TrainConfig, stored: Mapping[str, Any], data: Mapping[s
             f"{name}: {old.get(name)!r}, now {data[name]!r}" for name in data if old.get(name) != data[name]
         )
         raise CheckpointError(
-            f"{os.fspath(config.audio_dir)}: not the sounds of this run ({listed}); resume with the same folder, or "
-            "start a new run in another run folder",
+            f"{os.fspath(config.audio_dir) or 'audio'}: not the sounds of this run ({listed}); resume with the same "
+            "sounds, or start a new run in another run folder",
             path=os.fspath(config.run_dir),
         )
 

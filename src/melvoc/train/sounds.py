@@ -15,19 +15,15 @@ from torch import Tensor
 
 from melvoc.audio import AudioReader
 from melvoc.audio.folder import ENDINGS, Skipped, find_files, walk
-from melvoc.audio.resampling import resample
 from melvoc.errors import MelvocError, MissingFileError, clipped
 from melvoc.spectrogram.file import read_mel
 from melvoc.spectrogram.likelihood import likely_cause
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram
 from melvoc.storage.reading import is_utf8
+from melvoc.train.given import Given
+from melvoc.train.usable import usable
 
-SILENCE = 1e-3  # -60 dB: a file that never exceeds it is silence
-NEAR_FULL_SCALE = 0.98
-BEYOND = 1.5  # a float file may overshoot a little; beyond this, it is scaled differently
-CLIPPED_SHARE = 0.01  # of all samples, in flat runs of CLIPPED_RUN or more
-CLIPPED_RUN = 3
 LEAST_SECONDS = 0.5  # of usable sound in total
 _COMPARED = 10.0  # seconds of a sound, with which a mel that does not say its spec is compared
 _SLOPES, _OFFSET = (0.7, 1.4), 1.0  # of a mel over the sound's own; the offset in deviations
@@ -53,16 +49,16 @@ class Sound:
 
 
 class Found(NamedTuple):
-    """The files of a folder.
+    """The sounds of a run, not read yet.
 
     Attributes:
-        root: the folder.
-        sounds: paths of its sound files.
-        others: what else lies there.
+        root: where they are, for messages.
+        sounds: each with its name.
+        others: files that are no sounds.
     """
 
-    root: Path
-    sounds: list[Path]
+    root: str
+    sounds: list[Given]
     others: list[Skipped]
 
 
@@ -94,36 +90,37 @@ def find_sounds(folder: str | os.PathLike[str], *, ignored: Sequence[str] = ()) 
             f"{root}: has no {', '.join(ENDINGS[:4])} files, nor others that are read; give a folder of sound files"
             + (f" ({listed})" if listed else "")
         )
-    return Found(root, sounds, skipped)
+    return Found(str(root), [Given(path.relative_to(root).as_posix(), path) for path in sounds], skipped)
 
 
 def read_sounds(
-    found: Found, spec: MelSpec, *, mels: str | os.PathLike[str] | None = None
+    found: Found, spec: MelSpec, *, mels: str | os.PathLike[str] | None = None, keep_clipped: bool = False
 ) -> Iterator[Sound | Skipped]:
-    """Yield each sound file of a folder in order, as soon as it is read.
+    """Yield each sound in order, as soon as it is read.
 
     Args:
-        found: in the folder.
+        found: in a folder, or given.
         spec: whose rate the sounds are resampled to, and with which the mels are compared.
         mels: folder of mels, each at its sound's relative path: `x/a.wav` has `x/a.safetensors` or `x/a.npy`.
+        keep_clipped: whether to keep what is clipped, with a note.
 
     Raises:
         MelvocError: a mel with a different spec.
     """
-    for path in found.sounds:
-        name, notes = path.relative_to(found.root).as_posix(), list[str]()
+    for name, source in found.sounds:
+        notes = list[str]()
         try:
-            wave = _read(path, spec.sample_rate, notes)
+            wave, own = _read(source, notes) if isinstance(source, Path) else source
         except MelvocError as error:
-            yield Skipped(name=clipped(name), reason=str(error).removeprefix(f"{path}: "))
+            yield Skipped(name=clipped(name), reason=str(error).removeprefix(f"{source}: "))
             continue
-        note = notes[0].removeprefix(f"{path}: ") if notes else None
-        if isinstance(wave, str):
-            yield Skipped(name=clipped(name), reason=wave)
-        elif mels is None:
-            yield Sound(name=name, wave=wave, note=note)
-        else:
-            yield _paired(Sound(name=name, wave=wave, note=note), Path(mels) / Path(name).with_suffix(""), spec)
+        used = usable(wave, own, spec.sample_rate, notes, keep_clipped=keep_clipped)
+        if isinstance(used, str):
+            yield Skipped(name=clipped(name), reason=used)
+            continue
+        note = "; ".join(text.removeprefix(f"{source}: ") for text in notes) or None
+        sound = Sound(name=name, wave=used, note=note)
+        yield sound if mels is None else _paired(sound, Path(mels) / Path(name).with_suffix(""), spec)
 
 
 def gather(
@@ -176,48 +173,10 @@ def spec_of_mels(folder: str | os.PathLike[str]) -> MelSpec | None:
     return None
 
 
-def _read(path: Path, rate: int, notes: list[str]) -> Tensor | str:
-    """`[N]` float32, mono, resampled; or the reason it cannot be used. A file that is cut is noted."""
+def _read(path: Path, notes: list[str]) -> tuple[Tensor, int]:
+    """`[C, N]` and its rate; a file that is cut is noted."""
     with AudioReader(path, note=notes.append) as reader:
-        wave, own = reader.read(), reader.sample_rate
-    if not bool(torch.isfinite(wave).all()):
-        return "contains NaN or Inf; write it again"
-    if (peak := _peak(wave)) < SILENCE:
-        return f"silence (its peak is {peak:.2g})"
-    if (reach := float(wave.abs().max())) > BEYOND:
-        return f"reaches {reach:.3g}, but samples are in [-1, 1]; divide it by its peak"
-    if (share := max(clipped_share(channel) for channel in wave)) > CLIPPED_SHARE:
-        return f"clipped ({100 * share:.1f}% of its samples are at full scale)"
-    used = resample(wave.mean(0), own, rate).clamp(-1.0, 1.0)
-    if (left := _peak(used)) < SILENCE:
-        return (
-            f"silence once it is mixed to one channel at {rate} Hz (its peak falls from {peak:.2g} to {left:.2g}): its "
-            "channels cancel, or all of it is too high"
-        )
-    return used
-
-
-def _peak(wave: Tensor) -> float:
-    """The largest distance of any channel from its mean."""
-    return float((wave - wave.mean(-1, keepdim=True)).abs().max())
-
-
-def clipped_share(wave: Tensor) -> float:
-    """The share of samples in flat tops: three or more in a row exactly at the wave's extreme, if that is near full
-    scale. A sine at full scale has next to none.
-
-    Args:
-        wave: `[N]`, as stored in its file; resampling rounds off flat tops.
-    """
-    if len(wave) < CLIPPED_RUN:
-        return 0.0
-    runs = torch.zeros(len(wave), dtype=torch.bool)
-    for extreme in (wave.max(), wave.min()):
-        if abs(extreme) >= NEAR_FULL_SCALE:
-            inside = (wave == extreme).unfold(0, CLIPPED_RUN, 1).all(-1)
-            for shift in range(CLIPPED_RUN):
-                runs[shift : shift + len(inside)] |= inside
-    return float(runs.float().mean())
+        return reader.read(), reader.sample_rate
 
 
 def _paired(sound: Sound, stem: Path, spec: MelSpec) -> Sound | Skipped:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from melvoc.train.distributed import World
 from melvoc.train.ema import Average, TrainableGenerator
 from melvoc.train.losses import Term, discriminator_loss, heard_terms, judged_terms, refined_terms
 from melvoc.train.refinement import RefinedSound
+from melvoc.train.report import Stage
 
 
 class DivergedError(MelvocError):
@@ -35,6 +37,7 @@ class TrainState:
         generator_optimizer: AdamW.
         discriminator_optimizer: AdamW.
         step: steps made so far.
+        lock: held where the mean and the steps change, for who reads them in another thread.
     """
 
     generator: TrainableGenerator
@@ -43,6 +46,18 @@ class TrainState:
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
     step: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of a checkpoint, about: the weights, and AdamW's two moments."""
+        modules = (self.generator, self.discriminators)
+        return 3 * sum(parameter.numel() * 4 for module in modules for parameter in module.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is trained."""
+        return next(iter(self.average.tensors.values())).device
 
     @classmethod
     def new(cls, config: ResolvedConfig, device: torch.device) -> TrainState:
@@ -109,6 +124,14 @@ class Stepper:
         for module in (state.generator, state.discriminators):
             world.share(module)
 
+    @property
+    def stage(self) -> Stage:
+        """What learns from what in the next step."""
+        step, config = self.state.step, self.config
+        if step < config.mel_only_steps or not self.judged:
+            return "heard"
+        return "warm-up" if step < config.mel_only_steps + config.discriminator_warmup else "judged"
+
     def __call__(self, batch: Batch, rates: tuple[float, float]) -> dict[str, float]:
         """One step.
 
@@ -123,8 +146,7 @@ class Stepper:
             DivergedError: naming the loss; this step has changed neither the generator nor its mean.
         """
         state, config = self.state, self.config
-        alone = state.step < config.mel_only_steps or not self.judged
-        warming = not alone and state.step < config.mel_only_steps + config.discriminator_warmup
+        alone, warming = self.stage == "heard", self.stage == "warm-up"
         state.generator_optimizer.param_groups[0]["lr"], state.discriminator_optimizer.param_groups[0]["lr"] = rates
         report: dict[str, float] = {}
         with torch.set_grad_enabled(not warming), self._autocast(config.recipe.autocast):
@@ -134,8 +156,10 @@ class Stepper:
             report |= self._discriminators_turn(batch.wave, generated.detach())
         if not warming:
             report |= self._generators_turn(batch, generated, alone)
-            state.average.update(state.generator, state.step)
-        state.step += 1
+        with state.lock:
+            if not warming:
+                state.average.update(state.generator, state.step)
+            state.step += 1
         return report
 
     def _discriminators_turn(self, real: Tensor, generated: Tensor) -> dict[str, float]:
@@ -190,15 +214,6 @@ class Stepper:
         device, precision = self.world.device.type, self.config.precision
         half = precision == "bfloat16" or (precision == "auto" and device == "cuda")
         return torch.autocast(device, dtype=torch.bfloat16, enabled=half and harmless)
-
-
-def learning_rates(config: ResolvedConfig, step: int, decay_steps: int) -> tuple[float, float]:
-    """The generator's and the discriminators' rate in a step: functions of nothing else, so that a resumed run has the
-    same. The generator's rises from nearly 0 over the first steps in which it learns."""
-    rate = float(config.learning_rate * config.lr_decay ** (step // decay_steps))
-    waiting = config.discriminator_warmup if step >= config.mel_only_steps else 0
-    ramp = min(1.0, max(0, step - waiting + 1) / max(1, config.ramp_steps))
-    return rate * ramp, rate
 
 
 def _adamw(module: nn.Module, config: ResolvedConfig, device: torch.device) -> torch.optim.Optimizer:

@@ -2,84 +2,60 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import os
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
 from melvoc.architecture import NetworkConfig
-from melvoc.errors import about
 from melvoc.host import public
 from melvoc.neural import NeuralVocoder
 from melvoc.progress import Progress, Report, check_progress, watched
-from melvoc.spectrogram.file import ENDINGS
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.train.config import ResolvedConfig, TrainConfig
+from melvoc.train.beginning import as_stored, begin, decide, find
+from melvoc.train.comparison import Comparison
+from melvoc.train.config import TrainConfig
 from melvoc.train.distributed import join
+from melvoc.train.estimate import Estimate, estimated
 from melvoc.train.folder import RunFolder
+from melvoc.train.given import Audio
 from melvoc.train.material import read_material
-from melvoc.train.results import vocoder_of, write_discriminators, write_generator
-from melvoc.train.resuming import check_config, check_sounds, resumed
-from melvoc.train.sounds import Found, find_sounds, spec_of_mels
-from melvoc.train.state import DivergedError, Stepper, TrainState, learning_rates
-from melvoc.train.validate import DECISIVE, MOST_FILES, validate
-from melvoc.train.warm import WarmStart, read_start
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainReport:
-    """One step.
-
-    Attributes:
-        step: from 1; the steps made so far, including those before a resume.
-        losses: by name, unweighted: "discriminator" and those of `LossWeights` that are in use; and
-            "generator_gradient", "discriminator_gradient", the norms before clipping.
-        learning_rate: of the generator in this step.
-        seconds: how long this step took, including validation and checkpoint.
-        validation: "multi_scale_mel" (by which a checkpoint is the best), "mel_l1" and "mr_stft" of the held-out files,
-            the metrics of those names; None if this step was not validated.
-        checkpoint: written after this step, or None.
-    """
-
-    step: int
-    losses: dict[str, float]
-    learning_rate: float
-    seconds: float
-    validation: dict[str, float] | None = None
-    checkpoint: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return dataclasses.asdict(self)
+from melvoc.train.output import Output
+from melvoc.train.pace import Pace, learning_rates
+from melvoc.train.report import Smoothed, TrainReport
+from melvoc.train.resuming import changed, check_sounds
+from melvoc.train.samples import WITHOUT_PICTURES, pictures
+from melvoc.train.sounds import Found
+from melvoc.train.state import DivergedError, Stepper, TrainState
+from melvoc.train.warm import WarmStart
 
 
 class Trainer:
     """Trains a generator of any architecture that has a recipe on a folder of sounds.
 
-        trainer = Trainer(TrainConfig(audio_dir="sounds", run_dir="run", preset="slim", steps=20000))
+        trainer = Trainer(TrainConfig(audio_dir="sounds", run_dir="run", minutes=30))
         for report in trainer:
-            print(report.step, report.losses["mel"])
+            print(report.step, report.steps, report.eta, report.smoothed["mel"])
+        print(trainer.comparison.words)
         vocoder = melvoc.load("run/generator.safetensors")
 
-    The loop can be left at any step, with `break` or from another thread with `stop()`; `save()` then writes a
-    checkpoint, from which `resume=True` continues with the same losses as an uninterrupted run. Making a trainer reads
-    and checks everything before the first step.
+    The loop can be left at any step, with `break` or from another thread with `stop()`, and another loop goes on from
+    there. `save()` writes a checkpoint, from which `Trainer.resume(run_dir)` continues, in another process too, with
+    the same losses as an uninterrupted run. Making a trainer reads and checks everything before the first step.
 
     Args:
         config: of the run.
+        audio: the sounds, in place of the configuration's folder: files, or `(waveform, sample_rate)`, `[N]` or
+            `[C, N]`, in a list or by name. A run that goes on needs them again.
         resume: whether to continue from the last checkpoint in the run's folder.
         progress: called with (stage, done, total) during what takes long besides steps: "find", "read", "prepare",
-            "validate" and "write". What it raises cancels, and leaves the run's files whole (docs/applications.md).
+            "validate", "write" and "compare". What it raises cancels, and leaves the run's files whole
+            (docs/applications.md).
 
     Attributes:
-        progress: that function; it may be replaced between two steps.
         config: with everything filled in that was left open.
         skipped: files that are not used, with reasons.
         notes: what else should be known before the first step, one line each: files that are cut, batches that are
@@ -97,24 +73,74 @@ class Trainer:
 
     @public
     @torch.inference_mode(False)
-    def __init__(self, config: TrainConfig, *, resume: bool = False, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        audio: Audio | None = None,
+        resume: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
         check_progress(progress)
-        self.progress = progress
-        self._stopped = False
-        self._best: dict[str, float] | None = None
-        self._saved: int | None = None
+        began = time.monotonic()
+        self._stopped = self._halted = False
+        self._smoothed = Smoothed()
         self.resumed_from: int | None = None
         self._folder = RunFolder(config.run_dir)
-        found, stored, warm = watched(progress, "find", 1, lambda _: self._find(config, resume))
+        found, stored, warm = watched(progress, "find", 1, lambda _: find(config, audio, self._folder, resume))
         self._world = join(config.device)
         with ExitStack() as failed:
             failed.callback(self.close)  # or torch complains of an open group beside the error
-            self.config = self._decide(config, stored, warm)
+            self.config = decide(config, stored, warm, self._world.size)
             watched(progress, "read", len(found.sounds), lambda report: self._read(found, stored, report))
-            watched(progress, "prepare", 1, lambda _: self._make(stored, warm))
+            self._pace = Pace(self.config, began, (stored or {}).get("pace"))
+            watched(progress, "prepare", 1, lambda _: self._make(stored, warm, progress))
+            self._reached = self._agreed()
+            self._pace.rest()
             failed.pop_all()
 
     # Public interface
+
+    @classmethod
+    def resume(
+        cls,
+        run_dir: str | os.PathLike[str],
+        *,
+        audio: Audio | None = None,
+        progress: Progress | None = None,
+        **changes: Any,
+    ) -> Self:
+        """Go on with a run, with all that its `config.json` has.
+
+        Args:
+            run_dir: its folder, which may have been moved.
+            audio: as in `Trainer`, if the run was given it.
+            progress: as in `Trainer`.
+            changes: fields of `TrainConfig` that are given again: `minutes`, `steps` and the like replace the run's,
+                and what is computed must be the same.
+
+        Raises:
+            CheckpointError: no run, or what is given again differs from it.
+            OptionError: a field that there is not.
+        """
+        stored = RunFolder(run_dir).config()
+        config = changed(stored, changes | {"run_dir": run_dir})
+        return cls(config, audio=audio, resume=True, progress=progress)
+
+    @property
+    def progress(self) -> Progress | None:
+        """The function that reports; it may be replaced between two steps."""
+        return self._output.progress
+
+    @progress.setter
+    def progress(self, progress: Progress | None) -> None:
+        check_progress(progress)
+        self._output.progress = progress
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """How the result compares with Griffin-Lim on the held-out files; None before the run is over."""
+        return self._output.comparison
 
     @property
     def spec(self) -> MelSpec:
@@ -133,8 +159,13 @@ class Trainer:
 
     @property
     def stopped(self) -> bool:
-        """Whether `stop` was called."""
+        """Whether `stop` was called, and no new loop has begun since."""
         return self._stopped
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is at its end: no steps are left, no time, or no patience."""
+        return self._reached >= 1.0
 
     @property
     def first(self) -> bool:
@@ -142,29 +173,38 @@ class Trainer:
         return self._world.first
 
     def stop(self) -> None:
-        """End the loop after the current step; may be called from a signal handler or another thread."""
+        """End the loop after the current step; may be called from a signal handler or another thread. A new loop goes
+        on."""
         self._stopped = True
 
     def __iter__(self) -> Self:
-        """The trainer itself; the next loop continues where one left with `break` stopped."""
+        """The trainer itself; the next loop continues where one was left with `break` or ended by `stop`. The time
+        between two loops is none of the run's minutes."""
+        if self._halted:
+            self._stopped = self._halted = False
+        self._pace.go_on()
         return self
 
     @public
     @torch.inference_mode(False)
     @torch.enable_grad()
     def __next__(self) -> TrainReport:
-        """Make one step; after the last one, write the generator.
+        """Make one step; after the last one, write the generator, and compare it with Griffin-Lim.
 
         Raises:
             DivergedError: a loss is NaN or infinite.
             MelvocError: a file cannot be written.
         """
-        if self.state.step >= self.config.steps:
+        if self.finished:
             self.export()
+            self.compare()
             raise StopIteration
         if self._world.any(self._stopped):
+            self._stopped = self._halted = True
             raise StopIteration
-        return self._one_step()
+        report = self._one_step()
+        self._pace.rest()
+        return report
 
     def save(self) -> Path:
         """Write a checkpoint of the current state, unless this trainer has written it or began with it.
@@ -172,32 +212,56 @@ class Trainer:
         Raises:
             MelvocError: it cannot be written.
         """
-        path = self._folder.checkpoint(self.state.step)
-        if self._world.first and self._saved != self.state.step:
-            best = None if self._best is None else int(self._best["step"])
-            keep = self.config.keep_checkpoints
-            self._write(lambda: self._folder.save(self.state.step, self._content(), keep=keep, best=best))
-        self._saved = self.state.step
+        if self._world.first:
+            self._output.save()
         self._world.wait()
-        return path
+        return self._folder.checkpoint(self.state.step)
 
     def export(self) -> Path:
-        """Write `RUN/generator.safetensors`, and the discriminators if the configuration keeps them.
+        """Write `RUN/generator.safetensors` (the best one, if the configuration has patience), and the discriminators
+        if the configuration keeps them.
 
         Raises:
             MelvocError: it cannot be written.
         """
-        path = self._folder.path / "generator.safetensors"
         if self._world.first:
-            self._write(lambda: write_generator(self.vocoder(), path))
-            if self.config.keep_discriminators:
-                self._write(lambda: write_discriminators(self.state, self._folder.path / "discriminators.pt"))
+            self._output.export()
         self._world.wait()
-        return path
+        return self._folder.path / "generator.safetensors"
 
+    def compare(self) -> Comparison | None:
+        """Compare what `export` writes with Griffin-Lim on the held-out files, and write `RUN/results.json`.
+
+        Returns:
+            The comparison, or None in a process that is not the first.
+
+        Raises:
+            MelvocError: a file cannot be written.
+        """
+        if self._world.first:
+            self._output.compare()
+        self._world.wait()
+        return self.comparison
+
+    @torch.inference_mode(False)
+    def estimate(self, steps: int = 3) -> Estimate:
+        """What the run takes, measured on a few steps of a copy, which the run does not notice.
+
+        Args:
+            steps: that are made, at least 2; the first is not counted.
+
+        Raises:
+            OptionError: fewer steps.
+            MelvocError: as a step.
+        """
+        return estimated(self.config, self._material, self._world, step=self.state.step, tried=steps)
+
+    @public
+    @torch.inference_mode(False)
     def vocoder(self) -> NeuralVocoder:
-        """The current generator (its running mean) as an independent `melvoc.Vocoder`."""
-        return vocoder_of(self.state, self.config, name=self._folder.path.resolve().name)
+        """The current generator (its running mean) as an independent vocoder: a snapshot, which another thread may take
+        and use while training goes on."""
+        return self._output.vocoder("auto")
 
     def close(self) -> None:
         """Leave the process group, if this trainer opened it."""
@@ -206,8 +270,9 @@ class Trainer:
     def __repr__(self) -> str:
         """One line: how far, on what, and where."""
         files = "1 file" if len(self.files) == 1 else f"{len(self.files)} files"
+        ends = f"{self.config.minutes:g} minutes" if self.config.steps is None else self.config.steps
         return (
-            f"<Trainer of {self.config.architecture}: step {self.step} of {self.config.steps}, {files}, "
+            f"<Trainer of {self.config.architecture}: step {self.step} of {ends}, {files}, "
             f"{self.seconds_of_sound:.0f} s of sound, {self._world.device}, in {os.fspath(self.config.run_dir)!r}>"
         )
 
@@ -220,25 +285,23 @@ class Trainer:
     # Internals
 
     def _one_step(self) -> TrainReport:
-        start, config, world = time.perf_counter(), self.config, self._world
-        rates = learning_rates(config, self.state.step, self.decay_steps)
-        position = self.state.step * config.batch_size * world.size + world.rank * config.batch_size
-        batch = self._material.segments.batch(position, config.batch_size, world.device)
-        try:
-            losses = self._stepper(batch, rates)
-        except DivergedError as error:
-            raise DivergedError(f"{error}; {self._folder.way_out()}") from None
-        step = self.state.step
-        last = step == config.steps
-        due = step % config.checkpoint_every == 0 or last
-        checked = due if config.validate_every is None else step % config.validate_every == 0 or last
-        validation = self._validate() if checked else None
-        path = self._save_due(validation) if due else None
+        start, world, pace = time.monotonic(), self._world, self._pace
+        rates = learning_rates(self.config, self.state.step, self.decay_steps, self._reached)
+        stage, losses = self._stepper.stage, self._learn(rates)
+        pace.stepped(time.monotonic() - start)
+        before, self._reached = self._reached, self._agreed()
+        validation, path = self._look(before)
         report = TrainReport(
-            step=step,
+            step=self.state.step,
+            steps=pace.steps_in_all(self.state.step),
             losses=losses,
+            smoothed=self._smoothed.take(losses),
             learning_rate=rates[0],
-            seconds=time.perf_counter() - start,
+            stage=stage,
+            seconds=time.monotonic() - start,
+            spent=pace.seconds,
+            eta=pace.left(self.state.step),
+            sound_per_second=pace.speed() * self._batch * self.config.segment / self.spec.sample_rate,
             validation=validation,
             checkpoint=None if path is None else str(path),
         )
@@ -246,60 +309,46 @@ class Trainer:
             self._folder.append(report.to_dict())
         return report
 
-    def _validate(self) -> dict[str, float] | None:
-        """Done by the first process; the others wait at their next exchange."""
-        if not self._world.first or not self._material.held_out:
-            return None
-        config = self.config
-        network, sounds = self.state.average.network(config.record, config.generator), self._material.held_out
+    @property
+    def _batch(self) -> int:
+        """Segments per step, of all processes."""
+        return self.config.batch_size * self._world.size
 
-        def measured(report: Report) -> dict[str, float]:
-            return validate(network, sounds, config.spec, segment=config.segment, report=report)
+    def _learn(self, rates: tuple[float, float]) -> dict[str, float]:
+        """Make a step on the batch that is its turn."""
+        position = self.state.step * self._batch + self._world.rank * self.config.batch_size
+        batch = self._material.segments.batch(position, self.config.batch_size, self._world.device)
+        try:
+            return self._stepper(batch, rates)
+        except DivergedError as error:
+            raise DivergedError(f"{error}; {self._folder.way_out()}") from None
 
-        return watched(self.progress, "validate", min(MOST_FILES, len(sounds)), measured)
+    def _agreed(self) -> float:
+        """The share of the run that is over, by the first process's clock and patience, in every process."""
+        impatient = self._output.best.without_patience(self.config.patience)
+        reached = 1.0 if impatient else self._pace.reached(self.state.step)
+        return self._world.first_says(reached)[0]
 
-    def _write(self, write: Callable[[], object]) -> None:
-        """Write a file, whole or not at all."""
-        watched(self.progress, "write", 1, lambda _: write())
-
-    def _save_due(self, validation: dict[str, float] | None) -> Path:
-        """Save a checkpoint, and the generator by itself if it is the best so far."""
-        least = (self._best or {}).get(DECISIVE, math.inf)  # older runs have another figure
-        if validation and validation[DECISIVE] < least:
-            self._best = {"step": self.state.step, **validation}
-            self._write(lambda: write_generator(self.vocoder(), self._folder.path / "best.safetensors"))
-        return self.save()
-
-    def _content(self) -> dict[str, Any]:
-        random: dict[str, Any] = {"cpu": torch.get_rng_state()}
-        if self._world.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self._world.device)
-        batch = self.config.batch_size * self._world.size
-        return {
-            **self.state.to_dict(),
-            "config": self.config.to_dict(),
-            "batch": batch,
-            "data": self._material.data,
-            "position": self.state.step * batch,
-            "best": self._best,
-            "random": random,
-        }
-
-    def _find(self, config: TrainConfig, resume: bool) -> tuple[Found, dict[str, Any] | None, WarmStart | None]:
-        """The sounds, the checkpoint to go on from, what to start from."""
-        found = find_sounds(config.audio_dir, ignored=() if config.mels_dir is None else ENDINGS)
-        stored = self._folder.stored(resume)
-        return found, stored, None if stored else read_start(config)
-
-    def _decide(self, config: TrainConfig, stored: dict[str, Any] | None, warm: WarmStart | None) -> ResolvedConfig:
-        """The configuration with nothing left open: from the run that goes on, the warm start, the mels, the recipe."""
-        if stored:
-            check_config(config, stored, self._world.size)
-            config = resumed(config, stored["config"])
-        mels = None if config.mels_dir is None else spec_of_mels(config.mels_dir)
-        if warm and warm.generator:
-            return config.resolved(spec=warm.generator.spec, generator=warm.generator.generator, rate=warm.rate)
-        return config.resolved(mels=mels)
+    def _look(self, before: float) -> tuple[dict[str, float] | None, Path | None]:
+        """Validate and save, where it is time to: every so many steps, or after each part of the minutes."""
+        config, step, last = self.config, self.state.step, self.finished
+        if config.checkpoint_every is None:
+            due = last or bool(self._world.first_says(self._pace.due(before, self._reached))[0])
+        else:
+            due = last or step % config.checkpoint_every == 0
+        checked = due if config.validate_every is None else last or step % config.validate_every == 0
+        validation = None
+        if checked:
+            with self._pace.costing("validate"):
+                validation = self._output.validate() if self._world.first else None
+            self._reached = self._agreed()
+        if not due and not self.finished:
+            return validation, None
+        if self._world.first:
+            with self._pace.costing("save"):
+                self._output.save_due(validation)
+        self._world.wait()
+        return validation, self._folder.checkpoint(step)
 
     def _read(self, found: Found, stored: dict[str, Any] | None, report: Report) -> None:
         """Read the sounds."""
@@ -308,43 +357,24 @@ class Trainer:
             check_sounds(self.config, stored, self._material.data)
         self.decay_steps = self._material.decay_steps(self.config, self._world.size)
         self.skipped = self._material.skipped
-        self.notes = (*self._folder.notes, *self._material.notes)
+        undrawn = self._material.held_out and self.config.samples and self._world.first and not pictures()
+        self.notes = (*self._folder.notes, *self._material.notes, *[WITHOUT_PICTURES] * bool(undrawn))
         self.files, self.seconds_of_sound = self._material.files, self._material.seconds
         self.held_out = tuple(sound.name for sound in self._material.held_out)
 
-    def _make(self, stored: dict[str, Any] | None, warm: WarmStart | None) -> None:
+    def _make(self, stored: dict[str, Any] | None, warm: WarmStart | None, progress: Progress | None) -> None:
         """The networks, with the weights that the run begins with, and its folder."""
-        self.state = TrainState.new(self.config, self._world.device)
-        self._begin(stored, warm)
-        self._stepper = Stepper(self.state, self.config, self._world)
-        self._prepare_folder()
-
-    def _begin(self, stored: dict[str, Any] | None, warm: WarmStart | None) -> None:
-        """Replace the random weights by those that the run begins with."""
-        state, config = self.state, self.config
+        config, world, folder = self.config, self._world, self._folder
+        self.state = TrainState.new(config, world.device)
+        begin(self.state, config, stored, warm, folder)
+        self._output = Output(folder, config, self.state, self._material, self._pace, world, progress)
         if stored:
-            source = os.fspath(self._folder.checkpoint(stored["step"]))
-            with about(source):
-                state.load(stored, source=source)
-            self._best, self.resumed_from = stored["best"], state.step
-            torch.set_rng_state(stored["random"]["cpu"])
-            if "cuda" in stored["random"] and self._world.device.type == "cuda":
-                torch.cuda.set_rng_state(stored["random"]["cuda"], self._world.device)
-        if warm:
-            warm.begin(state, config)
-        self._saved = self.resumed_from
-
-    def _prepare_folder(self) -> None:
-        """Do everything that can fail on a full or read-only disk before the first step."""
-        if not self._world.first:
-            return
-        self._folder.make()
-        state = self.state
-        parameters = [p for module in (state.generator, state.discriminators) for p in module.parameters()]
-        size = sum(parameter.numel() * 4 for parameter in parameters)
-        config, made = self.config, len(self._folder.steps())
-        ahead = math.ceil(max(0, config.steps - state.step) / config.checkpoint_every)
-        kept = config.keep_checkpoints + 2 - made  # the best, and the one written before the oldest is removed
-        self._folder.check_room(3 * size, min(ahead, max(1, kept)))  # weights, and AdamW's two moments
-        self._folder.cut_log(self.state.step)
-        self._folder.write_config(self.config.to_dict())
+            self.resumed_from = self.state.step
+            self._output.goes_on(stored)
+        self._stepper = Stepper(self.state, config, world)
+        if world.first:
+            folder.make()
+            kept = config.keep_checkpoints + 2 - len(folder.steps())  # the best, and one before the oldest is removed
+            folder.check_room(self.state.size, min(self._pace.checkpoints(config, self.state.step), max(1, kept)))
+            folder.cut_log(self.state.step)
+            folder.write("config.json", as_stored(config))

@@ -48,17 +48,23 @@ def validate(
     chosen = sounds[:MOST_FILES]
     totals: dict[str, float] = {}
     for count, sound in enumerate(chosen, start=1):
-        frames = max(segment, min(len(sound.wave), int(MOST_SECONDS * spec.sample_rate))) // spec.hop_length
-        if sound.mel is not None:
-            frames = max(1, min(frames, sound.mel.shape[1]))
-        samples = frames * spec.hop_length
-        real = F.pad(sound.wave, (0, max(0, samples - len(sound.wave))))[None, :samples].to(device)
-        mel = log_mel(real, spec) if sound.mel is None else sound.mel[None, :, :frames].to(device)
-        generated = network(mel)[:, 0, :samples].clamp(-1.0, 1.0)
+        real, mel = excerpt(sound, spec, segment=segment, device=device)
+        generated = network(mel)[:, 0, : real.shape[-1]].clamp(-1.0, 1.0)
         for name, value in _figures(real[:, : generated.shape[-1]], generated, spec.sample_rate).items():
             totals[name] = totals.get(name, 0.0) + value / len(chosen)
         report(count)
     return totals
+
+
+def excerpt(sound: Sound, spec: MelSpec, *, segment: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What is heard of a sound: `[1, N]` of at most 5 s from its start, N at least the segment, and its mel
+    `[1, n_mels, T]`."""
+    frames = max(segment, min(len(sound.wave), int(MOST_SECONDS * spec.sample_rate))) // spec.hop_length
+    if sound.mel is not None:
+        frames = max(1, min(frames, sound.mel.shape[1]))
+    samples = frames * spec.hop_length
+    real = F.pad(sound.wave, (0, max(0, samples - len(sound.wave))))[None, :samples].to(device)
+    return real, log_mel(real, spec) if sound.mel is None else sound.mel[None, :, :frames].to(device)
 
 
 def _figures(real: Tensor, generated: Tensor, sample_rate: int) -> dict[str, float]:

@@ -1,0 +1,59 @@
+"""Which checkpoint is the best, and how long none has been better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Self
+
+from melvoc.train.validate import DECISIVE
+
+
+class Best:
+    """The best checkpoint of a run so far, by `DECISIVE` on the held-out files.
+
+    Attributes:
+        step: of the best checkpoint, or None.
+        figures: of its validation.
+        least: the best figure of any validation, also of those without a checkpoint.
+        stale: validations since then.
+    """
+
+    def __init__(self) -> None:
+        self.step: int | None = None
+        self.figures: dict[str, float] = {}
+        self.least = math.inf
+        self.stale = 0
+
+    def heard(self, figures: Mapping[str, float] | None) -> None:
+        """Take in a validation; None or empty: nothing was held out."""
+        if figures:
+            better = figures[DECISIVE] < self.least
+            self.least, self.stale = (figures[DECISIVE], 0) if better else (self.least, self.stale + 1)
+
+    def saves(self, step: int, figures: Mapping[str, float] | None) -> bool:
+        """Whether a checkpoint with this validation is the best, which it then is."""
+        if not figures or figures[DECISIVE] >= self.figures.get(DECISIVE, math.inf):
+            return False
+        self.step, self.figures = step, dict(figures)
+        return True
+
+    def without_patience(self, patience: int | None) -> bool:
+        """Whether as many validations as that have not been better."""
+        return patience is not None and self.stale >= patience
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """What a run that goes on needs."""
+        if math.isinf(self.least):
+            return None
+        found = {} if self.step is None else {"step": self.step, **self.figures}
+        return {**found, "least": self.least, "stale": self.stale}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any] | None) -> Self:
+        """The best of a stored run; runs of before know no `least`, and older ones have another figure."""
+        best, values = cls(), dict(stored or {})
+        best.stale = values.pop("stale", 0)
+        best.least = values.pop("least", values.get(DECISIVE, math.inf))
+        best.step, best.figures = values.pop("step", None), values
+        return best

@@ -1,0 +1,184 @@
+"""What the first process of a run writes, and what it hears: validations, checkpoints, samples and the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from melvoc.errors import MelvocError
+from melvoc.neural import NeuralVocoder
+from melvoc.progress import Progress, Report, watched
+from melvoc.train.beginning import as_stored
+from melvoc.train.best import Best
+from melvoc.train.comparison import Comparison, compare
+from melvoc.train.config import ResolvedConfig
+from melvoc.train.distributed import World
+from melvoc.train.folder import RunFolder
+from melvoc.train.material import Material
+from melvoc.train.pace import Pace
+from melvoc.train.results import provenance_of, reopened, validated, vocoder_of, write_discriminators, write_generator
+from melvoc.train.samples import pictures, write_samples
+from melvoc.train.state import TrainState
+from melvoc.train.validate import DECISIVE, MOST_FILES, validate
+
+
+class Output:
+    """The files of a run.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        state: of the training.
+        material: of the run.
+        pace: its clock.
+        world: its processes.
+        progress: as the trainer's.
+
+    Attributes:
+        best: the best checkpoint.
+        comparison: of the result with Griffin-Lim, once the run is over.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: ResolvedConfig,
+        state: TrainState,
+        material: Material,
+        pace: Pace,
+        world: World,
+        progress: Progress | None,
+    ) -> None:
+        self._folder, self._config, self._state, self._material = folder, config, state, material
+        self._pace, self._world, self.progress = pace, world, progress
+        self.best = Best()
+        self.comparison: Comparison | None = None
+        self.saved: int | None = None
+        self._heard: tuple[int, dict[str, float]] = (-1, {})
+
+    def goes_on(self, stored: dict[str, Any]) -> None:
+        """Take over what a checkpoint has of this."""
+        self.best, self.saved = Best.from_dict(stored["best"]), self._state.step
+
+    def validate(self) -> dict[str, float] | None:
+        """The figures of the held-out files; None if there are none."""
+        config, sounds = self._config, self._material.held_out
+        if not sounds:
+            return None
+        network = self._state.average.network(config.record, config.generator)
+
+        def measured(report: Report) -> dict[str, float]:
+            return validate(network, sounds, config.spec, segment=config.segment, report=report)
+
+        figures = watched(self.progress, "validate", min(MOST_FILES, len(sounds)), measured)
+        self._heard = self._state.step, figures
+        self.best.heard(figures)
+        return figures
+
+    def save_due(self, figures: dict[str, float] | None) -> None:
+        """A checkpoint with its samples, and the generator by itself if it is the best so far."""
+        if self.best.saves(self._state.step, figures):
+            self._write(lambda: write_generator(self.vocoder(), self._folder.path / "best.safetensors"))
+        self.save()
+        sounds = self._material.held_out[: self._config.samples]
+        if sounds:
+            self._write(lambda: self._sample(self._folder.samples(self._state.step)))
+
+    def save(self) -> None:
+        """A checkpoint, unless it was written or begun with."""
+        if self.saved == (step := self._state.step):
+            return
+        keep, best = self._config.keep_checkpoints, self.best.step
+        self._write(lambda: self._folder.save(step, self._content(), keep=keep, best=best))
+        self.saved = step
+
+    def export(self) -> None:
+        """The result, and the discriminators if they are to be kept."""
+        self._write(lambda: write_generator(self._result(), self._folder.path / "generator.safetensors"))
+        if self._config.keep_discriminators:
+            self._write(lambda: write_discriminators(self._state, self._folder.path / "discriminators.pt"))
+
+    def compare(self) -> Comparison:
+        """The result beside Griffin-Lim, in `RUN/results.json` and in its file."""
+        config, sounds, vocoder = self._config, self._material.held_out, self._result()
+        longer = f"--steps {4 * self._state.step}" if config.minutes is None else f"--minutes {4 * config.minutes:g}"
+
+        def compared(report: Report) -> Comparison:
+            return compare(
+                vocoder,
+                sounds,
+                segment=config.segment,
+                longer=f"--resume {longer}",
+                late=self._pace.over,
+                report=report,
+            )
+
+        found = watched(self.progress, "compare", max(1, min(MOST_FILES, len(sounds))), compared)
+        vocoder.provenance["compared"] = found.words
+        self._write(lambda: write_generator(vocoder, self._folder.path / "generator.safetensors"))
+        self._write(lambda: self._folder.write("results.json", self._results(vocoder, found)))
+        self.comparison = found
+        return found
+
+    def vocoder(self, engine: Literal["auto", "torch"] = "torch") -> NeuralVocoder:
+        """The running mean as it is now."""
+        provenance = provenance_of(self._material.data, self._pace.seconds)
+        step, figures = self._heard
+        return vocoder_of(
+            self._state,
+            self._config,
+            provenance | (validated(figures) if step == self._state.step else {}),
+            engine=engine,
+        )
+
+    def _content(self) -> dict[str, Any]:
+        """What a checkpoint has."""
+        random: dict[str, Any] = {"cpu": torch.get_rng_state()}
+        if self._world.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self._world.device)
+        batch = self._config.batch_size * self._world.size
+        return {
+            **self._state.to_dict(),
+            "config": as_stored(self._config),
+            "batch": batch,
+            "data": self._material.data,
+            "position": self._state.step * batch,
+            "best": self.best.to_dict(),
+            "pace": self._pace.to_dict(),
+            "random": random,
+        }
+
+    def _result(self) -> NeuralVocoder:
+        """What is exported: the running mean, or with patience the best."""
+        best = self._folder.path / "best.safetensors"
+        if self._config.patience is not None and self.best.step is not None and best.is_file():
+            return reopened(best, self._state.device)
+        return self.vocoder()
+
+    def _results(self, vocoder: NeuralVocoder, comparison: Comparison) -> dict[str, Any]:
+        return {
+            "result": "generator.safetensors",
+            "name": vocoder.name,
+            "steps": int(vocoder.provenance["steps"]),
+            "minutes": self._pace.seconds / 60,
+            "sounds": self._material.data,
+            "held_out": [sound.name for sound in self._material.held_out],
+            "best_by": DECISIVE,
+            "best": self.best.to_dict(),
+            "comparison": comparison.to_dict(),
+        }
+
+    def _sample(self, folder: Path) -> None:
+        sounds, segment = self._material.held_out[: self._config.samples], self._config.segment
+        try:
+            write_samples(self.vocoder(), sounds, folder, segment=segment, drawn=pictures())
+        except OSError as error:
+            why = error.strerror or error
+            raise MelvocError(f"{folder}: cannot be written ({why}); make room and resume") from error
+
+    def _write(self, write: Callable[[], object]) -> None:
+        """Write a file, whole or not at all."""
+        watched(self.progress, "write", 1, lambda _: write())

@@ -1,0 +1,122 @@
+"""What a run takes where nobody says: one table, by device. What is not in it is the architecture's recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from melvoc.architecture import Architecture, NetworkConfig
+from melvoc.errors import OptionError
+from melvoc.options import pick_device
+from melvoc.recipe import LossWeights, Recipe
+from melvoc.train.recipes import trained, trained_architecture
+
+if TYPE_CHECKING:
+    from melvoc.train.config import TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Values for what a `TrainConfig` leaves open, under its names. None: the recipe's.
+
+    Attributes:
+        about: what it is for, and what it rests on.
+        architecture: that is trained, where neither a generator nor a warm start says it.
+        size: of that architecture, and of another that has one of this name.
+        batch_size: segments per step and process.
+        segment: samples, for that architecture; the multiple of the hop length that is next to it is used.
+        learning_rate: of both optimizers, for that architecture.
+        discriminators: which judge, if any loss asks for them.
+        preset: of their channels.
+        weights: of the losses; one that is not set is not computed.
+        minutes: that a run takes, if it has neither minutes nor steps.
+    """
+
+    about: str
+    architecture: str | None = None
+    size: str | None = None
+    batch_size: int = 8
+    segment: int | None = None
+    learning_rate: float | None = None
+    discriminators: Mapping[str, float] | None = None
+    preset: Literal["full", "slim"] = "full"
+    weights: LossWeights | None = None
+    minutes: float = 30.0
+
+
+PROFILES: Mapping[str, Profile] = {
+    "cpu": Profile(
+        about="sounds alone, without discriminators, which cost a CPU most of a step",
+        architecture="vocos",
+        size="small",
+        batch_size=16,
+        segment=16384,
+        preset="slim",
+        weights=LossWeights(mel=45.0, stft=15.0),
+    ),
+    "gpu": Profile(
+        about="the same generator, judged by small discriminators; not measured",
+        architecture="vocos",
+        size="small",
+        batch_size=16,
+        segment=16384,
+        preset="slim",
+        weights=LossWeights(adversarial=1.0, feature=1.0, mel=45.0, stft=15.0),
+    ),
+    "published": Profile(about="the architecture's recipe, with batches of 8"),
+}
+
+
+def profile_name(config: TrainConfig) -> str:
+    """The name of a configuration's profile: the one that it names, else its device's.
+
+    Who names discriminators or a warm start asks for training as it was published.
+
+    Raises:
+        OptionError: no such profile.
+    """
+    if config.profile is not None:
+        known = (*PROFILES, *(name for _, recipe in trained() for name in recipe.profiles))
+        if config.profile not in known:
+            raise OptionError(f"profile={config.profile!r}, but it is one of {', '.join(map(repr, known))}")
+        return config.profile
+    if any((config.preset, config.discriminators, config.warm_start, config.warm_discriminators)):
+        return "published"
+    kind = pick_device("auto").type if config.device == "auto" else str(config.device).partition(":")[0]
+    return "cpu" if kind == "cpu" else "gpu"
+
+
+def profile_of(config: TrainConfig) -> Profile:
+    """A configuration's profile; one that is a recipe of its own leaves everything else as published.
+
+    Raises:
+        OptionError: no such profile.
+    """
+    return PROFILES.get(profile_name(config), PROFILES["published"])
+
+
+def own_recipe(config: TrainConfig) -> str | None:
+    """The profile that is a recipe of an architecture, beside its first one.
+
+    Raises:
+        OptionError: no such profile.
+    """
+    name = profile_name(config)
+    return None if name in PROFILES else name
+
+
+def subject(config: TrainConfig, generator: NetworkConfig | None = None) -> tuple[Architecture, Recipe]:
+    """The record of the architecture to train, with its recipe: named, of a generator, the profile's, or the default.
+
+    Args:
+        config: of the run.
+        generator: of the warm start.
+
+    Raises:
+        OptionError: as `trained_architecture`, or no such profile.
+    """
+    network, name = config.generator or generator, config.architecture
+    if name is None and network is None and config.warm_start is None:
+        name = profile_of(config).architecture
+    return trained_architecture(name, network, own_recipe(config))
