@@ -323,3 +323,60 @@ def test_a_segment_that_was_not_given_fits(hop: int, segment: int, tmp_path: Pat
     stored = config.resolved().to_dict()
     assert differences(config, stored) == {}
     assert resumed(config, stored).segment == segment
+
+
+WORDS = st.text(min_size=1).filter(str.strip)
+GIVEN: dict[str, st.SearchStrategy[Any]] = {
+    "architecture": st.sampled_from(ALL),
+    "size": st.sampled_from(["small", "base"]),
+    "profile": st.sampled_from(list(PROFILES)),
+    "preset": st.sampled_from(["full", "slim"]),
+    "discriminators": st.dictionaries(st.sampled_from(list(KINDS)), st.floats(0.1, 9), min_size=1),
+    "minutes": st.floats(0.1, 1e4),
+    "steps": st.integers(0, 10**9),
+    "patience": st.integers(1, 99),
+    "batch_size": st.integers(1, 99),
+    "learning_rate": st.floats(1e-6, 1),
+    "betas": st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)),
+    "schedule": st.sampled_from(["decay", "cosine"]),
+    "weights": st.builds(LossWeights, mel=st.floats(1, 50), stft=st.none() | st.floats(0, 50)),
+    "keep_clipped": st.booleans(),
+    "name": WORDS,
+    "licence": WORDS,
+    "mels_dir": WORDS,
+    "spec": st.just(SPEC),
+}
+
+
+@given(st.fixed_dictionaries({}, optional=GIVEN))
+@settings(max_examples=60, deadline=None)
+def test_a_configuration_survives_json(values: dict[str, Any]) -> None:
+    config = TrainConfig(audio_dir="a", run_dir="b", **values)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_generators_configuration_survives_json(tmp_path: Path, name: str) -> None:
+    paths = {"audio_dir": "a", "run_dir": "b", "segment": None}
+    config = tiny_config(tmp_path, generator=GENERATORS[name], architecture=None, **paths)
+    for one in (config, config.resolved()):
+        again = type(one).from_dict(json.loads(json.dumps(one.to_dict())))
+        assert again == one
+        assert type(again.generator) is type(GENERATORS[name])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"minuts": 3, "step": 1}, r"no such field of the configuration: 'minuts', 'step'; .*'minutes'"),
+        ({"weights": {"mel": 1, "sound": 2}}, r"no such field of the configuration: 'weights\.sound'"),
+        ([1], r"a configuration is a dict of fields, not a list"),
+        ({"generator": {"n_mels": 20, "colour": 3}}, r"colour"),
+        ({"spec": {"n_mels": 20}}, r"sample_rate"),
+        ({"steps": "many"}, r"steps='many', but it is a whole number"),
+    ],
+)
+def test_json_that_is_no_configuration_is_refused(values: Any, message: str) -> None:
+    given = {"audio_dir": "a", "run_dir": "b"} | values if isinstance(values, dict) else values
+    with pytest.raises(MelvocError, match=message):
+        TrainConfig.from_dict(given)

@@ -102,6 +102,38 @@ def test_two_processes_have_the_losses_of_one_with_the_double_batch(tmp_path: Pa
     assert (two / "run" / "generator.safetensors").exists()
 
 
+TICKING = """
+import types
+import melvoc.train.pace, melvoc.train.trainer
+def tick(count=[0.0]):
+    count[0] += 1.0
+    return count[0]
+melvoc.train.pace.time = melvoc.train.trainer.time = types.SimpleNamespace(monotonic=tick)
+"""
+ENDING = """
+Path({folder!r}, f"ended-{{trainer._world.rank}}").write_text(f"{{trainer.step}} {{trainer.finished}}")
+"""
+
+
+def test_two_processes_spend_their_minutes_to_the_same_step(tmp_path: Path) -> None:
+    write_sounds(tmp_path / "sounds", count=5)
+    changes = {"steps": None, "checkpoint_every": None, "minutes": 3, "batch_size": 1}
+    child = TICKING + script(tmp_path, "hifigan", **changes) + ENDING.format(folder=str(tmp_path))
+    (tmp_path / "child.py").write_text(child)
+    launched = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d",
+         "--rdzv-endpoint=localhost:0", str(tmp_path / "child.py")],
+        capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert launched.returncode == 0, launched.stderr[-3000:]
+    steps = losses(tmp_path)
+    assert list(steps) == list(range(1, len(steps) + 1))
+    assert len(steps) > 5
+    for rank in (0, 1):
+        assert (tmp_path / f"ended-{rank}").read_text() == f"{len(steps)} True"
+    assert (tmp_path / "run" / "results.json").exists()
+
+
 DYING = """
 import os, sys
 from melvoc.cli import main

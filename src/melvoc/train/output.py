@@ -1,4 +1,4 @@
-"""What the first process of a run writes, and what it hears: validations, checkpoints, samples and the result."""
+"""What follows a step: validations, checkpoints, samples and the result, all of them the first process's work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from melvoc.train.validate import DECISIVE, MOST_FILES, validate
 
 
 class Output:
-    """The files of a run.
+    """The files of a run, and how far it is.
 
     Args:
         folder: of the run.
@@ -38,6 +38,7 @@ class Output:
         progress: as the trainer's.
 
     Attributes:
+        reached: the share of the run that is over, the same in every process.
         best: the best checkpoint.
         comparison: of the result with Griffin-Lim, once the run is over.
     """
@@ -54,31 +55,77 @@ class Output:
     ) -> None:
         self._folder, self._config, self._state, self._material = folder, config, state, material
         self._pace, self._world, self.progress = pace, world, progress
-        self.best = Best()
+        self.reached, self.best = 0.0, Best()
         self.comparison: Comparison | None = None
         self.saved: int | None = None
         self._heard: tuple[int, dict[str, float]] = (-1, {})
 
-    def goes_on(self, stored: dict[str, Any]) -> None:
-        """Take over what a checkpoint has of this."""
-        self.best, self.saved = Best.from_dict(stored["best"]), self._state.step
+    def begin(self, stored: dict[str, Any] | None) -> None:
+        """Take over what a checkpoint has, and do everything that can fail on a full or read-only disk.
 
-    def validate(self) -> dict[str, float] | None:
-        """The figures of the held-out files; None if there are none."""
+        Raises:
+            MelvocError: the folder cannot be written, or has no room.
+        """
+        step, folder, config = self._state.step, self._folder, self._config
+        if stored:
+            self.best, self.saved = Best.from_dict(stored["best"]), step
+        if self._world.first:
+            folder.make()
+            kept = config.keep_checkpoints + 2 - len(folder.steps())  # the best, and one before the oldest is removed
+            folder.check_room(self._state.size, min(self._pace.checkpoints(config, step), max(1, kept)))
+            folder.cut_log(step)
+            folder.write("config.json", as_stored(config))
+        self._agree()
+
+    def follow(self) -> tuple[dict[str, float] | None, Path | None]:
+        """After a step, validate and save where it is time to: every so many steps, or after each part of the minutes.
+
+        Returns:
+            The figures of a validation, in the first process, and the path of a checkpoint.
+        """
+        config, step, before = self._config, self._state.step, self.reached
+        self._agree()
+        last = self.reached >= 1.0
+        if config.checkpoint_every is None:
+            due = last or bool(self._world.first_says(self._pace.due(before, self.reached))[0])
+        else:
+            due = last or step % config.checkpoint_every == 0
+        checked = due if config.validate_every is None else last or step % config.validate_every == 0
+        figures = self._validate() if checked else None
+        if checked:
+            self._agree()
+        if not due and self.reached < 1.0:
+            return figures, None
+        if self._world.first:
+            with self._pace.costing("save"):
+                self._save_due(figures)
+        self._agree()
+        return figures, self._folder.checkpoint(step)
+
+    def _agree(self) -> None:
+        """Take the first process's word, its clock's and its patience's, for how far the run is."""
+        reached = self._pace.reached(self._state.step)
+        if self.best.without_patience(self._config.patience):
+            reached = 1.0
+        (self.reached,) = self._world.first_says(reached)
+
+    def _validate(self) -> dict[str, float] | None:
+        """The figures of the held-out files; None if there are none, and in all processes but the first."""
         config, sounds = self._config, self._material.held_out
-        if not sounds:
+        if not sounds or not self._world.first:
             return None
         network = self._state.average.network(config.record, config.generator)
 
         def measured(report: Report) -> dict[str, float]:
             return validate(network, sounds, config.spec, segment=config.segment, report=report)
 
-        figures = watched(self.progress, "validate", min(MOST_FILES, len(sounds)), measured)
+        with self._pace.costing("validate"):
+            figures = watched(self.progress, "validate", min(MOST_FILES, len(sounds)), measured)
         self._heard = self._state.step, figures
         self.best.heard(figures)
         return figures
 
-    def save_due(self, figures: dict[str, float] | None) -> None:
+    def _save_due(self, figures: dict[str, float] | None) -> None:
         """A checkpoint with its samples, and the generator by itself if it is the best so far."""
         if self.best.saves(self._state.step, figures):
             self._write(lambda: write_generator(self.vocoder(), self._folder.path / "best.safetensors"))

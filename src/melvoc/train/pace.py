@@ -58,10 +58,10 @@ class Pace:
 
     @contextmanager
     def costing(self, what: str) -> Iterator[None]:
-        """Measure what a validation, a checkpoint or the like takes; the run's end will take as much."""
+        """Measure what a validation or a checkpoint takes; the run's end will take as much as the last one."""
         begun = time.monotonic()
         yield
-        self._costs[what] = max(self._costs.get(what, 0.0), time.monotonic() - begun)
+        self._costs[what] = time.monotonic() - begun
 
     def reached(self, step: int) -> float:
         """The share of the run that is over, 1 where there is no time for another step."""

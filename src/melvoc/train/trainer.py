@@ -15,7 +15,7 @@ from melvoc.host import public
 from melvoc.neural import NeuralVocoder
 from melvoc.progress import Progress, Report, check_progress, watched
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.train.beginning import as_stored, begin, decide, find
+from melvoc.train.beginning import begin, decide, find
 from melvoc.train.comparison import Comparison
 from melvoc.train.config import TrainConfig
 from melvoc.train.distributed import join
@@ -95,7 +95,6 @@ class Trainer:
             watched(progress, "read", len(found.sounds), lambda report: self._read(found, stored, report))
             self._pace = Pace(self.config, began, (stored or {}).get("pace"))
             watched(progress, "prepare", 1, lambda _: self._make(stored, warm, progress))
-            self._reached = self._agreed()
             self._pace.rest()
             failed.pop_all()
 
@@ -165,7 +164,7 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Whether the run is at its end: no steps are left, no time, or no patience."""
-        return self._reached >= 1.0
+        return self._output.reached >= 1.0
 
     @property
     def first(self) -> bool:
@@ -286,11 +285,10 @@ class Trainer:
 
     def _one_step(self) -> TrainReport:
         start, world, pace = time.monotonic(), self._world, self._pace
-        rates = learning_rates(self.config, self.state.step, self.decay_steps, self._reached)
+        rates = learning_rates(self.config, self.state.step, self.decay_steps, self._output.reached)
         stage, losses = self._stepper.stage, self._learn(rates)
         pace.stepped(time.monotonic() - start)
-        before, self._reached = self._reached, self._agreed()
-        validation, path = self._look(before)
+        validation, path = self._output.follow()
         report = TrainReport(
             step=self.state.step,
             steps=pace.steps_in_all(self.state.step),
@@ -323,33 +321,6 @@ class Trainer:
         except DivergedError as error:
             raise DivergedError(f"{error}; {self._folder.way_out()}") from None
 
-    def _agreed(self) -> float:
-        """The share of the run that is over, by the first process's clock and patience, in every process."""
-        impatient = self._output.best.without_patience(self.config.patience)
-        reached = 1.0 if impatient else self._pace.reached(self.state.step)
-        return self._world.first_says(reached)[0]
-
-    def _look(self, before: float) -> tuple[dict[str, float] | None, Path | None]:
-        """Validate and save, where it is time to: every so many steps, or after each part of the minutes."""
-        config, step, last = self.config, self.state.step, self.finished
-        if config.checkpoint_every is None:
-            due = last or bool(self._world.first_says(self._pace.due(before, self._reached))[0])
-        else:
-            due = last or step % config.checkpoint_every == 0
-        checked = due if config.validate_every is None else last or step % config.validate_every == 0
-        validation = None
-        if checked:
-            with self._pace.costing("validate"):
-                validation = self._output.validate() if self._world.first else None
-            self._reached = self._agreed()
-        if not due and not self.finished:
-            return validation, None
-        if self._world.first:
-            with self._pace.costing("save"):
-                self._output.save_due(validation)
-        self._world.wait()
-        return validation, self._folder.checkpoint(step)
-
     def _read(self, found: Found, stored: dict[str, Any] | None, report: Report) -> None:
         """Read the sounds."""
         self._material = read_material(self.config, found, report)
@@ -370,11 +341,5 @@ class Trainer:
         self._output = Output(folder, config, self.state, self._material, self._pace, world, progress)
         if stored:
             self.resumed_from = self.state.step
-            self._output.goes_on(stored)
+        self._output.begin(stored)
         self._stepper = Stepper(self.state, config, world)
-        if world.first:
-            folder.make()
-            kept = config.keep_checkpoints + 2 - len(folder.steps())  # the best, and one before the oldest is removed
-            folder.check_room(self.state.size, min(self._pace.checkpoints(config, self.state.step), max(1, kept)))
-            folder.cut_log(self.state.step)
-            folder.write("config.json", as_stored(config))
