@@ -136,7 +136,7 @@ def test_each_mistake_is_one_line(folder: Path, capsys: pytest.CaptureFixture[st
     assert "preset='big'" in fails(capsys, command(folder, "--preset", "big"))
     (folder / "spec.json").write_text(json.dumps(SPEC.to_dict()))
     shown = fails(capsys, command(folder, "--architecture", "griffinlim"))
-    assert "architecture='griffinlim', but melvoc trains hifigan, bigvgan, istftnet, vocos, wavenext" in shown
+    assert "architecture='griffinlim', but melvoc trains hifigan, bigvgan, glnet, istftnet, vocos, wavenext" in shown
     assert "size='big', but the sizes of Vocos are 'small', 'base'" in fails(
         capsys, command(folder, "--architecture", "vocos", "--size", "big")
     )

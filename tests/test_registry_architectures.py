@@ -248,6 +248,6 @@ def test_each_architecture_is_spelled_out_in_its_own_file_only() -> None:
 
 @pytest.mark.parametrize("record", own_architectures(), ids=lambda record: record.name)
 def test_every_record_is_whole(record: Architecture) -> None:
-    assert record.layouts
+    assert record.layouts or record.recipe, "neither published nor trained"
     assert all(layout.files for layout in record.layouts)
     assert record.title.lower().replace("-", "") == record.name

@@ -109,12 +109,12 @@ def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
         ({"preset": {"mpd": "tiny"}}, r"preset=\{'mpd': 'tiny'\}, but it is one of 'full', 'slim', or a dict"),
         ({"discriminators": {}}, r"discriminators=\{\}"),
         ({"profile": "v3"}, r"profile='v3', but it is one of 'cpu', 'gpu', 'published', 'bigvgan_v2'"),
-        ({"profile": "bigvgan_v2"}, r"generator=HiFiGANConfig\(.*, but it is a BigVGANConfig\(\.\.\.\)"),
+        ({"profile": "bigvgan_v2"}, r"profile='bigvgan_v2' is of bigvgan, not of hifigan; omit the profile"),
         ({"discriminators": {"mpd": 0.0}}, r"discriminators.mpd=0.0, but it is a number above 0"),
         ({"discriminators": {"mrd": 1.0}}, r"segment=1024 is shorter than a window \(1025\); use at least 1088"),
         (
             {"architecture": "griffinlim"},
-            r"architecture='griffinlim', but melvoc trains hifigan, bigvgan, istftnet, vocos, wavenext",
+            r"architecture='griffinlim', but melvoc trains hifigan, bigvgan, glnet, istftnet, vocos, wavenext",
         ),
         ({"architecture": "vocos"}, r"generator=HiFiGANConfig\(.*, but it is a VocosConfig\(\.\.\.\)"),
         ({"size": "base"}, r"size='base' is another generator than the one that was given; omit size"),
@@ -182,7 +182,7 @@ def left_open(tmp_path: Path, **given: Any) -> ResolvedConfig:
 @pytest.mark.parametrize(("device", "name"), [("cpu", "cpu"), ("cuda:1", "gpu"), ("mps", "gpu")])
 def test_a_device_has_its_profile(tmp_path: Path, device: str, name: str) -> None:
     profile, config = PROFILES[name], left_open(tmp_path, device=device)
-    assert (config.profile, config.architecture, config.size) == (name, profile.architecture, profile.size)
+    assert (config.profile, config.recipe.quick, config.size) == (name, True, profile.size)
     assert (config.batch_size, config.segment, config.preset) == (profile.batch_size, 16384, profile.preset)
     assert config.weights == LossWeights().over(profile.weights or LossWeights())
     assert (config.minutes, config.steps, config.schedule, config.checkpoint_every) == (30.0, None, "cosine", None)
@@ -195,11 +195,11 @@ def test_a_device_has_its_profile(tmp_path: Path, device: str, name: str) -> Non
 def test_what_is_given_stands_in_the_place_of_a_profiles(tmp_path: Path) -> None:
     config = left_open(tmp_path, device="cpu", architecture="bigvgan", batch_size=3, weights=LossWeights(stft=2))
     assert (config.profile, config.architecture, config.batch_size, config.segment) == ("cpu", "bigvgan", 3, 8192)
-    assert (config.weights.mel, config.weights.stft, config.weights.adversarial) == (45.0, 2, 0.0)
+    assert (config.weights.mel, config.weights.stft, config.weights.adversarial) == (0.0, 2, 0.0)
     for asked in ({"preset": "slim"}, {"discriminators": {"mpd": 1.0}}, {"profile": "published"}):
         config = left_open(tmp_path, device="cpu", **asked)
         assert (config.profile, config.architecture, config.weights.feature) == ("published", "hifigan", 2.0)
-    assert left_open(tmp_path, device="cpu", profile="gpu", preset="full").weights.feature == 1.0
+    assert left_open(tmp_path, device="cpu", profile="gpu", preset="full").weights.refined == 1.0
     with pytest.raises(OptionError, match=r"profile='fast', but it is one of 'cpu', 'gpu', 'published'"):
         left_open(tmp_path, profile="fast")
 
@@ -207,7 +207,8 @@ def test_what_is_given_stands_in_the_place_of_a_profiles(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_names_what_there_is(tmp_path: Path, name: str) -> None:
     profile, config = PROFILES[name], left_open(tmp_path, profile=name)
-    _, recipe = trained_architecture(profile.architecture, None)
+    _, recipe = trained_architecture(config.architecture, None)
+    assert recipe.quick or not profile.quick
     assert profile.size is None or profile.size in recipe.sizes
     assert config.weights.hears
     assert set(config.discriminators) <= set(KINDS)

@@ -62,7 +62,7 @@ PAIRS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 def test_every_architecture_that_is_trained_has_a_published_pair_here() -> None:
-    assert set(PAIRS) == {record.name for record, _ in trained()}
+    assert set(PAIRS) == {record.name for record, _ in trained() if record.layouts}
 
 
 @pytest.mark.parametrize("name", PAIRS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from melvoc import MelSpec, audio
 from melvoc.architecture import NetworkConfig
+from melvoc.architectures import glnet
 from melvoc.architectures.bigvgan import BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGANConfig
 from melvoc.architectures.istftnet import ISTFTNetConfig
@@ -39,6 +41,7 @@ GENERATORS: dict[str, NetworkConfig] = {  # one of each architecture that melvoc
         **GENERATOR.to_dict() | {"upsample_rates": (4, 4), "upsample_kernel_sizes": (8, 8)},
         gen_istft_n_fft=16, gen_istft_hop_size=4,
     ),
+    "glnet": replace(glnet.sized(16, 2, SPEC), rounds=2),
 }  # fmt: skip
 
 

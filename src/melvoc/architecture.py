@@ -42,6 +42,7 @@ class NetworkConfig:
         sample_rate: of the sound, if it is not the mel's.
         frame_values: values per mel frame of the largest signal inside, which determines the block length; 0 if
             unknown.
+        spec: the only mel that it takes, where its arithmetic knows more of it than bands and hop; else None.
 
     Raises:
         OptionError: a value of the wrong type or out of range.
@@ -61,8 +62,13 @@ class NetworkConfig:
         def frame_values(self) -> int:
             """Values per mel frame of the largest signal inside."""
 
+        @property
+        def spec(self) -> MelSpec | None:
+            """The only mel that it takes, if there is one."""
+
     else:
         frame_values = 0
+        spec = None
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):

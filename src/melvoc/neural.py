@@ -199,7 +199,7 @@ def _check_fit(config: NetworkConfig, spec: MelSpec, name: str) -> None:
     """Check that a mel frame lasts as long as the samples made from it.
 
     Raises:
-        SpecError: it does not, or the bands differ.
+        SpecError: it does not, the bands differ, or the network takes another mel only.
     """
     if not config.keeps_time(spec) or config.n_mels != spec.n_mels:
         rate = config.sample_rate or spec.sample_rate
@@ -208,3 +208,6 @@ def _check_fit(config: NetworkConfig, spec: MelSpec, name: str) -> None:
             f"but its MelSpec says hop_length={spec.hop_length}, n_mels={spec.n_mels} at {spec.sample_rate} Hz; they "
             "belong to different models"
         )
+    if config.spec not in (None, spec):
+        listed = ", ".join(f"{field} ({mine!r}, {other!r})" for field, (mine, other) in config.spec.diff(spec).items())
+        raise SpecError(f"{name}: the network is for another mel than its MelSpec says: {listed}; omit spec")

@@ -83,6 +83,7 @@ class Recipe:
         weight_norm: the layers whose weight is trained as length and direction. None: no layer's.
         autocast: whether bfloat16 autocast does the generator no harm in training.
         default: whether this architecture is trained where nothing says which.
+        quick: whether it is where nothing says which, and a result within minutes is asked for.
     """
 
     sizes: Mapping[str, Callable[[MelSpec], NetworkConfig]]
@@ -98,3 +99,4 @@ class Recipe:
     weight_norm: Callable[[nn.Module], Iterable[nn.Module]] | None = None
     autocast: bool = False
     default: bool = False
+    quick: bool = False

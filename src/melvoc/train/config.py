@@ -40,8 +40,8 @@ class TrainConfig:
             architecture's recipe; "bigvgan_v2", which goes on with BigVGAN-v2 from its published generator,
             discriminators and optimizers. None: the device's, or "published" for who names a preset, discriminators or
             a warm start.
-        architecture: of the generator, by name (hifigan, bigvgan, istftnet, vocos, wavenext, or a package's). None:
-            that of the warm start or of `generator`, else the profile's.
+        architecture: of the generator, by name (hifigan, bigvgan, glnet, istftnet, vocos, wavenext, or a package's).
+            None: that of the warm start or of `generator`, else the profile's.
         size: of the generator, by name ("small", "base"). None: the profile's, or the architecture's first.
         generator: configuration of the generator. None: the warm start's, else the one of that size.
         discriminators: which judge ("mpd", "msd", "mrd", "cqt"), each with its weight in the losses of both sides.
@@ -61,7 +61,7 @@ class TrainConfig:
         segment: samples per segment, a multiple of the hop length. None: the multiple that is next to the profile's
             or the architecture's, which is 16384, or 8192 for bigvgan.
         learning_rate: of both optimizers (AdamW). None: the architecture's: 2e-4 for hifigan and istftnet,
-            5e-4 for vocos and wavenext, 1e-4 for bigvgan.
+            5e-4 for vocos and wavenext, 1e-3 for glnet, 1e-4 for bigvgan.
         betas: of both optimizers. None: the architecture's.
         weight_decay: of both optimizers.
         schedule: of the learning rate: "cosine" falls to a hundredth of it at the end of the run, "decay" by
@@ -149,6 +149,9 @@ class TrainConfig:
     keep_discriminators: bool = False
 
     def __post_init__(self) -> None:
+        if self.generator is not None and self.architecture is None:  # or JSON could not tell two architectures apart
+            record, _ = trained_architecture(None, self.generator)
+            object.__setattr__(self, "architecture", record.name)
         check_config(self)
 
     def resolved(
@@ -175,7 +178,7 @@ class TrainConfig:
         chosen = self.spec or spec or mels or MelSpec.preset("griffinlim")
         network = self.generator or generator
         profile, (record, recipe) = profile_of(self), subject(self, generator)
-        own = record.name == profile.architecture
+        own = profile.quick and recipe.quick
         weights = weights_of(self, recipe)
         judged = bool(weights.adversarial or weights.feature)
         fresh = judged and self.warm_start is not None and self.warm_discriminators is None

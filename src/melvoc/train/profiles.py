@@ -10,7 +10,7 @@ from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import OptionError
 from melvoc.options import pick_device
 from melvoc.recipe import LossWeights, Recipe
-from melvoc.train.recipes import trained, trained_architecture
+from melvoc.train.recipes import quick_architecture, trained, trained_architecture
 
 if TYPE_CHECKING:
     from melvoc.train.config import TrainConfig
@@ -22,7 +22,8 @@ class Profile:
 
     Attributes:
         about: what it is for, and what it rests on.
-        architecture: that is trained, where neither a generator nor a warm start says it.
+        quick: whether the architecture that is quick (`Recipe.quick`) is trained, where neither a generator nor a warm
+            start says which; otherwise the default.
         size: of that architecture, and of another that has one of this name.
         batch_size: segments per step and process.
         segment: samples, for that architecture; the multiple of the hop length that is next to it is used.
@@ -34,7 +35,7 @@ class Profile:
     """
 
     about: str
-    architecture: str | None = None
+    quick: bool = False
     size: str | None = None
     batch_size: int = 8
     segment: int | None = None
@@ -48,21 +49,21 @@ class Profile:
 PROFILES: Mapping[str, Profile] = {
     "cpu": Profile(
         about="sounds alone, without discriminators, which cost a CPU most of a step",
-        architecture="vocos",
+        quick=True,
         size="small",
-        batch_size=16,
+        batch_size=8,
         segment=16384,
         preset="slim",
-        weights=LossWeights(mel=45.0, stft=15.0),
+        weights=LossWeights(multi_scale_mel=15.0, refined=1.0),
     ),
     "gpu": Profile(
-        about="the same generator, judged by small discriminators; not measured",
-        architecture="vocos",
+        about="the same; not measured",
+        quick=True,
         size="small",
         batch_size=16,
         segment=16384,
         preset="slim",
-        weights=LossWeights(adversarial=1.0, feature=1.0, mel=45.0, stft=15.0),
+        weights=LossWeights(multi_scale_mel=15.0, refined=1.0),
     ),
     "published": Profile(about="the architecture's recipe, with batches of 8"),
 }
@@ -117,6 +118,6 @@ def subject(config: TrainConfig, generator: NetworkConfig | None = None) -> tupl
         OptionError: as `trained_architecture`, or no such profile.
     """
     network, name = config.generator or generator, config.architecture
-    if name is None and network is None and config.warm_start is None:
-        name = profile_of(config).architecture
+    if name is None and network is None and config.warm_start is None and profile_of(config).quick:
+        name = quick_architecture()
     return trained_architecture(name, network, own_recipe(config))

@@ -24,6 +24,11 @@ def trained(name: str | None = None) -> list[tuple[Architecture, Recipe]]:
     return chosen
 
 
+def quick_architecture() -> str:
+    """The name of the architecture that gives a result within minutes."""
+    return next(record.name for record, recipe in trained() if recipe.quick)
+
+
 def trained_architecture(
     name: str | None, generator: NetworkConfig | None, profile: str | None = None
 ) -> tuple[Architecture, Recipe]:
@@ -42,7 +47,7 @@ def trained_architecture(
         known = [(record, recipe.profiles[profile]) for record, recipe in known if profile in recipe.profiles]
         if not known:
             names = [record.name for record, recipe in trained() if profile in recipe.profiles]
-            raise OptionError(f"profile={profile!r} is of {' and '.join(names)}, not of {name}; omit architecture")
+            raise OptionError(f"profile={profile!r} is of {' and '.join(names)}, not of {name}; omit the profile")
     fitting = [entry for entry in known if generator is None or type(generator) is entry[0].config]
     if not fitting:
         classes = " or ".join(f"{record.config.__name__}(...)" for record, _ in known)
