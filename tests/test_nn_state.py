@@ -24,6 +24,8 @@ from melvoc.nn.framing import Pad
 from melvoc.nn.graph import Chain, Engine, Machine
 from melvoc.nn.recording import RecordingMachine
 from melvoc.nn.state import Stateful
+from melvoc.onnx.blocks import Blocks
+from melvoc.onnx.steps import Steps
 from melvoc.synthesis import Run
 
 ENGINES: dict[str, Any] = {
@@ -96,6 +98,10 @@ def found() -> dict[str, set[tuple[type, str]]]:
             result["cpu"] |= changes(CpuEngine().open(Chain((node,))), list(signal(48).split(SIZES, -1)))
         mirrored = Pad(3, 2, "reflect")
         result["torch"] |= changes(Engine().open(mirrored), list(torch.randn(1, 2, 48).split(SIZES, -1)))
+        blocks = Blocks(lambda x: x.repeat_interleave(2, -1), before=2, after=1, hop=2)
+        result["torch"] |= changes(Engine().open(blocks), list(torch.randn(1, 2, 48).split(SIZES, -1)))
+        steps = Steps(lambda x, now, last: (x, [now[0] + 1]), lambda rows: [torch.zeros(rows)], hop=1, latency=0)
+        result["torch"] |= changes(Engine().open(steps), list(torch.randn(1, 2, 48).split(SIZES, -1)))
         voc = VOCODERS["vocos_tiny"]
         for refine in (0, 2):
             run = Run(voc, steps=voc._steps(refine), sample_rate=48000)

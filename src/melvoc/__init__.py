@@ -6,6 +6,7 @@
 - `MelSpec`, `MelSpectrogram`, `convert_mel`, `save_mel`, `load_mel`: mels and their specifications
   (`melvoc.spectrogram`).
 - `save`, `to_bytes`, `from_bytes`, `pack`, `unpack`: vocoders to and from files (`melvoc.storage`).
+- `export`: vocoders as files for other runtimes (`melvoc.exporting`).
 - `melvoc.audio`, `resample`: sound files and sample rates.
 - `evaluate`: how good vocoders are on sounds of your own, with a report (`melvoc.evaluation`).
 - `melvoc.plot`: plots of mels (matplotlib).
@@ -41,6 +42,7 @@ from melvoc.vocoder import Vocoder
 
 if TYPE_CHECKING:
     from melvoc.evaluation.runner import evaluate
+    from melvoc.exporting.files import export
     from melvoc.information import VocoderInfo, info, list_vocoders
     from melvoc.loading import download, load
     from melvoc.spectrogram.conversion import convert_mel
@@ -73,6 +75,7 @@ __all__ = [
     "convert_mel",
     "download",
     "evaluate",
+    "export",
     "from_bytes",
     "info",
     "list_vocoders",
@@ -95,6 +98,7 @@ _LATER = {
     "convert_mel": "melvoc.spectrogram.conversion",
     **dict.fromkeys(("load_mel", "save_mel"), "melvoc.spectrogram.file"),
     "evaluate": "melvoc.evaluation.runner",
+    "export": "melvoc.exporting.files",
     "cached": "melvoc.storage.inventory",
     **dict.fromkeys(("VocoderInfo", "info", "list_vocoders"), "melvoc.information"),
     **dict.fromkeys(("download", "load"), "melvoc.loading"),

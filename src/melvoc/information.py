@@ -14,7 +14,7 @@ from melvoc.registry import GRIFFINLIM, OWN, VOCODERS
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.container import Checkpoint, read_header
 from melvoc.storage.inventory import is_cached, repository_file
-from melvoc.storage.pair import melvoc_file
+from melvoc.storage.pair import GRAPHS, is_folder, melvoc_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,8 @@ def info(name_or_path: str | os.PathLike[str], *, cache_dir: str | os.PathLike[s
     name = os.fsdecode(name_or_path)
     if is_path(name_or_path):
         with about(name):
-            return _info_of_file(melvoc_file(name))
+            graph = name.endswith(GRAPHS) and not is_folder(name)
+            return _info_of_graph(name) if graph else _info_of_file(melvoc_file(name))
     if name.startswith("hf://"):
         return _info_of_repository(name, cache_dir)
     claim = registry.claimed(name)
@@ -114,9 +115,25 @@ def _info_of_file(path: str) -> VocoderInfo:
     return VocoderInfo(
         name=checkpoint.name, distribution=path, spec=checkpoint.spec, architecture=checkpoint.architecture,
         parameters=parameters, bytes=Path(path).stat().st_size, licence=checkpoint.licence,
-        origin="; ".join(f"{key}: {value}" for key, value in checkpoint.provenance.items()) or None,
+        origin=_origin(checkpoint.provenance),
         provenance=dict(checkpoint.provenance), speed=_speed(checkpoint),
     )  # fmt: skip
+
+
+def _info_of_graph(path: str) -> VocoderInfo:
+    from melvoc.onnx.vocoder import read_metadata
+
+    metadata = read_metadata(path)
+    texts, provenance = metadata.texts, metadata.provenance
+    return VocoderInfo(
+        name=texts.get("melvoc.name", Path(path).stem), distribution=path, spec=metadata.spec,
+        architecture=texts.get("melvoc.architecture"), bytes=Path(path).expanduser().stat().st_size,
+        licence=texts.get("melvoc.licence"), origin=_origin(provenance), provenance=provenance,
+    )  # fmt: skip
+
+
+def _origin(provenance: Mapping[str, str]) -> str | None:
+    return "; ".join(f"{key}: {value}" for key, value in provenance.items()) or None
 
 
 def _speed(checkpoint: Checkpoint) -> str | None:

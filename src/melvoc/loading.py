@@ -6,9 +6,7 @@ registered name (never shadowed by a folder), and the `owner/name` of a reposito
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +15,15 @@ import torch
 from melvoc import registry
 from melvoc.architecture import Architecture, Pin
 from melvoc.errors import MelvocError, OptionError, PluginError, about, kind_of
+from melvoc.factory import Factory, call, taken
 from melvoc.host import public
-from melvoc.options import LoadOptions, check_flag, takes_no
+from melvoc.options import LoadOptions, check_flag
 from melvoc.progress import Progress, check_progress, watched
 from melvoc.registry import GRIFFINLIM, OWN, VOCODERS, Claim
 from melvoc.storage import container
-from melvoc.storage.pair import SUFFIXES, is_folder, is_published, melvoc_file, packed_file
+from melvoc.storage.pair import GRAPHS, SUFFIXES, is_folder, is_published, melvoc_file, packed_file
 from melvoc.storage.reading import exists
 from melvoc.vocoder import Vocoder
-
-Factory = Callable[..., Vocoder]
 
 
 @public
@@ -49,9 +46,9 @@ def load(
     """Load a vocoder.
 
     Args:
-        name_or_path: a registered name (`list_vocoders`), the path of a melvoc `.safetensors` file,
-            `hf://owner/repo[@revision][/file]`, or, with `allow_unverified=True`, the path of a published checkpoint
-            with its configuration beside it, or of their folder.
+        name_or_path: a registered name (`list_vocoders`), the path of a melvoc `.safetensors` file or of an ONNX
+            file (docs/export.md), `hf://owner/repo[@revision][/file]`, or, with `allow_unverified=True`, the path of a
+            published checkpoint with its configuration beside it, or of their folder.
         device: "auto" (cuda, mps, cpu), or a torch device.
         dtype: the type to compute in. None: the automatic choice.
         revision: of the repository, instead of the pinned one.
@@ -65,7 +62,8 @@ def load(
         progress: called with (stage, done, total) while it is fetched and loaded; what it raises cancels
             (docs/applications.md). Passed to a plugin's factory only if it names it.
         **options: passed to the vocoder's factory: `engine` and `memory` for every built-in vocoder, `seed` for
-            those that draw noise; also `spec`, `n_iter` and `momentum` for Griffin-Lim.
+            those that draw noise; also `spec`, `n_iter` and `momentum` for Griffin-Lim, and for an ONNX file that does
+            not say what its mel is, `spec`: a `MelSpec`, or the name of a preset.
 
     Raises:
         UnknownVocoderError: no such name.
@@ -91,6 +89,8 @@ def load(
     if is_path(name_or_path):
         for unneeded in ("cache_dir", "local_files_only"):  # a local file: nothing is fetched or cached
             given.pop(unneeded, None)
+        if name.endswith(GRAPHS) and not is_folder(name):
+            return _refined(_load_graph(name, device, dtype, given, prefix, progress), refine)
         local = LoadOptions.of(name, general | given, fetched=False)
         with about(name):
             vocoder = watched(progress, "load", 1, lambda _: _load_local(name, local, allow_unverified, prefix))
@@ -211,35 +211,21 @@ def _load_local(path: str, options: LoadOptions, allow_unverified: bool, prefix:
     return load_file(melvoc_file(path), options)
 
 
-def call(
-    factory: Factory, name: str, device: str | torch.device, dtype: torch.dtype | None, options: Mapping[str, Any]
+def _load_graph(
+    path: str,
+    device: str | torch.device,
+    dtype: torch.dtype | None,
+    given: dict[str, Any],
+    prefix: str,
+    progress: Progress | None,
 ) -> Vocoder:
-    """Call a factory, after checking its signature.
+    """Load an ONNX file."""
+    from melvoc.onnx.vocoder import load_onnx
 
-    Raises:
-        OptionError: an option that the factory does not take.
-    """
-    names, open_ended = _taken(factory)
-    if names is None:
-        return factory(name, device=device, dtype=dtype, **options)
-    first, *others = names or [""]  # the first parameter takes the name, whatever it is called
-    for key in options:
-        if key == first or (key not in others and not open_ended):
-            raise takes_no(name, key, others)
-    return factory(name, device=device, dtype=dtype, **options)
-
-
-def _taken(factory: Factory) -> tuple[list[str] | None, bool]:
-    """The parameters that a factory names (None: unknown), and whether it takes any other option as well."""
-    try:
-        parameters = inspect.signature(factory).parameters
-    except (TypeError, ValueError):
-        return None, True
-    kinds = {name: parameter.kind for name, parameter in parameters.items()}
-    return (
-        [name for name, kind in kinds.items() if kind is not inspect.Parameter.VAR_KEYWORD],
-        inspect.Parameter.VAR_KEYWORD in kinds.values(),
-    )
+    if prefix:
+        raise _no_prefix(path)
+    with about(path):
+        return watched(progress, "load", 1, lambda _: call(load_onnx, path, device, dtype, given))
 
 
 def _load_own(name: str, given: dict[str, Any]) -> Vocoder:
@@ -284,7 +270,7 @@ def _load_plugin(
         return _refined(_load_plugins_pin(factory, claim, general, given | own), refine)
     if not callable(factory):
         raise VOCODERS.wrong(claim, f"is {kind_of(factory)}")
-    named, progress = _taken(factory)[0] or [], own["progress"]
+    named, progress = taken(factory)[0] or [], own["progress"]
     if "prefix" in own and "prefix" not in named:
         raise _no_prefix(name)
     given = given | {key: value for key, value in own.items() if key in named and value is not None}

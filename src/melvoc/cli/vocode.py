@@ -29,6 +29,7 @@ from melvoc.spectrogram.check import judge
 from melvoc.spectrogram.file import ENDINGS as MELS
 from melvoc.spectrogram.file import is_mel, read_mel
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.storage.pair import GRAPHS
 from melvoc.storage.pipes import regular
 from melvoc.synthesis import Resynthesis, check_block
 from melvoc.vocoder import Vocoder
@@ -57,7 +58,7 @@ def add_parser(commands: Any) -> None:
         help=".wav or .flac, or a folder for several files; with --raw, standard output if omitted",
     )
     add_several(parser, FORMATS)
-    parser.add_argument("--vocoder", help="a name, a melvoc file, hf://owner/repo (default: griffinlim)")
+    parser.add_argument("--vocoder", help="a name, a melvoc or ONNX file, hf://owner/repo (default: griffinlim)")
     parser.add_argument("--spec", help="the mel's: a preset's name, or a .json of MelSpec fields")
     parser.add_argument("--sample-rate", type=int, help="sample rate of OUT in Hz (default: the vocoder's)")
     parser.add_argument(
@@ -129,11 +130,13 @@ class Choice:
 
     def vocoder(self, spec: MelSpec | None, sample_rate: int | None = None) -> Vocoder:
         """That of --vocoder, or Griffin-Lim for a spec, or for the default one at a sample rate."""
-        options = {"refine": self.arguments.refine}
+        options: dict[str, Any] = {"refine": self.arguments.refine}
         if not self.named:
             spec = default_spec(sample_rate) if spec is None and sample_rate is not None else spec
             return load(self.arguments, GRIFFINLIM, spec=spec, **options)
         if self._vocoder is None:
+            if self.spec is not None and self.arguments.vocoder.endswith(GRAPHS):  # it may not say what its mel is
+                options["spec"] = self.spec
             self._vocoder = load(self.arguments, self.arguments.vocoder, **options)
         return self._vocoder
 

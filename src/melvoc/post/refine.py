@@ -26,8 +26,8 @@ from melvoc.spectrogram.projection import Projection, projection, squares
 from melvoc.spectrogram.spec import MelSpec
 
 MOST = 256  # rounds
-_MOMENTUM, _FIRST_STEPS = 0.99, 2  # these and what follows: measured in docs/refinement.md
-_CARE = Care(softness=0.3, most=4.0)  # 12 dB, which also bounds what a rounding error can grow to
+MOMENTUM, FIRST_STEPS = 0.99, 2  # these and what follows: measured in docs/refinement.md
+CARE = Care(softness=0.3, most=4.0)  # 12 dB, which also bounds what a rounding error can grow to
 _PIECE = 128  # frames that are worked on at a time: their spectra stay in the processor's cache
 
 
@@ -59,9 +59,9 @@ class Refine(PostStep):
         return Rounds(
             sound_spec(sound),
             self.rounds,
-            momentum=_MOMENTUM,
-            care=_CARE,
-            first_steps=_FIRST_STEPS,
+            momentum=MOMENTUM,
+            care=CARE,
+            first_steps=FIRST_STEPS,
             gain=(sound.sample_rate / sound.spec.sample_rate) ** sound.spec.power,
         )
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _STEPS = 60  # of the inversion in convert_mel: more of them gain far less than the error of the estimate itself
 _GROUP = 16  # bands that share one dense matrix product
-_TINY = 1e-30
-_FURTHEST = 23.0  # nepers that a careful correction lowers a band by at once: silence
+TINY = 1e-30
+FURTHEST = 23.0  # nepers that a careful correction lowers a band by at once: silence
 _FIXED = ("sample_rate", "hop_length", "center", "pad_mode")
 _SPECTRAL = ("power", "n_fft", "win_length", "n_mels", "f_min", "f_max", "mel_scale", "norm")
 
@@ -86,11 +86,11 @@ class FilterBank:
         A Richardson-Lucy step (1972, 1974): the non-negative fit whose error counts relative to each band's own level,
         which is what a log-mel needs. Where no bin is in two bands, the mel is matched at once, unless care is taken.
         """
-        found = self.apply(spectra).clamp(min=_TINY)
+        found = self.apply(spectra).clamp(min=TINY)
         if care is None:
             return self.spread(mel / found, outside=outside)
-        gaps = mel.clamp(min=_TINY).log() - found.log()  # with finite gradients, however small both are
-        ratios = (gaps.clamp(-_FURTHEST, math.log(care.most)) * (1.0 - care.softness)).exp()
+        gaps = mel.clamp(min=TINY).log() - found.log()  # with finite gradients, however small both are
+        ratios = (gaps.clamp(-FURTHEST, math.log(care.most)) * (1.0 - care.softness)).exp()
         return self.spread(ratios, outside=outside)
 
     def invert(self, mel: Tensor, *, steps: int) -> Tensor:

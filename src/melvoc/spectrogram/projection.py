@@ -22,7 +22,7 @@ from melvoc.spectrogram.conversion import Care, filter_bank, to_nepers
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import constants
 
-_QUIETEST = 1e-20  # added to powers: 200 dB below one sample, and the square of its reciprocal is a float32
+QUIETEST = 1e-20  # added to powers: 200 dB below one sample, and the square of its reciprocal is a float32
 _WEAKEST = 1e-3  # of the largest sum of squared windows
 _LOUDEST = 20.0  # nepers of amplitude, far above full scale, whatever the decoder produced
 
@@ -105,4 +105,4 @@ def projection(spec: MelSpec, device: torch.device, dtype: torch.dtype) -> Proje
 def squares(spectra: Tensor) -> Tensor:
     """Squared magnitudes, never quite 0; several times as fast as abs or a sum over the two parts."""
     parts = torch.view_as_real(spectra).square()
-    return torch.add(parts[..., 0], parts[..., 1]) + _QUIETEST
+    return torch.add(parts[..., 0], parts[..., 1]) + QUIETEST

@@ -35,7 +35,7 @@ from melvoc.storage.inventory import (
     repository_folder,
 )
 from melvoc.storage.lock import locked
-from melvoc.storage.pair import SUFFIXES, choose_config, choose_weights, published_among
+from melvoc.storage.pair import WEIGHTS, choose_config, choose_weights, published_among
 from melvoc.storage.vocoder_file import load_file, revive
 from melvoc.vocoder import Vocoder
 
@@ -241,7 +241,7 @@ def _pair(files: list[str], wanted: str, foreign: list[str], where: str) -> tupl
     config = choose_config([name.name for name in map(PurePosixPath, files) if name.parent == folder], where)
     top = [wanted] if wanted else [name for name in files if "/" not in name]
     published = set(published_among(top))
-    weights = [name for name in top if wanted or name.endswith(SUFFIXES) or name in published]
+    weights = [name for name in top if wanted or name.endswith(WEIGHTS) or name in published]
     if config is None or not weights:
         return None
     others = [name for name in weights if name not in foreign]

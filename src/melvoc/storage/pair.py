@@ -13,7 +13,9 @@ from melvoc.storage import container, foreign
 from melvoc.storage.pipes import STDIN, is_pipe
 from melvoc.storage.reading import exists, first_bytes, is_file, is_safetensors, opened
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".tar", ".ckpt")  # of checkpoints
+WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".tar", ".ckpt")  # of checkpoints
+GRAPHS = (".onnx",)
+SUFFIXES = (*WEIGHTS, *GRAPHS)  # of what `load` takes as a path, whether it exists or not
 CONFIGS = ("config.json", "config.yaml", "config.yml", "hyperparams.yaml")
 
 
@@ -101,7 +103,7 @@ def is_published(path: str) -> bool:
         return False
     if place.endswith(".safetensors"):
         return exists(place) and not container.is_melvoc_file(place)
-    return place.endswith(SUFFIXES) or exists(place)
+    return place.endswith(WEIGHTS) or exists(place)
 
 
 def melvoc_file(path: str) -> str:
@@ -115,7 +117,7 @@ def melvoc_file(path: str) -> str:
         return _melvoc_file_in(place)
     if _is_piped(place):
         raise CheckpointError(f"{path}: a vocoder is not read from a pipe; write it to a file first", path=place)
-    if not place.endswith(".safetensors") and (place.endswith(SUFFIXES) or exists(place)):
+    if not place.endswith(".safetensors") and (place.endswith(WEIGHTS) or exists(place)):
         raise CheckpointError(_no_melvoc_file(path, "load reads melvoc's .safetensors files"), path=place)
     return place
 
@@ -236,7 +238,7 @@ def _is_checkpoint(file: Path) -> bool:
     head = first_bytes(file, 16)
     safe = is_safetensors(head)
     begins = safe or head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"))
-    return (begins or file.name.endswith(SUFFIXES)) and not (safe and _is_melvocs(file))
+    return (begins or file.name.endswith(WEIGHTS)) and not (safe and _is_melvocs(file))
 
 
 def _is_melvocs(file: Path) -> bool:
