@@ -51,6 +51,23 @@ def test_it_trains_resumes_and_says_what_it_does(folder: Path, capsys: pytest.Ca
     assert (folder / "run" / "generator.safetensors").exists()
 
 
+def test_discriminators_and_their_sizes_are_chosen_by_name(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = ["--discriminators", "mpd=0.2, mrd=0.03,cqt=1", "--preset", "mpd=slim,cqt=full", "--segment", "2048"]
+    config = configuration(build_parser().parse_args(command(folder, *chosen)))
+    assert config.discriminators == {"mpd": 0.2, "mrd": 0.03, "cqt": 1.0}
+    assert config.preset == {"mpd": "slim", "cqt": "full"}
+    for option, text, message in (
+        ("--discriminators", "mpd", "'mpd' in 'mpd' is not NAME=VALUE; write for example mpd=1,cqt=0.5"),
+        ("--discriminators", "mpd=1,cqt=x", "'cqt=x' in 'mpd=1,cqt=x' is not NAME=VALUE"),
+        ("--discriminators", "cwt=1", "they are a dict of weights for some of mpd, msd, mrd, cqt"),
+        ("--preset", "mpd=tiny", "preset={'mpd': 'tiny'}, but it is one of 'full', 'slim'"),
+    ):
+        assert main(command(folder, option, text)) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
+
+
 def test_every_option_reaches_the_configuration(folder: Path) -> None:
     given = command(
         folder, "--steps", "7", "--learning-rate", "0.001", "--mel-weight", "10", "--stft-weight", "15",
@@ -119,7 +136,7 @@ def test_each_mistake_is_one_line(folder: Path, capsys: pytest.CaptureFixture[st
     assert "preset='big'" in fails(capsys, command(folder, "--preset", "big"))
     (folder / "spec.json").write_text(json.dumps(SPEC.to_dict()))
     shown = fails(capsys, command(folder, "--architecture", "griffinlim"))
-    assert "architecture='griffinlim', but melvoc trains hifigan, bigvgan, istftnet, vocos, wavenext" in shown
+    assert "architecture='griffinlim', but melvoc trains hifigan, bigvgan, glnet, istftnet, vocos, wavenext" in shown
     assert "size='big', but the sizes of Vocos are 'small', 'base'" in fails(
         capsys, command(folder, "--architecture", "vocos", "--size", "big")
     )

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from training import GENERATOR, GENERATORS, SPEC, tiny_config
 
 from melvoc import MelSpec, MelvocError, SpecError
+from melvoc.architectures.bigvgan import BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGANConfig
 from melvoc.errors import OptionError
 from melvoc.nn.rates import upsampling
@@ -103,8 +104,12 @@ def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
         ({"learning_rate": math.nan}, r"learning_rate=nan"),
         ({"lr_decay": 1.1}, r"lr_decay=1.1, but it is a number above 0 and at most 1"),
         ({"ema_decay": 1.0}, r"ema_decay=1.0, but it is a number at least 0 and below 1"),
-        ({"discriminators": {"mpd": 1.0, "cqt": 1.0}}, r"discriminators=\{.*'cqt'.*, but .* some of mpd, msd, mrd"),
+        ({"discriminators": {"mpd": 1.0, "cwt": 1.0}}, r"discriminators=.*'cwt'.*, but .* some of mpd, msd, mrd, cqt"),
+        ({"preset": {"mpd": "slim", "cwt": "full"}}, r"preset=.*'cwt'.*, or a dict of them for some of mpd, msd, mrd"),
+        ({"preset": {"mpd": "tiny"}}, r"preset=\{'mpd': 'tiny'\}, but it is one of 'full', 'slim', or a dict"),
         ({"discriminators": {}}, r"discriminators=\{\}"),
+        ({"profile": "v3"}, r"profile='v3', but it is one of 'cpu', 'gpu', 'published', 'bigvgan_v2'"),
+        ({"profile": "bigvgan_v2"}, r"profile='bigvgan_v2' is of bigvgan, not of hifigan; omit the profile"),
         ({"discriminators": {"mpd": 0.0}}, r"discriminators.mpd=0.0, but it is a number above 0"),
         ({"discriminators": {"mrd": 1.0}}, r"segment=1024 is shorter than a window \(1025\); use at least 1088"),
         (
@@ -231,6 +236,29 @@ def test_what_is_not_given_is_the_architectures_recipe(
     one = published(architecture=name, weights=LossWeights(feature=0), size="base").resolved()
     assert (one.weights.mel, one.weights.feature, one.size) == (45.0, 0, "base")
     assert one.generator != config.generator
+
+
+def test_bigvgan_v2s_profile_is_its_published_configuration(tmp_path: Path, golden_dir: Path) -> None:
+    published = json.loads((golden_dir / "hub_configs" / "bigvgan_v2_44khz_128band_512x.json").read_text())
+    places = {"audio_dir": tmp_path / "a", "run_dir": tmp_path / "b"}
+    config = TrainConfig(**places, profile="bigvgan_v2", size="large").resolved()
+    assert config.generator == BigVGANConfig.from_published(published)
+    weights = LossWeights(adversarial=1.0, feature=2.0, mel=0.0, stft=0.0, multi_scale_mel=15.0)
+    assert config.weights == dataclasses.replace(weights, refined=0.0)
+    assert config.discriminators == {"mpd": 1.0, "cqt": 1.0}
+    assert (config.segment, config.clip_gradients, config.lr_decay_steps) == (65536, published["clip_grad_norm"], 1)
+    assert (config.learning_rate, config.lr_decay) == (published["learning_rate"], published["lr_decay"])
+    assert config.betas == (published["adam_b1"], published["adam_b2"])
+    stored = json.loads(json.dumps(config.to_dict()))
+    assert resumed(TrainConfig(**places), stored).resolved() == config
+    other = TrainConfig(**places, profile="bigvgan_v2", lr_decay=0.5)
+    assert differences(other, stored) == {"lr_decay": (0.9999996, 0.5)}
+
+
+def test_without_a_judged_loss_a_warm_start_waits_for_no_discriminators(tmp_path: Path) -> None:
+    weights = LossWeights(adversarial=0, feature=0)
+    config = tiny_config(tmp_path, warm_start="x", weights=weights).resolved(spec=SPEC, generator=GENERATOR)
+    assert (config.discriminator_warmup, config.ramp_steps) == (0, 1000)
 
 
 def test_a_generator_or_a_warm_start_says_its_architecture(tmp_path: Path) -> None:

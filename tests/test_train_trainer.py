@@ -89,7 +89,7 @@ OTHERS = [name for name in GENERATORS if name != "hifigan"]  # whose runs the fi
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_architecture_trains_resumes_exactly_and_starts_another_run(tmp_path: Path, name: str) -> None:
-    weights = LossWeights(stft=1, multi_scale_mel=1, refined=0.5)
+    weights = LossWeights(adversarial=1, feature=1, mel=45, stft=1, multi_scale_mel=1, refined=0.5)
     changes = {"architecture": name, "generator": GENERATORS[name], "weights": weights, "segment": 2560}
     write_sounds(tmp_path / "sounds", count=4)
     whole = train(tmp_path, run_dir=tmp_path / "whole", steps=3, checkpoint_every=1, **changes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from torch import nn
@@ -76,6 +76,10 @@ class Recipe:
         segment: samples; the multiple of the hop length that is next to it is used.
         learning_rate: of both optimizers (AdamW).
         betas: of both optimizers.
+        lr_decay: factor of the learning rate, applied every `lr_decay_steps`.
+        lr_decay_steps: steps between decays. None: one pass over the sounds, but at least 1000.
+        continues: whether optimizer states that come with published discriminators are taken up as well.
+        profiles: other ways in which the architecture was trained, by the name that `TrainConfig.profile` has for them.
         weight_norm: the layers whose weight is trained as length and direction. None: no layer's.
         autocast: whether bfloat16 autocast does the generator no harm in training.
         default: whether this architecture is trained where nothing says which.
@@ -88,6 +92,10 @@ class Recipe:
     segment: int
     learning_rate: float
     betas: tuple[float, float]
+    lr_decay: float = 0.999
+    lr_decay_steps: int | None = None
+    continues: bool = False
+    profiles: Mapping[str, Recipe] = field(default_factory=dict)
     weight_norm: Callable[[nn.Module], Iterable[nn.Module]] | None = None
     autocast: bool = False
     default: bool = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -136,6 +136,7 @@ class AMPBlock2(nn.Module):
 _512X = ((8, 4, 2, 2, 2, 2), (16, 8, 4, 4, 4, 4), 1536)
 _256X = ((4, 4, 2, 2, 2, 2), (8, 8, 4, 4, 4, 4), 1536)
 _BASE = ((8, 8, 2, 2), (16, 16, 4, 4), 512)
+_V2_SHAPES = {512: _512X, 256: _256X}
 
 
 def _pin(
@@ -198,6 +199,41 @@ PINS = (
     ),
 )  # fmt: skip
 
+
+def sized_v2(width: int, spec: MelSpec) -> BigVGANConfig:
+    """A configuration of v2 for a spec, with the published rates where there are such.
+
+    Args:
+        width: channels after the first convolution.
+        spec: of the mels.
+
+    Raises:
+        SpecError: a hop length that is no product of upsampling rates.
+    """
+    config = replace(fitted(BigVGANConfig, width, spec), use_tanh_at_final=False, use_bias_at_final=False)
+    if spec.hop_length not in _V2_SHAPES:
+        return config
+    rates, kernels, _ = _V2_SHAPES[spec.hop_length]
+    return replace(config, upsample_rates=rates, upsample_kernel_sizes=kernels)
+
+
+V2 = Recipe(  # bigvgan_v2_44khz_128band_512x's config.json, which goes on from the published optimizers
+    sizes={
+        "small": lambda spec: sized_v2(128, spec),
+        "base": lambda spec: sized_v2(512, spec),
+        "large": lambda spec: sized_v2(1536, spec),
+    },
+    discriminators={"mpd": 1.0, "cqt": 1.0},
+    weights=LossWeights(adversarial=1.0, feature=2.0, multi_scale_mel=15.0),
+    segment=65536,
+    learning_rate=1e-4,
+    betas=(0.8, 0.99),
+    lr_decay=0.9999996,
+    lr_decay_steps=1,
+    continues=True,
+    weight_norm=convolutions,
+)
+
 RECIPE = Recipe(  # BigVGAN-base's (v1), but for what docs/training.md lists
     sizes={
         "small": lambda spec: fitted(BigVGANConfig, 128, spec),
@@ -208,6 +244,7 @@ RECIPE = Recipe(  # BigVGAN-base's (v1), but for what docs/training.md lists
     segment=8192,
     learning_rate=1e-4,
     betas=(0.8, 0.99),
+    profiles={"bigvgan_v2": V2},
     weight_norm=convolutions,
 )
 

@@ -8,8 +8,12 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from melvoc.errors import OptionError
+
+V = TypeVar("V")
 
 
 def add_fields(parser: Any, options: type, names: Iterable[str]) -> None:
@@ -37,6 +41,27 @@ def given(arguments: argparse.Namespace, options: type) -> dict[str, Any]:
     """The fields of a dataclass that were given."""
     names = {entry.name for entry in dataclasses.fields(options)}
     return {name: value for name, value in vars(arguments).items() if name in names}
+
+
+def pairs(text: str, value: Callable[[str], V], example: str) -> dict[str, V]:
+    """The entries of `NAME=VALUE,NAME=VALUE`.
+
+    Args:
+        text: as it was given.
+        value: of what stands after the equals sign; raises ValueError where it is none.
+        example: for the message.
+
+    Raises:
+        OptionError: something else.
+    """
+    found: dict[str, V] = {}
+    for entry in text.split(","):
+        name, _, word = entry.partition("=")
+        try:
+            found[name.strip()] = value(word.strip())
+        except ValueError as error:
+            raise OptionError(f"{entry!r} in {text!r} is not NAME=VALUE; write for example {example}") from error
+    return found
 
 
 def attributes(options: type) -> dict[str, str]:

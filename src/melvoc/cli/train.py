@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melvoc.cli.common import bars, read_spec
-from melvoc.cli.options import add_fields, attributes, given
+from melvoc.cli.options import add_fields, attributes, given, pairs
 from melvoc.errors import MelvocError
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--spec", **later, help=f"{texts['spec']}; a preset's name, or a .json of MelSpec fields")
     parser.add_argument("--generator", **later, help=f"{texts['generator']}; a .json of its fields, or a published one")
+    text = f"{texts['discriminators']}; for example mpd=1,cqt=0.5"
+    parser.add_argument("--discriminators", metavar="NAME=WEIGHT,...", **later, help=text)
     parser.add_argument("--mels", dest="mels_dir", metavar="DIR", **later, help=texts["mels_dir"])
     add_fields(parser, TrainConfig, [entry.name for entry in fields(TrainConfig) if entry.name not in ELSEWHERE])
     for entry in fields(LossWeights):
@@ -103,6 +105,10 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
         values["spec"] = read_spec(values["spec"])
     if "generator" in values:
         values["generator"] = _read_generator(values["generator"], values.get("architecture"))
+    if "discriminators" in values:
+        values["discriminators"] = pairs(values["discriminators"], float, "mpd=1,cqt=0.5")
+    if "=" in values.get("preset", ""):
+        values["preset"] = pairs(values["preset"], str, "mpd=slim,cqt=full")
     names = [entry.name for entry in fields(LossWeights)]
     weights = {name: words[f"{name}_weight"] for name in names if f"{name}_weight" in words}
     return values | ({"weights": LossWeights(**weights)} if weights else {})

@@ -16,7 +16,7 @@ from melvoc.train.given import Audio, named_sounds
 from melvoc.train.resuming import check_config, resumed
 from melvoc.train.sounds import Found, find_sounds, spec_of_mels
 from melvoc.train.state import TrainState
-from melvoc.train.warm import WarmStart, read_discriminators, read_generator
+from melvoc.train.warm import WarmStart, read_start
 
 
 class Origin(NamedTuple):
@@ -25,7 +25,7 @@ class Origin(NamedTuple):
     Attributes:
         found: the sounds.
         stored: the checkpoint to go on from, or None.
-        warm: the generator to start from, or None.
+        warm: what to start from, or None.
     """
 
     found: Found
@@ -34,7 +34,7 @@ class Origin(NamedTuple):
 
 
 def find(config: TrainConfig, audio: Audio | None, folder: RunFolder, resume: bool) -> Origin:
-    """The sounds, the checkpoint to go on from, the generator to start from.
+    """The sounds, the checkpoint to go on from, what to start from.
 
     Raises:
         MelvocError: one of them is not there, or is not what it should be.
@@ -46,7 +46,7 @@ def find(config: TrainConfig, audio: Audio | None, folder: RunFolder, resume: bo
     else:
         raise OptionError("audio_dir is empty; give the path of a folder, or audio= with files or waves")
     stored = folder.stored(resume)
-    return Origin(found, stored, None if config.warm_start is None or stored else read_generator(config.warm_start))
+    return Origin(found, stored, None if stored else read_start(config))
 
 
 def decide(
@@ -63,8 +63,8 @@ def decide(
         check_config(config, stored, processes)
         config = resumed(config, stored["config"])
     mels = None if config.mels_dir is None else spec_of_mels(config.mels_dir)
-    if warm:
-        return config.resolved(spec=warm.spec, generator=warm.generator)
+    if warm and warm.generator:
+        return config.resolved(spec=warm.generator.spec, generator=warm.generator.generator, rate=warm.rate)
     return config.resolved(mels=mels)
 
 
@@ -91,10 +91,4 @@ def begin(
         if "cuda" in stored["random"] and state.device.type == "cuda":
             torch.cuda.set_rng_state(stored["random"]["cuda"], state.device)
     if warm:
-        with about(warm.source):
-            state.generator.load_folded(warm.tensors, source=warm.source)
-        state.average.load(state.generator.folded())
-    if config.warm_discriminators is not None and not stored:
-        name = os.fspath(config.warm_discriminators)
-        with about(name):
-            state.discriminators.load_published(read_discriminators(name), source=name)
+        warm.begin(state, config)

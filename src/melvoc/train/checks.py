@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from melvoc.errors import OptionError, SpecError, kind_of
 from melvoc.recipe import LossWeights, Recipe
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.train.discriminators import check_kinds, least_samples
+from melvoc.train.discriminators import check_kinds, check_preset, least_samples
 from melvoc.train.profiles import profile_of, subject
 from melvoc.train.ranges import check_choice, check_number, check_whole
 from melvoc.train.recipes import sized_generator
@@ -20,8 +19,6 @@ from melvoc.train.refinement import edges
 if TYPE_CHECKING:
     from melvoc.train.config import TrainConfig
 
-# The presets: what the discriminators' channels are divided by.
-PRESETS: Mapping[str, int] = {"full": 1, "slim": 8}
 SCHEDULES = ("decay", "cosine")
 
 
@@ -92,9 +89,10 @@ def _least(spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
 
 
 def _check_ranges(config: TrainConfig) -> None:
-    for name, choices in (("preset", tuple(PRESETS)), ("schedule", SCHEDULES)):
-        if getattr(config, name) is not None:
-            check_choice(name, getattr(config, name), choices)
+    if config.preset is not None:
+        check_preset(config.preset)
+    if config.schedule is not None:
+        check_choice("schedule", config.schedule, SCHEDULES)
     check_choice("precision", config.precision, ("auto", "float32", "bfloat16"))
     check_whole("keep_checkpoints", config.keep_checkpoints, least=1)
     for name in ("mel_only_steps", "seed", "samples"):
@@ -112,7 +110,8 @@ def _check_ranges(config: TrainConfig) -> None:
     check_number("clip_gradients", config.clip_gradients, above=0.0)
     for name in ("weight_decay", "gain_db", "tilt_db"):
         check_number(name, getattr(config, name), least=0.0)
-    check_number("lr_decay", config.lr_decay, above=0.0, most=1.0)
+    if config.lr_decay is not None:
+        check_number("lr_decay", config.lr_decay, above=0.0, most=1.0)
     check_number("ema_decay", config.ema_decay, least=0.0, below=1.0)
     if config.betas is not None:
         if not isinstance(config.betas, tuple) or len(config.betas) != 2:

@@ -12,8 +12,8 @@ from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import OptionError, SpecError
 from melvoc.recipe import LossWeights, Recipe
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.train.checks import PRESETS, check_config, fitting, weights_of
-from melvoc.train.profiles import profile_name, profile_of, subject
+from melvoc.train.checks import check_config, fitting, weights_of
+from melvoc.train.profiles import own_recipe, profile_name, profile_of, subject
 from melvoc.train.recipes import sized_generator, trained_architecture
 from melvoc.train.revival import revived
 
@@ -36,20 +36,22 @@ class TrainConfig:
             audio's own.
         spec: the mel that the generator will understand. None: the warm start's, or that of the other model's mels,
             else 44.1 kHz, n_fft 2048, hop 512, 128 bands.
-        profile: where what is not given comes from: "cpu" or "gpu", for a result within minutes, or "published", the
-            architecture's recipe. None: the device's, or "published" for who names a preset, discriminators or a warm
-            start.
+        profile: where what is not given comes from: "cpu" or "gpu", for a result within minutes; "published", the
+            architecture's recipe; "bigvgan_v2", which goes on with BigVGAN-v2 from its published generator,
+            discriminators and optimizers. None: the device's, or "published" for who names a preset, discriminators or
+            a warm start.
         architecture: of the generator, by name (hifigan, bigvgan, glnet, istftnet, vocos, wavenext, or a package's).
             None: that of the warm start or of `generator`, else the profile's.
         size: of the generator, by name ("small", "base"). None: the profile's, or the architecture's first.
         generator: configuration of the generator. None: the warm start's, else the one of that size.
-        discriminators: which judge ("mpd", "msd", "mrd"), each with its weight in the losses of both sides. None: the
-            architecture's.
-        preset: "full" for the published discriminators, "slim" for an eighth of their channels. None: the profile's.
-        warm_start: a generator to start from: a melvoc file, a published one with its configuration beside it, or a
-            checkpoint of another run.
-        warm_discriminators: discriminators to start from: a published `do_*` file, a `discriminators.pt` or a
-            checkpoint of another run.
+        discriminators: which judge ("mpd", "msd", "mrd", "cqt"), each with its weight in the losses of both sides.
+            None: the architecture's.
+        preset: "full" for the published discriminators, "slim" for an eighth of their channels, or one of these for
+            some kinds by name, the others being full. None: the profile's.
+        warm_start: a generator to start from: a melvoc file, a published one with its configuration beside it, a
+            checkpoint of another run, or what is downloaded by its name.
+        warm_discriminators: discriminators to start from: a published `do_*` file (BigVGAN's
+            `bigvgan_discriminator_optimizer.pt`), a `discriminators.pt` or a checkpoint of another run.
         minutes: that the run takes in all, with reading, validation and export, and without pauses; what it took
             before a resume counts. With `steps` too, whichever comes first. None: 30, unless there are steps.
         steps: total number of steps, including those before a resume. None: as many as the minutes have room for.
@@ -63,8 +65,8 @@ class TrainConfig:
         betas: of both optimizers. None: the architecture's.
         weight_decay: of both optimizers.
         schedule: of the learning rate: "cosine" falls to a hundredth of it at the end of the run, "decay" by
-            `lr_decay`. None: cosine with minutes, decay with steps alone.
-        lr_decay: factor of the learning rate, applied every `lr_decay_steps`.
+            `lr_decay`. None: cosine with minutes, decay with steps alone or where the recipe decays in each step.
+        lr_decay: factor of the learning rate, applied every `lr_decay_steps`. None: the recipe's, 0.999.
         ramp_steps: number of initial steps over which the generator's learning rate rises from 0. None: 1000 for a warm
             start, whose good weights AdamW's first, large steps would spoil, else 0.
         lr_decay_steps: steps between decays. None: one pass over the sounds, but at least 1000, because a small set's
@@ -107,7 +109,7 @@ class TrainConfig:
     size: str | None = None
     generator: NetworkConfig | None = None
     discriminators: Mapping[str, float] | None = None
-    preset: Literal["full", "slim"] | None = None
+    preset: str | Mapping[str, str] | None = None
     warm_start: str | os.PathLike[str] | None = None
     warm_discriminators: str | os.PathLike[str] | None = None
 
@@ -121,7 +123,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     ramp_steps: int | None = None
     schedule: Literal["decay", "cosine"] | None = None
-    lr_decay: float = 0.999
+    lr_decay: float | None = None
     lr_decay_steps: int | None = None
     weights: LossWeights = field(default_factory=LossWeights)
     mel_only_steps: int = 0
@@ -153,7 +155,12 @@ class TrainConfig:
         check_config(self)
 
     def resolved(
-        self, *, spec: MelSpec | None = None, generator: NetworkConfig | None = None, mels: MelSpec | None = None
+        self,
+        *,
+        spec: MelSpec | None = None,
+        generator: NetworkConfig | None = None,
+        mels: MelSpec | None = None,
+        rate: float | None = None,
     ) -> ResolvedConfig:
         """A copy with everything filled in that was left open.
 
@@ -161,6 +168,7 @@ class TrainConfig:
             spec: of the warm start.
             generator: of the warm start.
             mels: the spec of another model's mels.
+            rate: the learning rate of optimizer states that come with the warm start.
 
         Raises:
             SpecError: a spec that is not the warm start's or does not fit the segment.
@@ -171,7 +179,10 @@ class TrainConfig:
         network = self.generator or generator
         profile, (record, recipe) = profile_of(self), subject(self, generator)
         own = profile.quick and recipe.quick
-        fresh = self.warm_start is not None and self.warm_discriminators is None
+        weights = weights_of(self, recipe)
+        judged = bool(weights.adversarial or weights.feature)
+        fresh = judged and self.warm_start is not None and self.warm_discriminators is None
+        continued = rate if recipe.continues else None
         size = self.size or (profile.size if profile.size in recipe.sizes else next(iter(recipe.sizes)))
         timed = self.minutes is not None or self.steps is None
         filled = {
@@ -185,16 +196,18 @@ class TrainConfig:
             "minutes": profile.minutes if timed else None,
             "batch_size": profile.batch_size,
             "segment": fitting((own and profile.segment) or recipe.segment, chosen, self, recipe),
-            "learning_rate": (own and profile.learning_rate) or recipe.learning_rate,
+            "learning_rate": continued or (own and profile.learning_rate) or recipe.learning_rate,
             "betas": recipe.betas,
-            "ramp_steps": RAMP * bool(self.warm_start),
-            "schedule": "cosine" if timed else "decay",
+            "ramp_steps": RAMP if self.warm_start is not None and continued is None else 0,
+            "schedule": "cosine" if timed and recipe.lr_decay_steps is None else "decay",
+            "lr_decay": recipe.lr_decay,
+            "lr_decay_steps": recipe.lr_decay_steps,
             "discriminator_warmup": WARMUP * fresh,
             "checkpoint_every": None if timed else CHECKPOINT_EVERY,
         }
         given = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         left_open = {name: value for name, value in filled.items() if given[name] is None}
-        return ResolvedConfig(**given | left_open | {"weights": weights_of(self, recipe)})
+        return ResolvedConfig(**given | left_open | {"weights": weights})
 
     def _check_warm(self, spec: MelSpec | None, generator: NetworkConfig | None) -> None:
         """Check that what was given agrees with a warm start."""
@@ -217,6 +230,7 @@ class TrainConfig:
         return values | {
             "betas": None if self.betas is None else list(self.betas),
             "discriminators": None if self.discriminators is None else dict(self.discriminators),
+            "preset": dict(self.preset) if isinstance(self.preset, Mapping) else self.preset,
             "spec": None if self.spec is None else self.spec.to_dict(),
             "generator": None if self.generator is None else self.generator.to_dict(),
             "weights": dataclasses.asdict(self.weights),
@@ -247,19 +261,15 @@ class ResolvedConfig(TrainConfig):
     architecture: str
     generator: NetworkConfig
     discriminators: Mapping[str, float]
-    preset: Literal["full", "slim"]
+    preset: str | Mapping[str, str]
     batch_size: int
     segment: int
     learning_rate: float
     betas: tuple[float, float]
+    lr_decay: float
     ramp_steps: int
     schedule: Literal["decay", "cosine"]
     discriminator_warmup: int
-
-    @property
-    def divisor(self) -> int:
-        """What the discriminators' channels are divided by."""
-        return PRESETS[self.preset]
 
     @property
     def record(self) -> Architecture:
@@ -269,4 +279,4 @@ class ResolvedConfig(TrainConfig):
     @property
     def recipe(self) -> Recipe:
         """How the architecture is trained."""
-        return trained_architecture(self.architecture, None)[1]
+        return trained_architecture(self.architecture, None, own_recipe(self))[1]

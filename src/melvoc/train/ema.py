@@ -69,6 +69,18 @@ class TrainableGenerator(nn.Module):
             else:
                 self._tensor(key).copy_(tensor)
 
+    @torch.no_grad()
+    def load_halves(self, tensors: Mapping[str, Tensor]) -> None:
+        """Split the weights as another file does, which has the same ones: `v` in `g v / |v|` may be of any length, and
+        an optimizer's moments are those of one."""
+        for name, tensor in self.network.state_dict().items():
+            layer, _, half = name.partition(".parametrizations.weight.original")
+            for key in (
+                (name, f"{layer}.weight_{'gv'[int(half)]}") if half else ()
+            ):  # torch's new names, and its old ones
+                if key in tensors:
+                    tensor.copy_(tensors[key])
+
     def _tensor(self, name: str) -> Tensor:
         owner, _, part = name.rpartition(".")
         tensor: Tensor = getattr(self.network.get_submodule(owner), part)

@@ -10,7 +10,7 @@ from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import OptionError
 from melvoc.options import pick_device
 from melvoc.recipe import LossWeights, Recipe
-from melvoc.train.recipes import quick_architecture, trained_architecture
+from melvoc.train.recipes import quick_architecture, trained, trained_architecture
 
 if TYPE_CHECKING:
     from melvoc.train.config import TrainConfig
@@ -78,8 +78,9 @@ def profile_name(config: TrainConfig) -> str:
         OptionError: no such profile.
     """
     if config.profile is not None:
-        if config.profile not in PROFILES:
-            raise OptionError(f"profile={config.profile!r}, but it is one of {', '.join(map(repr, PROFILES))}")
+        known = (*PROFILES, *(name for _, recipe in trained() for name in recipe.profiles))
+        if config.profile not in known:
+            raise OptionError(f"profile={config.profile!r}, but it is one of {', '.join(map(repr, known))}")
         return config.profile
     if any((config.preset, config.discriminators, config.warm_start, config.warm_discriminators)):
         return "published"
@@ -88,12 +89,22 @@ def profile_name(config: TrainConfig) -> str:
 
 
 def profile_of(config: TrainConfig) -> Profile:
-    """A configuration's profile.
+    """A configuration's profile; one that is a recipe of its own leaves everything else as published.
 
     Raises:
         OptionError: no such profile.
     """
-    return PROFILES[profile_name(config)]
+    return PROFILES.get(profile_name(config), PROFILES["published"])
+
+
+def own_recipe(config: TrainConfig) -> str | None:
+    """The profile that is a recipe of an architecture, beside its first one.
+
+    Raises:
+        OptionError: no such profile.
+    """
+    name = profile_name(config)
+    return None if name in PROFILES else name
 
 
 def subject(config: TrainConfig, generator: NetworkConfig | None = None) -> tuple[Architecture, Recipe]:
@@ -109,4 +120,4 @@ def subject(config: TrainConfig, generator: NetworkConfig | None = None) -> tupl
     network, name = config.generator or generator, config.architecture
     if name is None and network is None and config.warm_start is None and profile_of(config).quick:
         name = quick_architecture()
-    return trained_architecture(name, network)
+    return trained_architecture(name, network, own_recipe(config))

@@ -29,13 +29,25 @@ def quick_architecture() -> str:
     return next(record.name for record, recipe in trained() if recipe.quick)
 
 
-def trained_architecture(name: str | None, generator: NetworkConfig | None) -> tuple[Architecture, Recipe]:
+def trained_architecture(
+    name: str | None, generator: NetworkConfig | None, profile: str | None = None
+) -> tuple[Architecture, Recipe]:
     """The record of the architecture to train, with its recipe: by name, by configuration, or the default.
 
+    Args:
+        name: of the architecture.
+        generator: its configuration.
+        profile: of the architecture's recipes, the one of this name.
+
     Raises:
-        OptionError: an architecture without a recipe, or a configuration of a different one.
+        OptionError: an architecture without a recipe, without such a profile, or a configuration of a different one.
     """
     known = trained(name)
+    if profile is not None:
+        known = [(record, recipe.profiles[profile]) for record, recipe in known if profile in recipe.profiles]
+        if not known:
+            names = [record.name for record, recipe in trained() if profile in recipe.profiles]
+            raise OptionError(f"profile={profile!r} is of {' and '.join(names)}, not of {name}; omit the profile")
     fitting = [entry for entry in known if generator is None or type(generator) is entry[0].config]
     if not fitting:
         classes = " or ".join(f"{record.config.__name__}(...)" for record, _ in known)

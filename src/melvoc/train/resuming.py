@@ -27,8 +27,8 @@ NOT_COMPARED = frozenset(
 # What a configuration may leave unset when resuming, besides single weights: it is taken from the run.
 LEFT_OPEN = (
     "profile", "architecture", "spec", "size", "generator", "discriminators", "preset", "batch_size", "segment",
-    "learning_rate", "betas", "schedule", "discriminator_warmup", "ramp_steps", "patience", "checkpoint_every",
-    "name", "licence",
+    "learning_rate", "betas", "schedule", "lr_decay", "lr_decay_steps", "discriminator_warmup", "ramp_steps",
+    "patience", "checkpoint_every", "name", "licence",
 )  # fmt: skip
 
 # Of a run of before there were profiles.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from melvoc.errors import MelvocError
 from melvoc.train.config import ResolvedConfig
 from melvoc.train.data import Batch
-from melvoc.train.discriminators import Discriminators
+from melvoc.train.discriminators import Discriminators, divisors
 from melvoc.train.distributed import World
 from melvoc.train.ema import Average, TrainableGenerator
 from melvoc.train.losses import Term, discriminator_loss, heard_terms, judged_terms, refined_terms
@@ -65,7 +65,10 @@ class TrainState:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             network = TrainableGenerator(config.record, config.generator).to(device)
-            discriminators = Discriminators(config.discriminators, divisor=config.divisor).to(device)
+            judges = Discriminators(
+                config.discriminators, divisor=divisors(config.preset), sample_rate=config.spec.sample_rate
+            )
+        discriminators = judges.to(device)
         return cls(
             generator=network,
             average=Average(network, config.ema_decay),
@@ -167,9 +170,9 @@ class Stepper:
         loss = discriminator_loss(judgements)
         state.discriminator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        return self._update(
-            "discriminator", {"discriminator": loss}, state.discriminators, state.discriminator_optimizer
-        )
+        self.world.average_gradients(state.discriminators)
+        kinds = list(state.discriminators.children())  # each is clipped by itself, as published
+        return self._update("discriminator", {"discriminator": loss}, kinds, state.discriminator_optimizer)
 
     def _generators_turn(self, batch: Batch, generated: Tensor, alone: bool) -> dict[str, float]:
         state, real, terms = self.state, batch.wave, list[tuple[Term, Tensor]]()
@@ -188,14 +191,15 @@ class Stepper:
         state.generator_optimizer.zero_grad(set_to_none=True)
         total.backward()
         losses = {term.name: loss for term, loss in terms}
-        return self._update("generator", losses, state.generator, state.generator_optimizer)
+        self.world.average_gradients(state.generator)
+        return self._update("generator", losses, [state.generator], state.generator_optimizer)
 
     def _update(
-        self, side: str, losses: dict[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer
+        self, side: str, losses: dict[str, Tensor], parts: list[nn.Module], optimizer: torch.optim.Optimizer
     ) -> dict[str, float]:
-        """Average, guard, clip and update one side; the only place that waits for a GPU."""
-        self.world.average_gradients(module)
-        norm = nn.utils.clip_grad_norm_(module.parameters(), self.config.clip_gradients)
+        """Guard, clip and update one side; the only place that waits for a GPU."""
+        most = self.config.clip_gradients
+        norm = torch.stack([nn.utils.clip_grad_norm_(part.parameters(), most) for part in parts]).norm()
         stacked = torch.stack([loss.detach().float() for loss in losses.values()])
         values = torch.cat([self.world.mean(stacked), norm.detach().float()[None]])
         report = dict(zip([*losses, f"{side}_gradient"], values.tolist(), strict=True))

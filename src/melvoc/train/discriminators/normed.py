@@ -43,6 +43,7 @@ class NormedConv(nn.Module):
         out_channels: channels of the output.
         kernel_size: taps, odd: one number for signals `[B, C, N]`, two for planes `[B, C, N, M]`.
         stride: from output to output, as many numbers. None: 1.
+        dilation: from tap to tap, as many numbers. None: 1.
         groups: as in `torch.nn.Conv1d`.
         norm: "weight" or "spectral".
 
@@ -57,6 +58,7 @@ class NormedConv(nn.Module):
         kernel_size: tuple[int, ...],
         *,
         stride: tuple[int, ...] | None = None,
+        dilation: tuple[int, ...] | None = None,
         groups: int = 1,
         norm: Literal["weight", "spectral"] = "weight",
     ) -> None:
@@ -65,8 +67,9 @@ class NormedConv(nn.Module):
         plain = convolution(
             in_channels, out_channels, kernel_size, groups=groups
         )  # torch's random weights, as published
-        self.stride, self.groups, self.norm = stride or (1,) * len(kernel_size), groups, norm
-        self.reach = tuple(taps // 2 for taps in kernel_size)
+        once = (1,) * len(kernel_size)
+        self.stride, self.dilation, self.groups, self.norm = stride or once, dilation or once, groups, norm
+        self.reach = tuple(taps // 2 * gap for taps, gap in zip(kernel_size, self.dilation, strict=True))
         self.weight_u: Tensor
         self.weight_v: Tensor  # the direction under weight norm, a singular vector under spectral norm
         weight: Tensor = plain.weight.detach()
@@ -101,7 +104,7 @@ class NormedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve."""
-        return self.convolve(x, self.weight(), self.bias, self.stride, self.reach, groups=self.groups)
+        return self.convolve(x, self.weight(), self.bias, self.stride, self.reach, self.dilation, self.groups)
 
 
 def activated(x: Tensor, convs: nn.ModuleList) -> list[Tensor]:
