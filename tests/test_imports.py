@@ -40,7 +40,7 @@ LAYERS: list[list[str]] = [
     ["storage.hub"],
     ["loading"],
     ["information"],
-    ["train", "testing", "evaluation"],
+    ["train", "testing", "evaluation", "batch"],
     ["cli"],
     ["__main__"],
 ]
