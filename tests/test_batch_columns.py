@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import melvoc
-from melvoc.batch.columns import Outcome, Task, column, like, numbers, run_together, sound_of
+from melvoc.batch.columns import Outcome, Task, column, columns, numbers, run_together, sound_of
 
 
 def nested() -> np.ndarray:
@@ -42,13 +42,13 @@ def test_a_row_that_is_no_array_says_so(value: object) -> None:
         numbers(value, "the sound")
 
 
-def test_columns_look_like_the_one_beside_them() -> None:
-    rows = [np.zeros(2), np.zeros(2)]
-    assert like([1, 2], rows) is not rows
-    assert isinstance(like([1, 2], rows), list)
-    made = like(np.zeros((2, 3)), rows)
-    assert (made.dtype, made.shape, made[1].shape) == (object, (2,), (2,))
-    assert like(np.zeros(2), [48000, 48000]).dtype == np.int64
+def test_new_columns_are_lists_and_so_is_an_array_of_arrays() -> None:
+    batch = {"id": np.arange(2), "mel": nested(), "name": ["a", "b"]}
+    made = columns(batch, {"audio": (np.zeros(2), np.zeros(3)), "name": ["c", "d"]})
+    assert made["id"] is batch["id"]
+    assert [type(made[name]) for name in ("mel", "name", "audio")] == [list] * 3
+    assert made["mel"][0] is batch["mel"][0]
+    assert made["name"] == ["c", "d"]
 
 
 def test_a_column_that_is_not_there_is_named_with_those_that_are() -> None:

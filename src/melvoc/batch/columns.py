@@ -79,19 +79,17 @@ def column(batch: Mapping[str, Any], name: str) -> list[Any]:
     return list(batch[name])
 
 
-def like(given: object, values: Iterable[Any]) -> Any:
-    """A new column in the manner of another: a list beside a list, else an array (of objects, if they are arrays)."""
-    import numpy
+def columns(batch: Mapping[str, Any], made: Mapping[str, Iterable[Any]]) -> dict[str, Any]:
+    """The columns of a batch, and new ones, which are lists; an array of arrays becomes a list too.
 
-    values = list(values)
-    if isinstance(given, list):
-        return values
-    if all(isinstance(value, int) for value in values):
-        return numpy.array(values, dtype="int64")
-    made = numpy.empty(len(values), dtype=object)
-    for place, value in enumerate(values):  # an assignment at once would look into arrays of equal length
-        made[place] = value
-    return made
+    A list of arrays is the one form that Ray and `datasets` both take for rows of different lengths.
+    """
+    old = {name: list(values) if _holds_objects(values) else values for name, values in batch.items()}
+    return old | {name: list(values) for name, values in made.items()}
+
+
+def _holds_objects(values: object) -> bool:
+    return str(getattr(values, "dtype", "")) == "object"
 
 
 def run_together(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from melvoc.audio.files import write
 from melvoc.audio.writer import SUBTYPES, container_of
-from melvoc.batch.columns import Outcome, column, like, numbers
+from melvoc.batch.columns import Outcome, column, columns, numbers
 from melvoc.errors import OptionError, quoted
 
 
@@ -79,7 +79,7 @@ class AudioFiles:
             outcome.attempt(row, functools.partial(self._write, *parts))
         paths = [outcome.made.get(row, "") for row in range(len(names))]
         others = {name: values for name, values in batch.items() if name != self.audio}
-        return {**others, self.path: like(names, paths), self.error: like(names, outcome.errors)}
+        return columns(others, {self.path: paths, self.error: outcome.errors})
 
     def todo(self, row: Mapping[str, Any]) -> bool:
         """Whether a row's file is still to be made; for `filter`, before the synthesis. A bad name's always is."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melvoc.batch.columns import Outcome, Task, column, like, run_together, sound_of
+from melvoc.batch.columns import Outcome, Task, column, columns, run_together, sound_of
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram
 
@@ -68,8 +68,7 @@ class Mel:
         run_together(tasks, TOGETHER, work, outcome)
         empty = torch.zeros(self.spec.n_mels, 0)
         mels = [outcome.made.get(row, empty).numpy() for row in range(len(given))]
-        shape = batch[self.sound]
-        return {**batch, self.mel: like(shape, mels), self.error: like(shape, outcome.errors)}
+        return columns(batch, {self.mel: mels, self.error: outcome.errors})
 
 
 def sound_tasks(batch: Mapping[str, Any], given: list[Any], rate: str | int | None, outcome: Outcome) -> list[Task]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from melvoc.audio.resampling import resampled_length, whole_rate
-from melvoc.batch.columns import Outcome, Task, column, is_path, like, numbers, run_together
+from melvoc.batch.columns import Outcome, Task, column, columns, is_path, numbers, run_together
 from melvoc.batch.mels import sound_tasks
 from melvoc.errors import OptionError, SpecError
 from melvoc.loading import load
@@ -99,13 +99,8 @@ class Vocode:
         empty = torch.zeros(voc.channels, 0)
         waves = [outcome.made.get(row, empty) for row in range(len(given))]
         sounds = [(wave[0] if voc.channels == 1 else wave).float().cpu().numpy() for wave in waves]
-        shape = batch[self.sound or self.mel]
-        return {
-            **batch,
-            self.audio: like(shape, sounds),
-            f"{self.audio}_rate": like(shape, [self.sample_rate or voc.sample_rate] * len(given)),
-            self.error: like(shape, outcome.errors),
-        }
+        rates = [self.sample_rate or voc.sample_rate] * len(given)
+        return columns(batch, {self.audio: sounds, f"{self.audio}_rate": rates, self.error: outcome.errors})
 
     def _of_mels(self, voc: Vocoder, batch: Mapping[str, Any], given: list[Any], outcome: Outcome) -> None:
         further = {name: column(batch, name) for name in voc.conditions if name in batch}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -98,19 +99,7 @@ def on_ray(make: Callable[[], Work], address: str, jobs: Iterator[Job]) -> Gener
         for number, job in enumerate(files)
     ]
     with _cluster(address) as ray:
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0))
-        workers = min(gpus or max(1, int(resources.get("CPU", 1))), len(files))
-        answers = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // TOGETHER)).map_batches(
-            Worker,
-            fn_constructor_args=(make, str(Path.cwd())),
-            batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=workers),
-            num_cpus=1,
-            num_gpus=1 if gpus else 0,
-            max_restarts=-1,
-            max_task_retries=RETRIES,
-        )
+        answers = _answers(ray, rows, make)
         problems = dict.fromkeys(range(len(files)), "its worker died, again and again; is memory short?")
         for batch in answers.iter_batches(batch_size=None, prefetch_batches=0):
             for number, problem in zip(batch["number"].tolist(), batch["problem"].tolist(), strict=True):
@@ -122,6 +111,25 @@ def on_ray(make: Callable[[], Work], address: str, jobs: Iterator[Job]) -> Gener
         for number, problem in sorted(problems.items()):
             name = clipped(str(files[number].source))
             yield problem if line_of(name) in problem else f"{name}: {problem}"
+
+
+def _answers(ray: Any, rows: list[dict[str, Any]], make: Callable[[], Work]) -> Any:
+    """The dataset of what the workers say, which is made as it is read."""
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    workers = min(gpus or max(1, int(resources.get("CPU", 1))), len(rows))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray 2.60 has no other way yet to say how often a task is tried again
+        return ray.data.from_items(rows, override_num_blocks=-(-len(rows) // TOGETHER)).map_batches(
+            Worker,
+            fn_constructor_args=(make, str(Path.cwd())),
+            batch_size=None,
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=1,
+            num_gpus=1 if gpus else 0,
+            max_restarts=-1,
+            max_task_retries=RETRIES,
+        )
 
 
 class Worker:
