@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import multiprocessing
 import os
 import statistics
@@ -159,7 +160,7 @@ def command(path: str, rows: list[np.ndarray], threads: int | None) -> float:
         (Path(folder) / "in").mkdir()
         for number, row in enumerate(rows):
             np.save(Path(folder) / "in" / f"{number}.npy", row)
-        words = ["vocode", f"{folder}/in", "-o", f"{folder}/out", "--vocoder", path, "--device", "cpu"]
+        words = ["vocode", f"{folder}/in", "-o", f"{folder}/out", "--vocoder", path, "--subtype", "PCM_16"]
         plan = make_plan([f"{folder}/in"], f"{folder}/out", (".npy",), f".{FORMATS[0]}")
         work = _worker(build_parser().parse_args(words))
         list(one_by_one(work, iter(plan.jobs[:3])))  # compiles and prepares
@@ -184,6 +185,7 @@ def main() -> None:
 
         ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
     for model in arguments.models:
         measure(str(Path(model).resolve()), arguments.rounds, with_ray)
 

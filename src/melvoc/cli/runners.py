@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections import deque
@@ -167,16 +168,19 @@ def _cluster(address: str) -> Iterator[Any]:
     mine = not ray.is_initialized()
     if mine:
         here = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what its compiled part says on stderr
         try:
             ray.init(address or None, log_to_driver=False, logging_level="ERROR", **here)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise MelvocError(f"--ray {address}: no Ray cluster is found there ({reason(error)})") from error
-    context = ray.data.DataContext.get_current()
-    before = context.enable_progress_bars, context.max_errored_blocks
+    context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
+    before, level = (context.enable_progress_bars, context.max_errored_blocks), logger.level
     context.enable_progress_bars, context.max_errored_blocks = False, -1
+    logger.setLevel(logging.CRITICAL)
     try:
         yield ray
     finally:
         context.enable_progress_bars, context.max_errored_blocks = before
+        logger.setLevel(level)
         if mine:
             ray.shutdown()
