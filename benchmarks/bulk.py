@@ -11,6 +11,7 @@ out.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import logging
 import multiprocessing
@@ -28,13 +29,14 @@ import torch
 
 import melvoc
 from melvoc.batch import Vocode
+from melvoc.batch.vocode import loaded
 from melvoc.cli import build_parser
 from melvoc.cli.folders import make_plan
 from melvoc.cli.runners import in_threads, one_by_one
 from melvoc.cli.vocode import FORMATS, _worker
 
-SECONDS = {"slow": 20, "medium": 60, "fast": 400}  # of sound in a round, by about how fast the vocoder is
-BATCH = 32
+SECONDS = {"slow": 10, "medium": 40, "fast": 300}  # of sound in a round, by about how fast the vocoder is
+BATCH = 16
 Columns = dict[str, Any]
 Span = tuple[float, float, float]  # start, end, seconds of sound
 
@@ -62,7 +64,7 @@ class Timed:
     """Vocode that notes when each batch begins and ends; its first call is not counted."""
 
     def __init__(self, path: str) -> None:
-        self.vocode, self.voc = Vocode(path, device="cpu"), melvoc.load(path, device="cpu")
+        self.vocode, self.voc = Vocode(path, device="cpu"), loaded(path, "cpu")
         self.vocode({"mel": [np.full((self.voc.spec.n_mels, frames), -5.0) for frames in (50, 50, 120, 250)]})
 
     def __call__(self, batch: Columns) -> Columns:
@@ -97,12 +99,11 @@ def memory(path: str) -> dict[str, float]:
 def plain(path: str, rows: list[np.ndarray], barrier: Barrier, answers: Any) -> None:
     """One plain process on one thread."""
     torch.set_num_threads(1)
+    importlib.import_module("melvoc.nn.engines.cpu.engine")  # with numba, which is not part of the weights
     before = memory(path)
-    voc = melvoc.load(path, device="cpu")
-    for weight in voc.parameters():
+    for weight in loaded(path, "cpu").parameters():
         weight.sum()  # every page of the file is here
-    loaded = memory(path)
-    del voc
+    after_loading = memory(path)
     timed = Timed(path)
     barrier.wait()
     batches = [rows[place : place + BATCH] for place in range(0, len(rows), BATCH)]
@@ -110,7 +111,7 @@ def plain(path: str, rows: list[np.ndarray], barrier: Barrier, answers: Any) -> 
     barrier.wait()
     held = memory(path)
     barrier.wait()
-    answers.put((spans, before, loaded, held))
+    answers.put((spans, before, after_loading, held))
 
 
 def processes(path: str, rows: list[np.ndarray], count: int) -> tuple[float, list[Any]]:
@@ -176,7 +177,7 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="melvoc files")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1, help="2 take about 6 minutes for two vocoders")
     arguments = parser.parse_args()
     with_ray = importlib.util.find_spec("ray") is not None
     if with_ray:
@@ -229,17 +230,14 @@ def _two(path: str, rows: list[np.ndarray], held: list[Any]) -> float:
 
 
 def _print_memory(path: str, held: list[Any]) -> None:
-    (before, loaded, after), *_ = held
+    (before, weights, after), *_ = held
     print(
         f"\none of two processes, MB (the file has {Path(path).stat().st_size / 1e6:.0f})\n\n| what | MB |\n|---|---|"
     )
-    print(
-        f"| Python, torch and melvoc, before loading | {before['rss']:.0f}, of which {before['private']:.0f} private |"
-    )
-    print(f"| weights, mapped and read | {loaded['mapped']:.0f}, this worker's share {loaded['mapped share']:.0f} |")
-    print(
-        f"| private after the rows, beyond what was private when loaded | {after['private'] - loaded['private']:.0f} |"
-    )
+    print(f"| Python, torch, numba, melvoc | {before['rss']:.0f}, of which {before['private']:.0f} private |")
+    print(f"| weights, mapped and read | {weights['mapped']:.0f}, this worker's share {weights['mapped share']:.0f} |")
+    own = after["private"] - weights["private"]
+    print(f"| private after the rows, beyond that: prepared weights, kernels, signals | {own:.0f} |")
     print(f"| all | {after['rss']:.0f}, this worker's share (PSS) {after['pss']:.0f} |")
     print(f"| of that, weights still mapped | {after['mapped']:.0f}, this worker's share {after['mapped share']:.0f} |")
 

@@ -14,7 +14,7 @@ import torch
 import melvoc
 from melvoc.cli import main
 from melvoc.cli.folders import Job
-from melvoc.cli.runners import AHEAD, in_threads, locally, one_by_one
+from melvoc.cli.runners import AHEAD, check_reachable, in_threads, locally, one_by_one
 from melvoc.progress import checkpoint
 
 
@@ -114,3 +114,12 @@ def test_without_ray_one_line_says_how_to_get_it(
     assert capsys.readouterr().err == (
         "melvoc: error: --ray is for several inputs, or a folder; one file is made here, without it\n"
     )
+
+
+def test_where_no_cluster_answers_one_line_says_so() -> None:
+    with pytest.raises(melvoc.MelvocError, match=r"--ray 127\.0\.0\.1:1: nothing answers there \(.*refused\); start a"):
+        check_reachable("127.0.0.1:1")
+    with pytest.raises(melvoc.MelvocError, match="--ray ray://nowhere.invalid:10001: nothing answers there"):
+        check_reachable("ray://nowhere.invalid:10001")
+    for address in ("", "auto", "local"):
+        check_reachable(address)

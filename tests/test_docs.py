@@ -36,7 +36,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-BLOCK = re.compile(r"(?:^<!-- (?:not run: ([^\n]+)|run with: (\w+)) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"(?:^<!-- (?:not run: ([^\n]+)|run with: (\w+)) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 NOT_RUN = {("docs/gpu.md", "needs a GPU"), ("docs/bulk.md", "needs a Ray cluster")}
 PROGRAM = re.compile(r"^(?:\w+=\S+ )*(melvoc|python|pip|apt-get|torchrun|ruff|mypy|curl|git)\b", re.MULTILINE)
 

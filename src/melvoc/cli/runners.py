@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -167,10 +169,11 @@ def _cluster(address: str) -> Iterator[Any]:
         raise MissingPackageError("--ray needs Ray, which is not installed: pip install 'melvoc[ray]'") from error
     mine = not ray.is_initialized()
     if mine:
+        check_reachable(address)
         here = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what its compiled part says on stderr
         try:
-            ray.init(address or None, log_to_driver=False, logging_level="ERROR", **here)
+            with _silent():
+                ray.init(address or None, log_to_driver=False, logging_level="ERROR", **here)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise MelvocError(f"--ray {address}: no Ray cluster is found there ({reason(error)})") from error
     context, logger = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
@@ -184,3 +187,36 @@ def _cluster(address: str) -> Iterator[Any]:
         logger.setLevel(level)
         if mine:
             ray.shutdown()
+
+
+def check_reachable(address: str) -> None:
+    """Check that something answers at `host:port`, for which Ray itself would try for minutes.
+
+    Raises:
+        MelvocError: nothing does.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return  # "auto", "local", or nothing
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise MelvocError(
+            f"--ray {address}: nothing answers there ({reason(error)}); start a cluster with `ray start --head`, or omit "
+            "the address to use this machine"
+        ) from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep what Ray's compiled part says off stderr: all of it while it starts, and later what is no fatal error."""
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    sys.stderr.flush()
+    shown, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(shown, 2)
+        os.close(shown)
+        os.close(nowhere)
