@@ -196,14 +196,14 @@ def check_reachable(address: str) -> None:
         MelvocError: nothing does.
     """
     host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not (host and port.isdigit()):
+    if not (host and port.isdigit() and int(port) < 2**16):
         return  # "auto", "local", or nothing
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise MelvocError(
-            f"--ray {address}: nothing answers there ({reason(error)}); start a cluster with `ray start --head`, or "
-            "omit the address to use this machine"
+            f"--ray {address}: nothing answers there ({error.strerror or reason(error)}); start a cluster with `ray start "
+            "--head`, or omit the address to use this machine"
         ) from error
 
 
