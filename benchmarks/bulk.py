@@ -35,8 +35,9 @@ from melvoc.cli.folders import make_plan
 from melvoc.cli.runners import in_threads, one_by_one
 from melvoc.cli.vocode import FORMATS, _worker
 
-SECONDS = {"slow": 10, "medium": 40, "fast": 300}  # of sound in a round, by about how fast the vocoder is
-BATCH = 16
+FEW, MANY = 80, 300  # seconds of sound in a round: of a vocoder below FAST times real time, of another
+FAST = 20
+BATCH = 8
 Columns = dict[str, Any]
 Span = tuple[float, float, float]  # start, end, seconds of sound
 
@@ -49,7 +50,7 @@ def rows_of(path: str) -> list[np.ndarray]:
     start = time.perf_counter()
     voc.mel_to_waveform(torch.full((voc.spec.n_mels, 200), -5.0), spec=voc.spec)
     speed = voc.spec.samples(200) / voc.sample_rate / (time.perf_counter() - start)
-    wanted = SECONDS["slow" if speed < 3 else "medium" if speed < 20 else "fast"]
+    wanted = FEW if speed < FAST else MANY
     rows, total = [], 0.0
     while total < wanted:
         seconds = generator.uniform(0.5, 3.0)

@@ -202,8 +202,8 @@ def check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
         raise MelvocError(
-            f"--ray {address}: nothing answers there ({error.strerror or reason(error)}); start a cluster with `ray start "
-            "--head`, or omit the address to use this machine"
+            f"--ray {address}: nothing answers there ({error.strerror or reason(error)}); start a cluster with `ray "
+            "start --head`, or omit the address to use this machine"
         ) from error
 
 
