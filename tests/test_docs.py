@@ -36,8 +36,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-BLOCK = re.compile(r"(?:^<!-- not run: (.+) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NOT_RUN = {("docs/gpu.md", "needs a GPU")}
+BLOCK = re.compile(
+    r"(?:^<!-- (?:not run: ([^\n]+)|run with: (\w+)) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
+NOT_RUN = {("docs/gpu.md", "needs a GPU"), ("docs/bulk.md", "needs a Ray cluster")}
 PROGRAM = re.compile(r"^(?:\w+=\S+ )*(melvoc|python|pip|apt-get|torchrun|ruff|mypy|curl|git)\b", re.MULTILINE)
 
 
@@ -50,17 +52,25 @@ class Block:
     language: str
     text: str
     not_run: str | None
+    package: str | None  # it runs where this is installed
 
 
 def blocks_of(page: Path) -> list[Block]:
     text, name = page.read_text(encoding="utf-8"), page.relative_to(ROOT).as_posix()
     return [
-        Block(name, text[: match.start(3)].count("\n"), match[2], match[3], match[1]) for match in BLOCK.finditer(text)
+        Block(name, text[: match.start(4)].count("\n"), match[3], match[4], match[1], match[2])
+        for match in BLOCK.finditer(text)
     ]
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-RUN = [block for block in BLOCKS if block.language in ("python", "bash") and not block.not_run]
+RUN = [
+    block
+    for block in BLOCKS
+    if block.language in ("python", "bash")
+    and not block.not_run
+    and (block.package is None or importlib.util.find_spec(block.package))
+]
 
 
 @functools.cache

@@ -40,7 +40,7 @@ LAYERS: list[list[str]] = [
     ["storage.hub"],
     ["loading"],
     ["information"],
-    ["train", "testing", "evaluation", "exporting"],
+    ["train", "testing", "evaluation", "exporting", "batch"],
     ["cli"],
     ["__main__"],
 ]

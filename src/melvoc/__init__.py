@@ -9,6 +9,7 @@
 - `export`: vocoders as files for other runtimes (`melvoc.exporting`).
 - `melvoc.audio`, `resample`: sound files and sample rates.
 - `evaluate`: how good vocoders are on sounds of your own, with a report (`melvoc.evaluation`).
+- `melvoc.batch`: callables on columns, for Ray Data, `datasets` and Spark.
 - `melvoc.plot`: plots of mels (matplotlib).
 - `melvoc.train`: a small generator for your own sounds.
 - `melvoc.testing`: checks for a vocoder of your own.
@@ -92,6 +93,7 @@ __all__ = [
 
 # Imported on first use, because a program that makes mels loads no vocoder, and most programs never train.
 _LATER = {
+    "batch": "melvoc.batch",
     "plot": "melvoc.plot",
     "testing": "melvoc.testing",
     "train": "melvoc.train",

@@ -12,8 +12,9 @@ import ctypes
 import queue
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -48,7 +49,28 @@ _HERE = threading.local()
 
 
 class Cancelled(BaseException):
-    """Ends the work of a call whose progress function has raised. It never leaves this module."""
+    """Ends the work of a call whose progress function has raised, or whose token says so. Only who cancels sees it."""
+
+
+@dataclass
+class Token:
+    """Ends what runs under it, from another thread.
+
+    Attributes:
+        cancelled: set it, and every call under this token ends at its next checkpoint.
+    """
+
+    cancelled: bool = False
+
+
+@contextmanager
+def under(token: Token) -> Iterator[None]:
+    """Let a token end what this thread does in the block."""
+    before, _HERE.work = getattr(_HERE, "work", None), token
+    try:
+        yield
+    finally:
+        _HERE.work = before
 
 
 class _Work(threading.Thread, Generic[R]):

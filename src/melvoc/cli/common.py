@@ -17,7 +17,7 @@ from melvoc.audio import AudioReader
 from melvoc.cli.options import add_fields, attributes, given
 from melvoc.errors import MelvocError
 from melvoc.options import FETCHING, LoadOptions
-from melvoc.progress import Progress
+from melvoc.progress import Progress, checkpoint
 from melvoc.spectrogram.presets import PRESETS
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.configuration import read_config
@@ -111,6 +111,7 @@ def finite_blocks(reader: AudioReader) -> Iterator[Tensor]:
         MelvocError: NaN or Inf, which float files can hold.
     """
     for block in reader.blocks():
+        checkpoint()
         if not bool(torch.isfinite(block).all()):
             raise MelvocError(f"{reader.path}: contains NaN or Inf; find out where they come from, and write it again")
         yield block

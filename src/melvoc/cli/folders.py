@@ -9,12 +9,13 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from melvoc.audio.folder import Skipped, find_files
-from melvoc.cli import described, line_of
+from melvoc.cli import line_of
 from melvoc.errors import MelvocError, clipped
 from melvoc.storage.reading import exists
 
@@ -47,11 +48,15 @@ class Plan:
     left_out: tuple[Skipped, ...]
 
 
-def add_several(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
-    """Add the options for several inputs."""
+Runner = Callable[[Iterator[Job]], Generator[str | None]]  # what went wrong with each job, None where nothing did
+
+
+def add_several(parser: argparse.ArgumentParser, formats: Sequence[str]) -> argparse._ArgumentGroup:
+    """Add the options for several inputs, as a group."""
     group = parser.add_argument_group("several inputs, or folders")
     group.add_argument("--format", choices=formats, help=f"ending of what is made in OUT (default: {formats[0]})")
     group.add_argument("--overwrite", action="store_true", help="make anew what is there; otherwise it is skipped")
+    return group
 
 
 def ending_of(arguments: argparse.Namespace, formats: Sequence[str], *, several: bool) -> str:
@@ -138,12 +143,12 @@ def check_nothing_lost(jobs: Sequence[Job]) -> None:
             raise MelvocError(f"{job.target}: both an input and an output; give another with -o")
 
 
-def run_plan(plan: Plan, work: Callable[[Job], object], *, out: str, overwrite: bool) -> int:
+def run_plan(plan: Plan, run: Runner, *, out: str, overwrite: bool) -> int:
     """Make what is not there yet: one line on stderr for each input that failed, one progress bar on a terminal.
 
     Args:
         plan: what to do.
-        work: makes one file, whole or not at all.
+        run: makes the files of jobs, and tells of each how it went.
         out: the folder that the plan writes to.
         overwrite: whether to make anew what is there.
 
@@ -152,6 +157,31 @@ def run_plan(plan: Plan, work: Callable[[Job], object], *, out: str, overwrite: 
     """
     from tqdm import tqdm
 
+    count = Counter(failed=_left_out(plan))
+    with tqdm(total=len(plan.jobs), unit="file", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def missing() -> Iterator[Job]:
+            for job in plan.jobs:
+                if overwrite or not _status(job.target):
+                    yield job
+                else:
+                    count["present"] += 1
+                    bar.update()
+
+        with closing(run(missing())) as results:
+            for problem in results:
+                count["failed" if problem else "made"] += 1
+                bar.update()
+                if problem:
+                    bar.write(f"melvoc: error: {problem}", file=sys.stderr)
+    present = f", {count['present']} skipped (already there; --overwrite makes them anew)" if count["present"] else ""
+    failed = f", {count['failed']} failed" if count["failed"] else ""
+    print(f"{clipped(out)}: {count['made']} made{present}{failed}")
+    return 1 if failed else 0
+
+
+def _left_out(plan: Plan) -> int:
+    """Name what a plan leaves out; returns how many of it somebody may have expected to be used."""
     bad = [entry for entry in plan.left_out if not entry.of_another_kind]
     for entry in plan.left_out:
         text = line_of(f"{entry.name}: {entry.reason}")
@@ -159,31 +189,7 @@ def run_plan(plan: Plan, work: Callable[[Job], object], *, out: str, overwrite: 
             print(f"melvoc: error: {text}", file=sys.stderr)
         else:
             print(f"left out {text}")
-    count = Counter(failed=len(bad))
-    with tqdm(plan.jobs, unit="file", disable=not sys.stderr.isatty(), leave=False) as bar:
-        for job in bar:
-            if not overwrite and _status(job.target):
-                count["present"] += 1
-            elif problem := _attempt(job, work):
-                count["failed"] += 1
-                bar.write(f"melvoc: error: {problem}", file=sys.stderr)
-            else:
-                count["made"] += 1
-    present = f", {count['present']} skipped (already there; --overwrite makes them anew)" if count["present"] else ""
-    failed = f", {count['failed']} failed" if count["failed"] else ""
-    print(f"{clipped(out)}: {count['made']} made{present}{failed}")
-    return 1 if failed else 0
-
-
-def _attempt(job: Job, work: Callable[[Job], object]) -> str | None:
-    """What went wrong, in one line that names the input."""
-    try:
-        job.target.parent.mkdir(parents=True, exist_ok=True)
-        work(job)
-    except Exception as error:
-        text, name = described(error), clipped(str(job.source))
-        return text if line_of(name) in text else f"{name}: {text}"
-    return None
+    return len(bad)
 
 
 def _check(inputs: Sequence[str], out: Path) -> None:

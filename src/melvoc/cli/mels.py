@@ -12,6 +12,7 @@ from melvoc.audio import AudioReader
 from melvoc.audio.folder import ENDINGS as SOUNDS
 from melvoc.cli.common import add_fetching, check_standard_input, finite_blocks, load, named, read_spec
 from melvoc.cli.folders import add_several, are_several, ending_of, make_plan, run_plan
+from melvoc.cli.runners import locally
 from melvoc.errors import MelvocError, clipped
 from melvoc.griffinlim import default_spec
 from melvoc.spectrogram.file import save_mel
@@ -56,12 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
     if several:
         plan = make_plan(arguments.inputs, arguments.output, SOUNDS, ending)
         _ = choice.given  # what is wrong with it shows before the first file
-        return run_plan(
-            plan,
-            lambda job: make_mel(choice, str(job.source), str(job.target)),
-            out=arguments.output,
-            overwrite=arguments.overwrite,
-        )
+        run = locally(lambda job: make_mel(choice, str(job.source), str(job.target)), len(plan.jobs))
+        return run_plan(plan, run, out=arguments.output, overwrite=arguments.overwrite)
     print(make_mel(choice, named(arguments.inputs[0]), arguments.output))
     return 0
 

@@ -6,7 +6,7 @@ import argparse
 import io
 import sys
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from melvoc.audio.resampling import resampled_length
 from melvoc.audio.writer import container_of
 from melvoc.cli.common import add_loading, check_standard_input, finite_blocks, load, named, read_spec
 from melvoc.cli.folders import Job, add_several, are_several, check_nothing_lost, ending_of, make_plan, run_plan
+from melvoc.cli.runners import locally, on_ray
 from melvoc.errors import MelvocError, SpecError
 from melvoc.griffinlim import default_spec
 from melvoc.host import warn
@@ -57,7 +58,13 @@ def add_parser(commands: Any) -> None:
         metavar="OUT",
         help=".wav or .flac, or a folder for several files; with --raw, standard output if omitted",
     )
-    add_several(parser, FORMATS)
+    add_several(parser, FORMATS).add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="on the workers of a Ray cluster (default: of this machine)",
+    )
     parser.add_argument("--vocoder", help="a name, a melvoc or ONNX file, hf://owner/repo (default: griffinlim)")
     parser.add_argument("--spec", help="the mel's: a preset's name, or a .json of MelSpec fields")
     parser.add_argument("--sample-rate", type=int, help="sample rate of OUT in Hz (default: the vocoder's)")
@@ -91,6 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.subtype = arguments.subtype or SUBTYPES[0]
     several = not arguments.raw and are_several(arguments.inputs)
     ending = ending_of(arguments, FORMATS, several=several)
+    if arguments.ray is not None and not several:
+        raise MelvocError("--ray is for several inputs, or a folder; one file is made here, without it")
     if arguments.output:
         container_of(f"x{ending}" if several else arguments.output, arguments.subtype)  # before any work
     if arguments.raw:
@@ -149,11 +158,19 @@ def run_several(choice: Choice, ending: str) -> int:
     check_block(vocoder, arguments.block_frames)
     if choice.spec is not None and vocoder.spec != choice.spec:
         raise MelvocError(f"--spec is not {vocoder.name}'s mel; omit --spec, or give another vocoder")
+    run = locally(partial(_make, choice), len(plan.jobs), vocoder.device.type)
+    if arguments.ray is not None:
+        run = partial(on_ray, partial(_worker, arguments), arguments.ray)
+    return run_plan(plan, run, out=arguments.output, overwrite=arguments.overwrite)
 
-    def work(job: Job) -> None:
-        vocode_file(choice, str(job.source), str(job.target), watch=finite_blocks)
 
-    return run_plan(plan, work, out=arguments.output, overwrite=arguments.overwrite)
+def _worker(arguments: argparse.Namespace) -> Callable[[Job], object]:
+    """What a worker of a cluster makes files with."""
+    return partial(_make, Choice(arguments))
+
+
+def _make(choice: Choice, job: Job) -> None:
+    vocode_file(choice, str(job.source), str(job.target), watch=finite_blocks)
 
 
 def vocode_file(choice: Choice, source: str, output: str, *, watch: Callable[[AudioReader], Iterator[Tensor]]) -> None:
