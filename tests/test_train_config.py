@@ -298,7 +298,11 @@ def test_a_run_of_before_the_recipes_goes_on(tmp_path: Path) -> None:
     stored = tiny_config(tmp_path).resolved().to_dict()
     old = {name: value for name, value in stored.items() if name not in ("architecture", "size", "discriminators")}
     config = tiny_config(tmp_path, spec=None, generator=None, segment=None)
+    old["weights"] = {name: old["weights"][name] for name in ("adversarial", "feature", "mel", "stft")}
     assert differences(config, old) == {}
+    assert differences(dataclasses.replace(config, weights=LossWeights(refined=1.0)), old) == {
+        "weights.refined": (0.0, 1.0)
+    }
     assert resumed(config, old).resolved() == tiny_config(tmp_path).resolved()
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from melvoc.errors import OptionError, SpecError, kind_of
 from melvoc.recipe import LossWeights, Recipe
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.train.augment import N_FFT
 from melvoc.train.discriminators import check_kinds, check_preset, least_samples
 from melvoc.train.profiles import profile_of, subject
 from melvoc.train.ranges import check_choice, check_number, check_whole
@@ -85,7 +86,8 @@ def _least(spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
     weights, judges = weights_of(config, recipe), config.discriminators or profile_of(config).discriminators
     judged = least_samples(judges or recipe.discriminators) if weights.adversarial or weights.feature else 0
     heard = max(spec.n_fft, 2048 if weights.stft or weights.multi_scale_mel else 0)
-    return max(judged, heard + sum(edges(spec)) if weights.refined else heard)
+    rotated = N_FFT // 2 + 1 if config.phase_rotation else 1
+    return max(judged, rotated, heard + sum(edges(spec)) if weights.refined else heard)
 
 
 def _check_ranges(config: TrainConfig) -> None:
@@ -108,7 +110,7 @@ def _check_ranges(config: TrainConfig) -> None:
         if getattr(config, name) is not None:
             check_number(name, getattr(config, name), above=0.0)
     check_number("clip_gradients", config.clip_gradients, above=0.0)
-    for name in ("weight_decay", "gain_db", "tilt_db"):
+    for name in ("weight_decay", "gain_db", "tilt_db", "phase_rotation"):
         check_number(name, getattr(config, name), least=0.0)
     if config.lr_decay is not None:
         check_number("lr_decay", config.lr_decay, above=0.0, most=1.0)

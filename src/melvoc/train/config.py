@@ -81,11 +81,13 @@ class TrainConfig:
         flip_polarity: augmentation: invert the polarity of half of the segments.
         tilt_db: augmentation: maximum spectral tilt between 0 Hz and Nyquist, in either direction, in dB.
         keep_clipped: whether to train on files that are clipped, too; they are named.
+        phase_rotation: augmentation of what the discriminators judge (PhaseAug): the share of the published random
+            rotations of phases, the same for real and generated sound; 0 for none.
         validation_files: how many whole files to hold out. None: one in twenty, at least one if there are four or
             more.
         seed: of weights, split, segments and augmentation.
-        precision: "auto" (bfloat16 autocast on CUDA, else float32), "float32" or "bfloat16"; a generator that autocast
-            would harm (all but hifigan) stays float32 beside its discriminators.
+        precision: "auto" (bfloat16 autocast on CUDA and on CPUs with AMX, else float32), "float32" or "bfloat16". It is
+            for discriminators, and for those of the generator's layers that the recipe names.
         device: "auto" (cuda, mps, cpu) or a torch device.
         checkpoint_every: steps between checkpoints. None: 1000, or with minutes a tenth of them.
         validate_every: steps between validations. None: with each checkpoint.
@@ -135,6 +137,7 @@ class TrainConfig:
     flip_polarity: bool = True
     tilt_db: float = 3.0
     keep_clipped: bool = False
+    phase_rotation: float = 0.0
     validation_files: int | None = None
     seed: int = 0
 
