@@ -128,6 +128,8 @@ def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
         ({"precision": "float16"}, r"precision='float16'"),
         ({"validation_files": -1}, r"validation_files=-1"),
         ({"mel_only_steps": 5, "weights": LossWeights(mel=0)}, r"mel_only_steps=5 .* would learn nothing"),
+        ({"judge_every": 2, "weights": LossWeights(mel=0)}, r"judge_every=2 .* would learn nothing; set judge_every=1"),
+        ({"judge_every": 0}, r"judge_every=0, but it is a whole number of at least 1"),
         ({"weights": 3}, r"weights=3"),
         ({"spec": "44khz"}, r"spec='44khz' is a str"),
         ({"generator": 1}, r"generator=1"),

@@ -117,6 +117,13 @@ def test_phases_without_discriminators_and_with_the_discriminators_alone(tmp_pat
     assert {"discriminator", "adversarial", "feature", "mel"} < set(step(batch(), (1e-4, 1e-4)))
 
 
+def test_discriminators_judge_in_every_nth_step_after_their_warm_up(tmp_path: Path) -> None:
+    _, step = make(tmp_path, mel_only_steps=1, discriminator_warmup=1, judge_every=2)
+    reports = [step(batch(), (1e-4, 1e-4)) for _ in range(6)]
+    assert ["discriminator" in report for report in reports] == [False, True, False, True, False, True]
+    assert ["mel" in report for report in reports] == [True, False, True, True, True, True]
+
+
 def test_a_weight_of_zero_leaves_a_loss_out(tmp_path: Path) -> None:
     _, step = make(tmp_path, weights=LossWeights(adversarial=0, feature=0))
     assert set(step(batch(), (1e-4, 1e-4))) == {"mel", "generator_gradient"}

@@ -96,7 +96,8 @@ def _check_ranges(config: TrainConfig) -> None:
     if config.schedule is not None:
         check_choice("schedule", config.schedule, SCHEDULES)
     check_choice("precision", config.precision, ("auto", "float32", "bfloat16"))
-    check_whole("keep_checkpoints", config.keep_checkpoints, least=1)
+    for name in ("keep_checkpoints", "judge_every"):
+        check_whole(name, getattr(config, name), least=1)
     for name in ("mel_only_steps", "seed", "samples"):
         check_whole(name, getattr(config, name), least=0)
     for name, least in (
@@ -145,8 +146,9 @@ def _check_learning(config: TrainConfig) -> None:
         raise OptionError(
             f"weights.refined={weights.refined!r} is a factor of the losses of sound, which are all 0; set mel=45"
         )
-    if not weights.hears and config.mel_only_steps:
-        raise OptionError(
-            f"mel_only_steps={config.mel_only_steps} with weights.mel=0 and no other loss of sound would learn "
-            "nothing; set mel_only_steps=0"
-        )
+    alone = {"mel_only_steps": (config.mel_only_steps, 0), "judge_every": (config.judge_every, 1)}
+    for name, (value, least) in alone.items():
+        if not weights.hears and value > least:
+            raise OptionError(
+                f"{name}={value} with weights.mel=0 and no other loss of sound would learn nothing; set {name}={least}"
+            )

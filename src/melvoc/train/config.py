@@ -75,6 +75,8 @@ class TrainConfig:
         mel_only_steps: number of initial steps without discriminators, with the losses of sound alone.
         discriminator_warmup: number of steps after that in which only the discriminators learn. None: 500 for a warm
             start without them, else 0.
+        judge_every: steps from one in which the discriminators judge and learn to the next; in between, the generator
+            learns from the losses of sound alone, which takes a fraction of the time.
         ema_decay: of the running mean of the generator, which is validated and exported; 0 for none.
         clip_gradients: maximum norm of either side's gradients.
         gain_db: augmentation: maximum random attenuation of a segment, in dB.
@@ -130,6 +132,7 @@ class TrainConfig:
     weights: LossWeights = field(default_factory=LossWeights)
     mel_only_steps: int = 0
     discriminator_warmup: int | None = None
+    judge_every: int = 1
     ema_decay: float = 0.999
     clip_gradients: float = 500.0
 

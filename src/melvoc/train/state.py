@@ -133,10 +133,12 @@ class Stepper:
     @property
     def stage(self) -> Stage:
         """What learns from what in the next step."""
-        step, config = self.state.step, self.config
-        if step < config.mel_only_steps or not self.judged:
+        config, judging = self.config, self.state.step - self.config.mel_only_steps
+        if judging < 0 or not self.judged:
             return "heard"
-        return "warm-up" if step < config.mel_only_steps + config.discriminator_warmup else "judged"
+        if judging < config.discriminator_warmup:
+            return "warm-up"
+        return "heard" if judging % config.judge_every else "judged"
 
     def __call__(self, batch: Batch, rates: tuple[float, float]) -> dict[str, float]:
         """One step.
