@@ -153,7 +153,7 @@ class Stepper:
         Raises:
             DivergedError: naming the loss; this step has changed neither the generator nor its mean.
         """
-        state, config = self.state, self.config
+        state = self.state
         alone, warming = self.stage == "heard", self.stage == "warm-up"
         state.generator_optimizer.param_groups[0]["lr"], state.discriminator_optimizer.param_groups[0]["lr"] = rates
         report: dict[str, float] = {}
