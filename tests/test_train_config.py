@@ -128,6 +128,8 @@ def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
         ({"precision": "float16"}, r"precision='float16'"),
         ({"validation_files": -1}, r"validation_files=-1"),
         ({"mel_only_steps": 5, "weights": LossWeights(mel=0)}, r"mel_only_steps=5 .* would learn nothing"),
+        ({"judge_every": 2, "weights": LossWeights(mel=0)}, r"judge_every=2 .* would learn nothing; set judge_every=1"),
+        ({"judge_every": 0}, r"judge_every=0, but it is a whole number of at least 1"),
         ({"weights": 3}, r"weights=3"),
         ({"spec": "44khz"}, r"spec='44khz' is a str"),
         ({"generator": 1}, r"generator=1"),
@@ -298,7 +300,11 @@ def test_a_run_of_before_the_recipes_goes_on(tmp_path: Path) -> None:
     stored = tiny_config(tmp_path).resolved().to_dict()
     old = {name: value for name, value in stored.items() if name not in ("architecture", "size", "discriminators")}
     config = tiny_config(tmp_path, spec=None, generator=None, segment=None)
+    old["weights"] = {name: old["weights"][name] for name in ("adversarial", "feature", "mel", "stft")}
     assert differences(config, old) == {}
+    assert differences(dataclasses.replace(config, weights=LossWeights(refined=1.0)), old) == {
+        "weights.refined": (0.0, 1.0)
+    }
     assert resumed(config, old).resolved() == tiny_config(tmp_path).resolved()
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
 import torch
 from training import GENERATORS, SPEC, noise, one_thread, tiny_config  # noqa: F401 - one_thread is used by being here
 
-from melvoc import MelSpec, MelSpectrogram
+from melvoc import MelSpec, MelSpectrogram, SpecError
 from melvoc.metrics.mr_stft import mr_stft
 from melvoc.metrics.multi_scale_mel import multi_scale_mel
 from melvoc.train import LossWeights
-from melvoc.train.data import Batch
+from melvoc.train.augment import rotated, rotations
+from melvoc.train.data import Batch, seed_of
 from melvoc.train.discriminators.normed import Judgement
 from melvoc.train.distributed import World
 from melvoc.train.losses import (
@@ -23,6 +25,7 @@ from melvoc.train.losses import (
     heard_terms,
     loss_spec,
 )
+from melvoc.train.precision import halved
 from melvoc.train.state import DivergedError, Stepper, TrainState
 
 
@@ -89,7 +92,8 @@ def test_the_generators_turn_leaves_no_gradient_in_the_discriminators(tmp_path: 
     state.discriminator_optimizer.zero_grad(set_to_none=True)
     seen: list[bool] = []
     state.discriminators.mpd.register_forward_hook(lambda module, args, result: seen.append(result[0][0].requires_grad))
-    step._generators_turn(batch(), step.state.generator(batch().mel), alone=False)
+    generated = step.state.generator(batch().mel).float()
+    step._generators_turn(batch(), generated, (batch().wave, generated))
     assert seen == [True, False]  # the generated one for the generator's sake, the real one not at all
     assert all(parameter.grad is None for parameter in state.discriminators.parameters())
 
@@ -111,6 +115,13 @@ def test_phases_without_discriminators_and_with_the_discriminators_alone(tmp_pat
     assert set(step(batch(), (1e-4, 1e-4))) == {"discriminator", "discriminator_gradient"}
     assert all(torch.equal(value, weights[name]) for name, value in state.generator.folded().items())
     assert {"discriminator", "adversarial", "feature", "mel"} < set(step(batch(), (1e-4, 1e-4)))
+
+
+def test_discriminators_judge_in_every_nth_step_after_their_warm_up(tmp_path: Path) -> None:
+    _, step = make(tmp_path, mel_only_steps=1, discriminator_warmup=1, judge_every=2)
+    reports = [step(batch(), (1e-4, 1e-4)) for _ in range(6)]
+    assert ["discriminator" in report for report in reports] == [False, True, False, True, False, True]
+    assert ["mel" in report for report in reports] == [True, False, True, True, True, True]
 
 
 def test_a_weight_of_zero_leaves_a_loss_out(tmp_path: Path) -> None:
@@ -153,12 +164,67 @@ def test_bfloat16_is_for_the_networks_alone(tmp_path: Path) -> None:
 
 
 def test_a_generator_that_autocast_would_harm_stays_float32_beside_its_discriminators(tmp_path: Path) -> None:
-    generator = GENERATORS["vocos"]
+    generator = GENERATORS["bigvgan"]
     _, full = make(tmp_path, generator=generator, segment=2048, precision="float32")
     _, half = make(tmp_path, generator=generator, segment=2048, precision="bfloat16")
     expected, found = (step(batch(samples=2048), (1e-4, 1e-4)) for step in (full, half))
     assert found["mel"] == expected["mel"]
     assert found["discriminator"] != expected["discriminator"]
+
+
+def note(seen: dict[str, torch.dtype], key: str, module: torch.nn.Module, args: object, result: torch.Tensor) -> None:
+    seen[key] = result.dtype
+
+
+def test_a_convnext_computes_its_products_in_bfloat16_and_adds_them_up_in_float32(tmp_path: Path) -> None:
+    for name in ("vocos", "wavenext"):
+        state, step = make(tmp_path, generator=GENERATORS[name], segment=2048, precision="bfloat16")
+        seen: dict[str, torch.dtype] = {}
+        for key, module in state.generator.network.named_modules():
+            module.register_forward_hook(functools.partial(note, seen, key))
+        _, full = make(tmp_path, generator=GENERATORS[name], segment=2048, precision="float32")
+        found, expected = (one(batch(samples=2048), (1e-4, 1e-4)) for one in (step, full))
+        half = {key for key, dtype in seen.items() if dtype == torch.bfloat16}
+        assert half == {f"backbone.convnext.{block}.pwconv{layer}" for block in (0, 1) for layer in (1, 2)}
+        assert found["mel"] == pytest.approx(expected["mel"], rel=0.01)
+        assert found["mel"] != expected["mel"]
+        assert not torch.is_autocast_enabled("cpu")
+
+
+def test_bfloat16_where_the_cpu_multiplies_matrices_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, flags = torch.device("cpu"), tmp_path / "cpuinfo"
+    monkeypatch.setattr("melvoc.train.precision._CPUINFO", flags)
+    auto = tiny_config(tmp_path, precision="auto")
+    assert not halved(auto, cpu), "a system that does not say"
+    for text, expected in (("flags\t\t: fpu amx_bf16 avx2\n", True), ("flags\t\t: fpu amx_tile avx512_bf16\n", False)):
+        flags.write_text("processor\t: 0\n" + text)
+        assert halved(auto, cpu) is expected
+    assert halved(auto, torch.device("cuda"))
+    assert not halved(auto, torch.device("mps"))
+    assert halved(tiny_config(tmp_path, precision="bfloat16"), cpu)
+    assert not halved(tiny_config(tmp_path, precision="float32"), torch.device("cuda"))
+
+
+def test_the_discriminators_get_both_sounds_with_the_same_phases_in_both_turns(tmp_path: Path) -> None:
+    def judged(**changes: object) -> list[torch.Tensor]:
+        state, step = make(tmp_path, weights=LossWeights(mel=0.0), **changes)
+        given: list[torch.Tensor] = []
+        state.discriminators.register_forward_pre_hook(lambda module, args: given.append(args[0].detach()))
+        sound = batch()
+        sounds.append(torch.cat([sound.wave, state.generator(sound.mel).detach()]))
+        step(sound, (1e-4, 1e-4))
+        return given
+
+    sounds: list[torch.Tensor] = []
+    both, generated, real = judged(phase_rotation=1.0)
+    assert torch.equal(both, torch.cat([real, generated]))
+    seeds = [seed_of(0, "phases", row) for row in (0, 1)]
+    phases = torch.stack([rotations(1.0, torch.Generator().manual_seed(seed)) for seed in seeds]).repeat(2, 1)
+    torch.testing.assert_close(both, rotated(sounds[0], phases), atol=1e-6, rtol=1e-5)
+    assert float((both - sounds[0]).abs().max()) > 0.01
+    assert torch.equal(judged()[0], sounds[1]), "no rotation is the sounds themselves"
+    with pytest.raises(SpecError, match=r"segment=512 is shorter than a window \(513\)"):
+        tiny_config(tmp_path, phase_rotation=1.0, segment=512)
 
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:

@@ -91,13 +91,15 @@ OTHERS = [name for name in GENERATORS if name != "hifigan"]  # whose runs the fi
 def test_every_architecture_trains_resumes_exactly_and_starts_another_run(tmp_path: Path, name: str) -> None:
     weights = LossWeights(adversarial=1, feature=1, mel=45, stft=1, multi_scale_mel=1, refined=0.5)
     changes = {"architecture": name, "generator": GENERATORS[name], "weights": weights, "segment": 2560}
+    changes |= {"phase_rotation": 1.0, "precision": "bfloat16"}
     write_sounds(tmp_path / "sounds", count=4)
     whole = train(tmp_path, run_dir=tmp_path / "whole", steps=3, checkpoint_every=1, **changes)
     assert {"discriminator", "adversarial", "feature", "mel", "stft", "refined_mel"} < set(whole[0].losses)
     for report in Trainer(tiny_config(tmp_path, steps=3, checkpoint_every=1, **changes)):
         if report.step == 1:
             break
-    rest = train(tmp_path, resume=True, steps=3, generator=None, segment=None, weights=LossWeights())
+    again = changes | {"generator": None, "segment": None, "weights": LossWeights()}
+    rest = train(tmp_path, resume=True, steps=3, **again)
     assert [report.losses for report in rest] == [report.losses for report in whole[1:]]
     files = [tmp_path / run / "generator.safetensors" for run in ("whole", "run")]
     mine, theirs = (melvoc.load(file, device="cpu") for file in files)

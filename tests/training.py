@@ -81,5 +81,6 @@ def tiny_config(tmp_path: Path, **changes: Any) -> TrainConfig:
         "checkpoint_every": 2,
         "device": "cpu",
         "samples": 0,
+        "precision": "float32",  # whatever CPU the tests run on
     }
     return TrainConfig(**(values | changes))

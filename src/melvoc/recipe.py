@@ -81,7 +81,8 @@ class Recipe:
         continues: whether optimizer states that come with published discriminators are taken up as well.
         profiles: other ways in which the architecture was trained, by the name that `TrainConfig.profile` has for them.
         weight_norm: the layers whose weight is trained as length and direction. None: no layer's.
-        autocast: whether bfloat16 autocast does the generator no harm in training.
+        autocast: the layers to which bfloat16 autocast does no harm in training. None: none, the generator stays
+            float32.
         default: whether this architecture is trained where nothing says which.
         quick: whether it is where nothing says which, and a result within minutes is asked for.
     """
@@ -97,6 +98,6 @@ class Recipe:
     continues: bool = False
     profiles: Mapping[str, Recipe] = field(default_factory=dict)
     weight_norm: Callable[[nn.Module], Iterable[nn.Module]] | None = None
-    autocast: bool = False
+    autocast: Callable[[nn.Module], Iterable[nn.Module]] | None = None
     default: bool = False
     quick: bool = False

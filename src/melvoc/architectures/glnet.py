@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import OptionError, SpecError, quoted
-from melvoc.nn.convnext import ConvNeXt
+from melvoc.nn.convnext import ConvNeXt, pointwise
 from melvoc.nn.framing import Repeat, Select, ToFrames, ToSamples
 from melvoc.nn.graph import Branches, Chain, Engine, Machine, Map, Node, concatenate
 from melvoc.nn.layers import FrameLinear
@@ -261,6 +261,7 @@ ARCHITECTURE = Architecture(
         segment=16384,
         learning_rate=1e-3,
         betas=(0.8, 0.95),
+        autocast=pointwise,
         quick=True,
     ),
 )

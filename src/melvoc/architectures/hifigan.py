@@ -270,7 +270,7 @@ RECIPE = Recipe(  # as published (config_v1.json, config_v2.json), but for what 
     learning_rate=2e-4,
     betas=(0.8, 0.99),
     weight_norm=convolutions,
-    autocast=True,
+    autocast=lambda network: [network],
     default=True,
 )
 

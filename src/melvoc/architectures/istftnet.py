@@ -173,7 +173,7 @@ ARCHITECTURE = Architecture(
     recipe=dataclasses.replace(  # the paper's: HiFi-GAN's
         RECIPE,
         sizes={"small": lambda spec: sized(128, spec), "base": lambda spec: sized(512, spec)},
-        autocast=False,
+        autocast=None,  # of a spectrum in bfloat16 there is no inverse
         default=False,
     ),
 )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from melvoc.architecture import ADDED, Architecture, Layout, NetworkConfig, Pin
 from melvoc.errors import OptionError, SpecError, quoted
-from melvoc.nn.convnext import ConvNeXt
+from melvoc.nn.convnext import ConvNeXt, pointwise
 from melvoc.nn.graph import Chain, Map, Node
 from melvoc.nn.layers import FrameLinear
 from melvoc.nn.stft import InverseSTFT, polar
@@ -262,6 +262,7 @@ RECIPE = Recipe(  # vocos.yaml's, which takes the mean over a discriminator's pa
     segment=16384,
     learning_rate=5e-4,
     betas=(0.8, 0.9),
+    autocast=pointwise,
 )
 
 ARCHITECTURE = Architecture(

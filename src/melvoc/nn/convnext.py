@@ -70,3 +70,10 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Run on all frames `[B, C, T]`."""
         return x + Chain(self.nodes)(x)
+
+
+def pointwise(network: nn.Module) -> list[nn.Module]:
+    """The perceptrons' layers of every block: most of the products, none of the scales, and what they give is added to
+    a signal in full precision."""
+    blocks = [module for module in network.modules() if isinstance(module, ConvNeXtBlock)]
+    return [layer for block in blocks for layer in (block.pwconv1, block.pwconv2)]

@@ -1,4 +1,5 @@
-"""Light augmentation for small datasets: gain, polarity and spectral tilt, none of which moves a pitch or an onset."""
+"""Light augmentation for small datasets, none of which moves a pitch or an onset: gain, polarity and spectral tilt of
+what is drawn, and phases of what is judged."""
 
 from __future__ import annotations
 
@@ -6,7 +7,10 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+N_FFT, HOP = 1024, 256  # of the transform in which phases are rotated, as published
+_OFFSET, _VARIANCE, _REACH = 2.0, 6.0, 20.0  # delays in samples: of all bins, of single ones; bins that share theirs
 _NEPERS = math.log(10) / 20  # per decibel
 
 
@@ -36,3 +40,40 @@ def augment(wave: Tensor, generator: torch.Generator, *, gain_db: float, flip_po
         return wave * gain
     before = torch.cat([wave[:1], wave[:-1]])
     return (wave + a * before) * (gain / (1 + abs(a)))
+
+
+def rotations(share: float, generator: torch.Generator) -> Tensor:
+    """Random phases of PhaseAug (Lee et al., ICASSP 2023, arXiv 2211.04610, section 2), for `rotated`.
+
+    Bin k is turned by `2 pi k / n_fft` times a delay of a few samples, one for all bins and a random one that changes
+    slowly from bin to bin, so that neighbours, which share a partial, stay together.
+
+    Args:
+        share: of the published delays.
+        generator: `N_FFT // 2 + 2` numbers are drawn from it.
+
+    Returns:
+        `[N_FFT // 2 + 1]`, in radians.
+    """
+    bins = N_FFT // 2 + 1
+    offset = _OFFSET * (2 * torch.rand(1, generator=generator) - 1)
+    single = math.sqrt(_VARIANCE) * torch.randn(bins, generator=generator)
+    smooth = torch.sinc(torch.arange(-64, 65) / _REACH) * torch.hann_window(129, periodic=False) / _REACH
+    delays = F.conv1d((single + offset)[None, None], smooth[None, None], padding=64)[0, 0]
+    return share * delays * torch.arange(bins) * (2 * math.pi / N_FFT)
+
+
+def rotated(waves: Tensor, phases: Tensor) -> Tensor:
+    """Waves with the phases of their spectra turned, frame by frame; differentiable.
+
+    Args:
+        waves: `[B, 1, N]`, N above `N_FFT // 2`.
+        phases: `[B, N_FFT // 2 + 1]`, in radians, by which each bin lags.
+
+    Returns:
+        `[B, 1, N]`.
+    """
+    window = torch.hann_window(N_FFT, dtype=waves.dtype, device=waves.device)
+    spectra = torch.stft(waves[:, 0], N_FFT, HOP, window=window, return_complex=True)
+    turned = spectra * torch.polar(torch.ones_like(phases), -phases)[..., None]
+    return torch.istft(turned, N_FFT, HOP, window=window, length=waves.shape[-1])[:, None]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from melvoc.errors import OptionError, SpecError, kind_of
 from melvoc.recipe import LossWeights, Recipe
 from melvoc.spectrogram.spec import MelSpec
+from melvoc.train.augment import N_FFT
 from melvoc.train.discriminators import check_kinds, check_preset, least_samples
 from melvoc.train.profiles import profile_of, subject
 from melvoc.train.ranges import check_choice, check_number, check_whole
@@ -85,7 +86,8 @@ def _least(spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
     weights, judges = weights_of(config, recipe), config.discriminators or profile_of(config).discriminators
     judged = least_samples(judges or recipe.discriminators) if weights.adversarial or weights.feature else 0
     heard = max(spec.n_fft, 2048 if weights.stft or weights.multi_scale_mel else 0)
-    return max(judged, heard + sum(edges(spec)) if weights.refined else heard)
+    rotated = N_FFT // 2 + 1 if config.phase_rotation else 1
+    return max(judged, rotated, heard + sum(edges(spec)) if weights.refined else heard)
 
 
 def _check_ranges(config: TrainConfig) -> None:
@@ -94,7 +96,8 @@ def _check_ranges(config: TrainConfig) -> None:
     if config.schedule is not None:
         check_choice("schedule", config.schedule, SCHEDULES)
     check_choice("precision", config.precision, ("auto", "float32", "bfloat16"))
-    check_whole("keep_checkpoints", config.keep_checkpoints, least=1)
+    for name in ("keep_checkpoints", "judge_every"):
+        check_whole(name, getattr(config, name), least=1)
     for name in ("mel_only_steps", "seed", "samples"):
         check_whole(name, getattr(config, name), least=0)
     for name, least in (
@@ -108,7 +111,7 @@ def _check_ranges(config: TrainConfig) -> None:
         if getattr(config, name) is not None:
             check_number(name, getattr(config, name), above=0.0)
     check_number("clip_gradients", config.clip_gradients, above=0.0)
-    for name in ("weight_decay", "gain_db", "tilt_db"):
+    for name in ("weight_decay", "gain_db", "tilt_db", "phase_rotation"):
         check_number(name, getattr(config, name), least=0.0)
     if config.lr_decay is not None:
         check_number("lr_decay", config.lr_decay, above=0.0, most=1.0)
@@ -143,8 +146,9 @@ def _check_learning(config: TrainConfig) -> None:
         raise OptionError(
             f"weights.refined={weights.refined!r} is a factor of the losses of sound, which are all 0; set mel=45"
         )
-    if not weights.hears and config.mel_only_steps:
-        raise OptionError(
-            f"mel_only_steps={config.mel_only_steps} with weights.mel=0 and no other loss of sound would learn "
-            "nothing; set mel_only_steps=0"
-        )
+    alone = {"mel_only_steps": (config.mel_only_steps, 0), "judge_every": (config.judge_every, 1)}
+    for name, (value, least) in alone.items():
+        if not weights.hears and value > least:
+            raise OptionError(
+                f"{name}={value} with weights.mel=0 and no other loss of sound would learn nothing; set {name}={least}"
+            )

@@ -75,17 +75,21 @@ class TrainConfig:
         mel_only_steps: number of initial steps without discriminators, with the losses of sound alone.
         discriminator_warmup: number of steps after that in which only the discriminators learn. None: 500 for a warm
             start without them, else 0.
+        judge_every: steps from one in which the discriminators judge and learn to the next; in between, the generator
+            learns from the losses of sound alone, which takes a fraction of the time.
         ema_decay: of the running mean of the generator, which is validated and exported; 0 for none.
         clip_gradients: maximum norm of either side's gradients.
         gain_db: augmentation: maximum random attenuation of a segment, in dB.
         flip_polarity: augmentation: invert the polarity of half of the segments.
         tilt_db: augmentation: maximum spectral tilt between 0 Hz and Nyquist, in either direction, in dB.
         keep_clipped: whether to train on files that are clipped, too; they are named.
+        phase_rotation: augmentation of what the discriminators judge (PhaseAug): the share of the published random
+            rotations of phases, the same for real and generated sound; 0 for none.
         validation_files: how many whole files to hold out. None: one in twenty, at least one if there are four or
             more.
         seed: of weights, split, segments and augmentation.
-        precision: "auto" (bfloat16 autocast on CUDA, else float32), "float32" or "bfloat16"; a generator that autocast
-            would harm (all but hifigan) stays float32 beside its discriminators.
+        precision: "auto" (bfloat16 autocast on CUDA and on CPUs with AMX, else float32), "float32" or "bfloat16". It is
+            for discriminators, and for those of the generator's layers that the recipe names.
         device: "auto" (cuda, mps, cpu) or a torch device.
         checkpoint_every: steps between checkpoints. None: 1000, or with minutes a tenth of them.
         validate_every: steps between validations. None: with each checkpoint.
@@ -128,6 +132,7 @@ class TrainConfig:
     weights: LossWeights = field(default_factory=LossWeights)
     mel_only_steps: int = 0
     discriminator_warmup: int | None = None
+    judge_every: int = 1
     ema_decay: float = 0.999
     clip_gradients: float = 500.0
 
@@ -135,6 +140,7 @@ class TrainConfig:
     flip_polarity: bool = True
     tilt_db: float = 3.0
     keep_clipped: bool = False
+    phase_rotation: float = 0.0
     validation_files: int | None = None
     seed: int = 0
 

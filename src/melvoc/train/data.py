@@ -145,7 +145,7 @@ class Segments:
         """One segment with the samples around it that its frames see, and its mel if that is another model's."""
         turn, place = divmod(index, self.segments_a_pass)
         file = self._places[int(self._order(turn)[place])]
-        generator = torch.Generator().manual_seed(_seed(self.seed, "segment", index))
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "segment", index))
         mel = self._mels[file]
         span = self._lengths[file] - self.segment
         if mel is None:
@@ -166,7 +166,7 @@ class Segments:
     def _order(self, turn: int) -> Tensor:
         """The order of the slots in a pass; the last one computed is cached."""
         if self._kept[0] != turn:
-            generator = torch.Generator().manual_seed(_seed(self.seed, "order", turn))
+            generator = torch.Generator().manual_seed(seed_of(self.seed, "order", turn))
             self._kept = (turn, torch.randperm(self.segments_a_pass, generator=generator))
         return self._kept[1]
 
@@ -177,6 +177,6 @@ def _lengthened(mel: Tensor, frames: int) -> Tensor:
     return torch.cat([mel, mel[:, -1:].expand(-1, missing)], 1) if missing > 0 else mel
 
 
-def _seed(*parts: object) -> int:
-    """63 bits that depend on all parts, the same on every machine."""
+def seed_of(*parts: object) -> int:
+    """A seed: 63 bits that depend on all parts, the same on every machine."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1

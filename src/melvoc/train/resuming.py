@@ -80,7 +80,8 @@ def differences(config: TrainConfig, stored: Mapping[str, Any]) -> dict[str, tup
     An unset field is no difference: it will be the run's.
     """
     found: dict[str, tuple[Any, Any]] = {}
-    weights = config.weights.over(LossWeights(**stored["weights"]))
+    before = LossWeights(**stored["weights"]).over(LossWeights())  # 0 for a loss that there was not yet
+    weights, stored = config.weights.over(before), {**stored, "weights": dataclasses.asdict(before)}
     for name, mine in dataclasses.replace(config, weights=weights).to_dict().items():
         left_open = name in LEFT_OPEN and mine is None
         if name not in NOT_COMPARED and not left_open and name in stored:

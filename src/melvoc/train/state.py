@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from melvoc.errors import MelvocError
+from melvoc.train.augment import rotated, rotations
 from melvoc.train.config import ResolvedConfig
-from melvoc.train.data import Batch
+from melvoc.train.data import Batch, seed_of
 from melvoc.train.discriminators import Discriminators, divisors
 from melvoc.train.distributed import World
 from melvoc.train.ema import Average, TrainableGenerator
 from melvoc.train.losses import Term, discriminator_loss, heard_terms, judged_terms, refined_terms
+from melvoc.train.precision import compute_in_bfloat16, halved
 from melvoc.train.refinement import RefinedSound
 from melvoc.train.report import Stage
 
@@ -121,16 +123,22 @@ class Stepper:
         self.heard = heard_terms(config.weights, config.spec)
         self.heard_refined = refined_terms(config.weights, config.spec)
         self._refined = RefinedSound(config.spec)
+        self._half = halved(config, world.device)
+        if self._half and config.recipe.autocast:
+            for layer in config.recipe.autocast(state.generator.network):
+                compute_in_bfloat16(layer, world.device)
         for module in (state.generator, state.discriminators):
             world.share(module)
 
     @property
     def stage(self) -> Stage:
         """What learns from what in the next step."""
-        step, config = self.state.step, self.config
-        if step < config.mel_only_steps or not self.judged:
+        config, judging = self.config, self.state.step - self.config.mel_only_steps
+        if judging < 0 or not self.judged:
             return "heard"
-        return "warm-up" if step < config.mel_only_steps + config.discriminator_warmup else "judged"
+        if judging < config.discriminator_warmup:
+            return "warm-up"
+        return "heard" if judging % config.judge_every else "judged"
 
     def __call__(self, batch: Batch, rates: tuple[float, float]) -> dict[str, float]:
         """One step.
@@ -145,28 +153,40 @@ class Stepper:
         Raises:
             DivergedError: naming the loss; this step has changed neither the generator nor its mean.
         """
-        state, config = self.state, self.config
+        state = self.state
         alone, warming = self.stage == "heard", self.stage == "warm-up"
         state.generator_optimizer.param_groups[0]["lr"], state.discriminator_optimizer.param_groups[0]["lr"] = rates
         report: dict[str, float] = {}
-        with torch.set_grad_enabled(not warming), self._autocast(config.recipe.autocast):
+        with torch.set_grad_enabled(not warming):
             generated = state.generator(batch.mel)
         generated = generated.float()
-        if not alone:
-            report |= self._discriminators_turn(batch.wave, generated.detach())
+        judged = None if alone else self._rotated(batch.wave, generated)
+        if judged:
+            report |= self._discriminators_turn(*judged)
         if not warming:
-            report |= self._generators_turn(batch, generated, alone)
+            report |= self._generators_turn(batch, generated, judged)
         with state.lock:
             if not warming:
                 state.average.update(state.generator, state.step)
             state.step += 1
         return report
 
+    def _rotated(self, real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
+        """What the discriminators get: both sounds, with the same random phases if the configuration says so."""
+        config, world = self.config, self.world
+        if not config.phase_rotation:
+            return real, generated
+        first = (self.state.step * world.size + world.rank) * config.batch_size  # as the segments were drawn
+        seeds = [seed_of(config.seed, "phases", first + row) for row in range(len(real))]
+        drawn = [rotations(config.phase_rotation, torch.Generator().manual_seed(seed)) for seed in seeds]
+        phases = torch.stack(drawn).to(real.device)
+        return rotated(real, phases), rotated(generated, phases)
+
     def _discriminators_turn(self, real: Tensor, generated: Tensor) -> dict[str, float]:
         state = self.state
         state.discriminators.requires_grad_(True)
         with self._autocast():
-            judgements = state.discriminators(torch.cat([real, generated]))
+            judgements = state.discriminators(torch.cat([real, generated.detach()]))
         loss = discriminator_loss(judgements)
         state.discriminator_optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -174,14 +194,16 @@ class Stepper:
         kinds = list(state.discriminators.children())  # each is clipped by itself, as published
         return self._update("discriminator", {"discriminator": loss}, kinds, state.discriminator_optimizer)
 
-    def _generators_turn(self, batch: Batch, generated: Tensor, alone: bool) -> dict[str, float]:
+    def _generators_turn(
+        self, batch: Batch, generated: Tensor, judged: tuple[Tensor, Tensor] | None
+    ) -> dict[str, float]:
         state, real, terms = self.state, batch.wave, list[tuple[Term, Tensor]]()
-        if not alone:
+        if judged:
             state.discriminators.requires_grad_(False)
             with self._autocast():
-                judgements = state.discriminators(generated)
+                judgements = state.discriminators(judged[1])
                 with torch.no_grad():
-                    targets = state.discriminators(real) if self.config.weights.feature else []
+                    targets = state.discriminators(judged[0]) if self.config.weights.feature else []
             terms += [(term, term.loss(judgements, targets)) for term in self.judged]
         terms += [(term, term.loss(generated, real)) for term in self.heard]
         if self.heard_refined:
@@ -210,10 +232,8 @@ class Stepper:
         optimizer.step()
         return report
 
-    def _autocast(self, harmless: bool = True) -> AbstractContextManager[Any]:
-        device, precision = self.world.device.type, self.config.precision
-        half = precision == "bfloat16" or (precision == "auto" and device == "cuda")
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=half and harmless)
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.world.device.type, dtype=torch.bfloat16, enabled=self._half)
 
 
 def _adamw(module: nn.Module, config: ResolvedConfig, device: torch.device) -> torch.optim.Optimizer:
