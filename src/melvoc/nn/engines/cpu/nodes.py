@@ -122,13 +122,13 @@ def _channels(layer: Any) -> tuple[int, int]:
 
 def needs_grad(x: Tensor, node: Node) -> bool:
     """Whether autograd has to see what the node does with x."""
-    return x.requires_grad or any(parameter.requires_grad for parameter in _weights(node))
+    return x.requires_grad or any(parameter.requires_grad for parameter in weights_of(node))
 
 
-def _weights(node: Node) -> list[Tensor]:
+def weights_of(node: Node) -> list[Tensor]:
     """All parameters of a node."""
     if isinstance(node, Composite):
-        return [weight for part in node.nodes for weight in _weights(part)]
+        return [weight for part in node.nodes for weight in weights_of(part)]
     function = _function(node)
     scale = function.scale if isinstance(function, Scaled) else function
     factors = [scale.factors] if isinstance(scale, FrameScale) else []
