@@ -500,4 +500,5 @@ ARCHITECTURE = Architecture(
     ),
     configurations={name: _of_file(values) for name, (_, values, _) in FILES.items()},
     pins=tuple(_pin(name, steps) for name in FILES for steps in STEPS),
+    speed=lambda config: "medium" if config.n_timesteps == 1 else "slow",
 )

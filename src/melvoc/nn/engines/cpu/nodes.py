@@ -12,7 +12,7 @@ from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.engines.cpu.vector import LANES
 from melvoc.nn.framing import Select
 from melvoc.nn.graph import Branches, Chain, Composite, Map, Node, concatenate
-from melvoc.nn.layers import BiasNorm, Conv1d, ConvTranspose1d, FrameLinear, FrameNorm, FrameScale, PReLU
+from melvoc.nn.layers import BiasNorm, FrameLinear, FrameNorm, FrameScale, PReLU
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,8 @@ def plain(layer: nn.Module) -> bool:
 
 def parameters(layer: nn.Module | FrameScale) -> list[Tensor]:
     """A layer's own, quickly: `Module.parameters` searches everything, on each call of a vocoder."""
-    if isinstance(layer, Conv1d | ConvTranspose1d):
-        return [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-    return list(layer.parameters()) if isinstance(layer, nn.Module) else []
+    if not isinstance(layer, nn.Module):
+        return []
+    if layer._modules:
+        return list(layer.parameters())
+    return [parameter for parameter in layer._parameters.values() if parameter is not None]
