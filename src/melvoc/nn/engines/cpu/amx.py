@@ -75,10 +75,10 @@ POINTER = BYTE.as_pointer()
 
 
 def _do(builder: ir.IRBuilder, name: str, *arguments: ir.Value) -> None:
-    """One instruction of the unit, or a prefetch."""
+    """One instruction of the unit, or a prefetch, whose name depends on how LLVM writes a pointer."""
     kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
-    known = builder.module.globals.get(f"llvm.{name}")
-    builder.call(ir.Function(builder.module, kind, f"llvm.{name}") if known is None else known, arguments)
+    overloaded = [POINTER] if name == "prefetch" else []
+    builder.call(builder.module.declare_intrinsic(f"llvm.{name}", overloaded, kind), arguments)
 
 
 def _tile(number: int) -> ir.Constant:
@@ -111,7 +111,7 @@ def _product(
 
     def fetch(address: ir.Value, place: int, cache: int) -> None:
         hint = [ir.Constant(ir.IntType(32), number) for number in (0, cache, 1)]  # to read, data
-        _do(builder, "prefetch.p0", pointer(at(builder, address, place, 1)), *hint)
+        _do(builder, "prefetch", pointer(at(builder, address, place, 1)), *hint)
 
     for number in range(4):
         _do(builder, "x86.tilezero", _tile(number))
