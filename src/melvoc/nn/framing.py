@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from melvoc.nn.graph import Engine, Machine, MapMachine, Node, join
@@ -111,7 +112,7 @@ class End:
     channels: int
 
     def __call__(self, x: Tensor) -> Tensor:
-        return join(x, self.made(x))
+        return torch.cat([x, self.made(x)], dim=-1)
 
     def made(self, x: Tensor) -> Tensor:
         """The further sample `[B, C', 1]` of a signal."""
