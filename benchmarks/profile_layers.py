@@ -22,8 +22,8 @@ from cpu import REAL, build
 from torch import Tensor
 
 from melvoc.neural import NeuralVocoder
-from melvoc.nn import graph
-from melvoc.nn.engines.cpu import conv, gemm, rows, snake, tanh, tiles, weights
+from melvoc.nn import graph, stft, window
+from melvoc.nn.engines.cpu import amx, conv, framewise, gemm, rows, snake, tanh, tiles, weights
 from melvoc.nn.engines.cpu.engine import CpuEngine
 from melvoc.nn.engines.cpu.memory import Workspace
 from melvoc.nn.engines.cpu.plan import CostModel
@@ -39,6 +39,10 @@ KINDS = {
     tiles.tiles_to_slots: "tiles in",
     tiles.slots_to_rows: "slots out",
     tiles.convolve_tiles: "transforms in cache (tiles, products and slots)",
+    amx.split_rows: "rows in three parts",
+    framewise.depthwise: "depthwise convolutions",
+    framewise.normalise: "normalisations",
+    framewise.bias_normalise: "normalisations",
     snake.snake: "snake",
     rows.pass_over: "passes",
     rows.fill: "windows (context, leaky ReLU)",
@@ -46,6 +50,7 @@ KINDS = {
     rows.gather: "borders",
     rows.scatter: "borders",
 }
+BETWEEN = (snake.snake, rows.pass_over, rows.fill, framewise.depthwise, framewise.normalise, framewise.bias_normalise)
 PREPARATION, PLAIN, REST = "weight preparation", "plain torch", "Python and small copies"
 
 
@@ -71,7 +76,7 @@ class Profile:
     def kernel(self, function: Any, arguments: Any, seconds: float) -> None:
         """One kernel has run."""
         kind = self.kind if self.kind == PREPARATION else KINDS.get(function) or self.kind or "other"
-        between = function in (snake.snake, rows.pass_over, rows.fill)
+        between = function in BETWEEN
         stage = self.stage or (str(arguments.blocks * LANES) if between else "ends")
         self.seconds[kind, stage] += seconds
         if kind != PREPARATION:
@@ -109,10 +114,13 @@ class Profile:
         convolution, known = conv.Convolution, weights.Weights
         originals = [
             (TEAM, "run", timed),
+            (convolution, "_split", inside(convolution._split, "products on the matrix unit", of_convolution)),
             (convolution, "_direct", inside(convolution._direct, "direct products", of_convolution)),
             (convolution, "_transformed", inside(convolution._transformed, "transform products", of_convolution)),
             (known, "_make", preparing(self, known._make)),
-            (graph.Window, "__call__", plain(graph.Window.__call__)),
+            (weights.SplitWeights, "packed", preparing(self, weights.SplitWeights.packed)),
+            (window.Window, "__call__", plain(window.Window.__call__)),
+            (stft.InverseSTFTMachine, "__call__", plain(stft.InverseSTFTMachine.__call__)),
             (graph.MapMachine, "__call__", plain(graph.MapMachine.__call__)),
         ]
         before = [(owner, name, vars(owner).get(name)) for owner, name, _ in originals]
@@ -145,6 +153,8 @@ def multiply_adds(function: Any, given: Any) -> float:
     """Of a kernel with products."""
     if function is gemm.multiply:
         return float(given.slots * given.rows * given.panels * given.width * LANES * given.chunks * LANES)
+    if function is amx.multiply_tiles:
+        return float(given.total * given.panels * amx.PANEL * given.chunks * amx.CHUNK)
     if function is tiles.convolve_tiles:
         products = given.batch * given.dilation * given.per_phase * given.products
         return float(products * given.in_blocks * given.width * given.panels * LANES * LANES)

@@ -7,6 +7,8 @@ with `noise`, computed in float64.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +245,37 @@ def test_the_44_khz_mel_is_not_bigvgans(data_dir: Path) -> None:
     assert set(spec.diff(MelSpec.preset("bigvgan_v2_44khz_128band_512x"))) == {
         "mel_scale", "norm", "log_floor", "magnitude_eps", "center",
     }  # fmt: skip
+
+
+CHILD = """
+import json, sys
+import torch
+import melvoc, melvoc.nn.engines.cpu.engine, melvoc.storage.vocoder_file
+
+def anonymous():
+    lines = open("/proc/self/smaps_rollup").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
+
+mel, before = torch.zeros(1, int(sys.argv[2]), 94) - 4, anonymous()
+voc = melvoc.load(sys.argv[1], device="cpu", mmap=True)
+loaded = anonymous() - before
+wave = voc.mel_to_waveform(mel, spec=voc.spec)
+assert bool(wave.isfinite().all())
+print(json.dumps([loaded, anonymous() - before]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="the system does not say what is copied")
+@pytest.mark.parametrize("name", ["flow2gan_24khz_1step", "flow2gan_44khz_128band_512x_1step"])
+def test_memory_of_the_published_size(name: str, tmp_path: Path) -> None:
+    """Mapped weights are not copied by loading; a call prepares them, and needs its signals and compiled kernels."""
+    pin = next(pin for pin in ARCHITECTURE.pins if pin.name == name)
+    network = Flow2GAN(pin.config)
+    assert sum(parameter.numel() for parameter in network.parameters()) == pin.parameters
+    melvoc.save(NeuralVocoder(network, name=name, spec=pin.spec, architecture=ARCHITECTURE), tmp_path / "x.safetensors")
+    size = (tmp_path / "x.safetensors").stat().st_size / 2**20
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "x.safetensors"), str(pin.spec.n_mels)]
+    loaded, called = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert loaded < 0.1 * size
+    assert called < 2.5 * size

@@ -84,6 +84,11 @@ def vocoder(name: str, engine: Any) -> NeuralVocoder:
 VOCODERS = {(name, engine): vocoder(name, engine) for name in TINY for engine in ("auto", "torch")}
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_it_keeps_every_promise(name: str) -> None:
+    melvoc.testing.check_vocoder(VOCODERS[name, "auto"])
+
+
 def expected(name: str, mel: Tensor) -> Tensor:
     weights = {key: value.double() for key, value in VOCODERS[name, "torch"].network.state_dict().items()}
     return reference(TINY[name], weights, mel.double()).clamp(-1, 1).float()

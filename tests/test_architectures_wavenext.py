@@ -69,6 +69,10 @@ def test_streams_are_exact(engine: str, cuts: list[int]) -> None:
     torch.testing.assert_close(joined, WAVE, **CLOSE)
 
 
+def test_it_keeps_every_promise() -> None:
+    melvoc.testing.check_vocoder(VOCODERS["auto"])
+
+
 def test_rows_of_other_lengths() -> None:
     voc = VOCODERS["auto"]
     wave = voc.mel_to_waveform(MEL, spec=SPEC, lengths=[37, 20])

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from melvoc.architectures.vocos import Vocos, VocosConfig
+from melvoc.nn.engines.cpu.branches import SumRows
 from melvoc.nn.engines.cpu.engine import Border, Quiet
 from melvoc.nn.engines.cpu.framewise import GeluMachine, NormMachine
-from melvoc.nn.engines.cpu.machines import ResidualRows, Section
+from melvoc.nn.engines.cpu.machines import Section
 from melvoc.nn.engines.cpu.quiet import FEW_FRAMES, FrameByFrame
 from melvoc.nn.graph import Chain, Machine, Map, Node, Residual, join
 from melvoc.nn.layers import BiasNorm, Conv1d, FrameLinear, FrameNorm, FrameScale, PReLU
@@ -111,9 +112,10 @@ def test_which_machines_run_vocos() -> None:
     machine = engine().open(randomised(Vocos(SMALL)).graph)
     assert [type(part) for part in machine.machines] == [Border, Quiet, Quiet]
     inside = machine.machines[0].machine.machine.machines
-    kinds = [Section, NormMachine, *[ResidualRows] * 3, NormMachine, Section]
+    kinds = [Section, NormMachine, *[SumRows] * 3, NormMachine, Section]
     assert [type(part) for part in inside] == kinds
-    assert [type(part) for part in inside[2].machine.machines] == [Section, NormMachine, Section, GeluMachine, Section]
+    assert [type(part) for part in inside[2].second.machines] == [Section, NormMachine, Section]
+    assert inside[2].second.machines[-1].after == GeluMachine().after()
 
 
 def test_factors_that_change_or_want_a_gradient() -> None:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from melvoc.architecture import Architecture, Layout, NetworkConfig, Pin
 from melvoc.errors import OptionError, quoted, reason
-from melvoc.nn.framing import Pad, Repeat, Select, ToFrames, ToSamples
+from melvoc.nn.framing import End, Repeat, Select, ToFrames, ToSamples
 from melvoc.nn.graph import Branches, Chain, Map, Node, add, concatenate, mean
 from melvoc.nn.layers import BiasNorm, Conv1d, FrameScale, PReLU
 from melvoc.nn.noise import Noise
@@ -114,6 +114,11 @@ class Flow2GANConfig(NetworkConfig):
         """Channels of the mel as the branches see it."""
         return self.encoder_channels if self.encoded else self.n_mels
 
+    @property
+    def conditions(self) -> int:
+        """Channels of what the branches make of it, below one another."""
+        return self.condition * len(self.n_ffts)
+
     @classmethod
     def from_published(cls, values: Mapping[str, Any]) -> Self:
         """From the arguments of the published `MelAudioGenerator`, and `n_timesteps`.
@@ -195,19 +200,20 @@ class Flow2GAN(nn.Module):
         """The expression that begins with a node for the noise `[B, hop_length, T]`: each frame is a hop of samples."""
         config = self.config
         encoder = (Select(0, config.n_mels), *(self.cond_encoder.nodes if config.encoded else ()))
-        nodes: list[Node] = [Branches((Chain(encoder), noise), concatenate)]
+        conditions = Branches(tuple(estimator.decoder.condition for estimator in self.estimators), concatenate)  # type: ignore[misc, union-attr]
+        nodes: list[Node] = [Branches((Chain((*encoder, conditions)), noise), concatenate)]
         for step in range(config.n_timesteps):
             moved = self._step(step)
             last = step == config.n_timesteps - 1
-            nodes.append(moved if last else Branches((Select(0, config.condition), moved), concatenate))
+            nodes.append(moved if last else Branches((Select(0, config.conditions), moved), concatenate))
         return Chain((*nodes, ToSamples(config.hop_length)))
 
     def _step(self, step: int) -> Node:
-        """One Euler step: condition and noisy sound `[B, condition + hop_length, T]` to the next sound."""
+        """One Euler step: conditions and noisy sound `[B, conditions + hop_length, T]` to the next sound."""
         config, rest = self.config, self.config.n_timesteps - step
         branches = tuple(Chain(estimator.nodes(step)) for estimator in self.estimators)  # type: ignore[operator]
         estimate = Branches(branches, mean if config.reduction == "mean" else add)
-        sound = Select(config.condition, config.condition + config.hop_length)
+        sound = Select(config.conditions, config.conditions + config.hop_length)
         sounds = config.predicts == "sound"
         move = partial(towards, share=1 / rest) if sounds else partial(along, length=1 / config.n_timesteps)
         return Branches((sound, Chain((estimate, ToFrames(config.hop_length)))), move)
@@ -248,16 +254,19 @@ class Estimator(nn.Module):
     def __init__(self, config: Flow2GANConfig, number: int) -> None:
         super().__init__()
         n_fft, hop = config.n_ffts[number], config.hop_lengths[number]
-        sound = (Select(config.condition, config.condition + config.hop_length), ToSamples(config.hop_length))
+        sound = (Select(config.conditions, config.conditions + config.hop_length), ToSamples(config.hop_length))
+        own = Select(number * config.condition, (number + 1) * config.condition)
         self.fft = STFT(n_fft, hop)
         self.sound: tuple[Node, ...] = (*sound, self.fft)
-        # A centred STFT has a frame more than there are hops, and its condition is 0.
-        self.mel: tuple[Node, ...] = (Select(0, config.condition), Repeat(config.hop_length // hop), Pad(0, 1))
         self.decoder = Decoder(config, number)
+        # A centred STFT has a frame more than there are hops, whose condition is what is made of zeros.
+        self.mel: tuple[Node, ...] = (
+            own, Repeat(config.hop_length // hop), End(self.decoder.condition, config.condition)
+        )  # fmt: skip
         self.ifft = InverseSTFT(n_fft, hop, trim=True)
 
     def nodes(self, step: int) -> tuple[Node, ...]:
-        """Condition and sound `[B, condition + hop_length, T]` to the estimate `[B, 1, T * hop_length]`."""
+        """Conditions and sound `[B, conditions + hop_length, T]` to the estimate `[B, 1, T * hop_length]`."""
         return (*self.decoder.nodes(self.sound, self.mel, step), self.ifft)
 
 
@@ -278,6 +287,9 @@ class Decoder(nn.Module):
         self.cond_mlp = nn.Sequential(
             Conv1d(config.condition, hidden, 1), PReLU(hidden), Conv1d(hidden, config.condition, 1)
         )
+        widen, act, narrow = self.cond_mlp
+        # Of each mel frame on its own, and the same in each step: so it runs once, before the frames are repeated.
+        self.condition: Node = Chain((widen, Map(act), narrow))  # type: ignore[arg-type]
         layers = range(config.num_layers[number])
         self.blocks = nn.ModuleList(Block(width, config.hidden_factor, kernel_size, config, timed=True) for _ in layers)
         self.out_proj = Conv1d(width, bins, 1)
@@ -285,11 +297,10 @@ class Decoder(nn.Module):
 
     def nodes(self, sound: tuple[Node, ...], mel: tuple[Node, ...], step: int) -> tuple[Node, ...]:
         """From what `sound` makes a spectrum of, and `mel` a condition, to the estimate's spectrum."""
-        widen, act, narrow = self.cond_mlp
-        spectrum, condition = Chain((*sound, self.in_proj, Map(self.in_norm))), Chain((*mel, widen, Map(act), narrow))  # type: ignore[arg-type]
+        spectrum = Chain((*sound, self.in_proj, Map(self.in_norm)))
         blocks: list[Node] = [block.node(step) for block in self.blocks]  # type: ignore[operator]
         carried = [Branches((block, self.kept), concatenate) for block in blocks[:-1]]
-        return (Branches((spectrum, condition), concatenate), *carried, blocks[-1], self.out_proj)
+        return (Branches((spectrum, Chain(mel)), concatenate), *carried, blocks[-1], self.out_proj)
 
 
 class Block(nn.Module):
@@ -489,4 +500,5 @@ ARCHITECTURE = Architecture(
     ),
     configurations={name: _of_file(values) for name, (_, values, _) in FILES.items()},
     pins=tuple(_pin(name, steps) for name in FILES for steps in STEPS),
+    speed=lambda config: "medium" if config.n_timesteps == 1 else "slow",
 )

@@ -176,4 +176,5 @@ ARCHITECTURE = Architecture(
         autocast=None,  # of a spectrum in bfloat16 there is no inverse
         default=False,
     ),
+    speed=lambda config: "medium" if config.upsample_initial_channel > 128 else "fast",
 )

@@ -173,4 +173,5 @@ ARCHITECTURE = Architecture(
     recipe=dataclasses.replace(  # the published code trains it as Vocos
         RECIPE, sizes={"small": lambda spec: sized(256, 6, spec), "base": lambda spec: sized(512, 8, spec)}
     ),
+    speed=lambda config: "fast",
 )

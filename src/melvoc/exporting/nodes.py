@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from melvoc.architectures.glnet import Rounded
 from melvoc.errors import MelvocError
@@ -15,7 +16,7 @@ from melvoc.exporting.noise import lower_noise
 from melvoc.exporting.refinement import lower_rounded
 from melvoc.exporting.spectra import lower_inverse_stft, lower_stft, pad_signal
 from melvoc.nn.alias_free import DOWN_LEFT, DOWN_RIGHT, UP_REACH, AliasFreeSnake
-from melvoc.nn.framing import Pad, Repeat, Select, ToFrames, ToSamples
+from melvoc.nn.framing import End, Pad, Repeat, Select, ToFrames, ToSamples
 from melvoc.nn.graph import Branches, Chain, Map, Node, by_kind
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 from melvoc.nn.noise import Noise
@@ -63,6 +64,15 @@ def _repeat(builder: Builder, node: Repeat, x: Signal) -> Signal:
 
 def _pad(builder: Builder, node: Pad, x: Signal) -> Signal:
     return Signal(pad_signal(builder, x.name, node.left, node.right, node.mode), x.channels)
+
+
+def _end(builder: Builder, node: End, x: Signal) -> Signal:
+    """The further sample is a constant, of the weights alone."""
+    with torch.no_grad():
+        made = array_of(node.made(torch.zeros(1, 1, 0, device="cpu")))
+    channels = made.shape[1]
+    every = builder.node("Expand", made, builder.ints(builder.length(x.name, 0), channels, 1))
+    return Signal(builder.concatenate([x.name, every]), channels)
 
 
 def _to_samples(builder: Builder, node: ToSamples, x: Signal) -> Signal:
@@ -139,6 +149,7 @@ LOWERINGS: Mapping[type, Callable[[Builder, Any, Signal], Signal]] = {
     Select: _select,
     Repeat: _repeat,
     Pad: _pad,
+    End: _end,
     ToSamples: _to_samples,
     ToFrames: _to_frames,
     STFT: lower_stft,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from melvoc.nn.graph import Engine, Machine, MapMachine
+from melvoc.nn.graph import Engine, Machine, MapMachine, Node, join
 from melvoc.nn.window import Mode, Window, padded
 
 
@@ -89,6 +91,50 @@ class Pad:
     def delay(self, samples: int) -> int:
         """What comes after the signal."""
         return samples + self.right
+
+
+@dataclass(frozen=True)
+class End:
+    """A further sample after the signal: what a node makes of zeros.
+
+    So `Chain((Pad(0, 1), node))` is `Chain((node, End(node, C)))`, if the node maps each sample on its own; and a
+    `Repeat` in front of both can stand before the `End`, for the node to see each frame once.
+
+    Args:
+        node: without look-ahead.
+        channels: of its input.
+
+    Shape:
+        `[B, C', N]`, C' the channels of the node's output, to `[B, C', N + 1]`.
+    """
+
+    node: Node
+    channels: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.made(x)], dim=-1)
+
+    def made(self, x: Tensor) -> Tensor:
+        """The further sample `[B, C', 1]` of a signal."""
+        return self.node(x.new_zeros(x.shape[0], self.channels, 1))
+
+    def open(self, engine: Engine) -> Machine:
+        """A machine that waits for the end."""
+        return EndMachine(self.made)
+
+    def delay(self, samples: int) -> int:
+        """What comes after the signal."""
+        return samples + 1
+
+
+@dataclass
+class EndMachine(Machine):
+    """Runs an `End`."""
+
+    made: Callable[[Tensor], Tensor]
+
+    def __call__(self, x: Tensor, last: bool) -> Tensor:
+        return join(x, self.made(x)) if last else x
 
 
 @dataclass(frozen=True)

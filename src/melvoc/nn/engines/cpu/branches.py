@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
-from melvoc.nn.engines.cpu.conv import Convolution
+from melvoc.nn.engines.cpu.finish import After
 from melvoc.nn.engines.cpu.machines import Section, joined
 from melvoc.nn.engines.cpu.memory import POOL, zeros
-from melvoc.nn.engines.cpu.rows import SCALED, SCALED_SUM, blocks_of, copied, move
-from melvoc.nn.engines.cpu.vector import LANES
+from melvoc.nn.engines.cpu.rows import PRELU, SCALED, SCALED_SUM, blocks_of, copied, move
+from melvoc.nn.engines.cpu.vector import LANES, ROW_BYTES
 from melvoc.nn.framing import Select
 from melvoc.nn.graph import ChainMachine, Machine, add, concatenate, mean
 
@@ -38,6 +38,10 @@ class FactorsMachine(Machine):
 
     def __init__(self, factors: Factors, mode: int) -> None:
         self.factors, self.mode = factors, mode
+
+    def after(self) -> After | None:
+        """The same, of a product; None for factors."""
+        return After(PRELU, self.factors.rows.data_ptr(), ROW_BYTES) if self.mode == PRELU else None
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         out = POOL.empty(*x.shape)
@@ -168,8 +172,7 @@ def join_rows(machines: list[Machine], join: Callable[[Iterable[Tensor]], Tensor
 def _single(section: Section) -> bool:
     """Whether a section is nothing but a convolution of one tap."""
     convolution = section.convolution
-    plain = isinstance(convolution, Convolution) and convolution.slope is None and section.activation is None
-    return plain and convolution.span == 0
+    return section.finishes() and convolution.slope is None and section.activation is None
 
 
 def _rest(part: Tensor, count: int, last: bool) -> Tensor | None:

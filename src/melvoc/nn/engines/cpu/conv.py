@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from melvoc.nn.engines.cpu import gemm
+from melvoc.nn.engines.cpu import amx, gemm
 from melvoc.nn.engines.cpu.compile import Strided
+from melvoc.nn.engines.cpu.finish import LEAKY, After, leaky
 from melvoc.nn.engines.cpu.memory import Workspace, zeros
 from melvoc.nn.engines.cpu.plan import CostModel, cached_tiles
 from melvoc.nn.engines.cpu.rows import constant, view
@@ -27,10 +28,11 @@ from melvoc.nn.engines.cpu.tiles import (
 )
 from melvoc.nn.engines.cpu.transform import Transform
 from melvoc.nn.engines.cpu.vector import LANES, ROW_BYTES
-from melvoc.nn.engines.cpu.weights import Budget, Group, Weights
+from melvoc.nn.engines.cpu.weights import Budget, Group, SplitWeights, Weights
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
 CACHE_BYTES = 192 * 1024  # of a core's second-level cache, for the input of a product
+ENOUGH = 24  # rows that are worth the larger weights of the matrix unit, which a product of few rows waits for
 FEW = 10 * SHARED  # vector operations of a convolution that is better off in one run than on several threads
 ZEROS = zeros(64)
 
@@ -47,6 +49,7 @@ class Convolution:
     def __init__(self, layer: Conv1d | ConvTranspose1d, costs: CostModel, budget: Budget) -> None:
         self.costs, self.slope = costs, layer.slope
         self.weights = Weights(layer, budget)
+        self.split = SplitWeights.of(layer, budget)
         self.dilation = layer.dilation[0]
         self.span = (self.weights.taps - 1) * self.dilation  # rows that a window has beyond its outputs
         self.bias = zeros(self.weights.outputs * LANES)
@@ -54,7 +57,7 @@ class Convolution:
             self.bias[: layer.out_channels] = layer.bias.detach()
 
     def run(
-        self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace, *, slope: float | None = None
+        self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace, *, after: After | None = None
     ) -> None:
         """Convolve.
 
@@ -63,20 +66,65 @@ class Convolution:
             out: `[B, blocks, N * rate, 8]`, N at least 1; it is written to.
             extra: what is added, at least as many rows; None for nothing.
             workspace: the engine's.
-            slope: of a leaky ReLU of the result; None for none.
+            after: an activation of the result; None for none.
         """
-        leak = constant(1.0 if slope is None else slope).address
+        after = leaky(None) if after is None else after
         weights, rows = self.weights, out.shape[2] // self.weights.rate
         outputs = weights.outputs * weights.rate
         transform = self.costs.choose(
             weights.taps, self.dilation, weights.rate, weights.inputs, outputs, out.shape[0], rows
         )
-        if transform is None:
-            self._direct(window, out, extra, workspace, leak)
+        if transform is None and self.split is not None and out.shape[0] * rows >= ENOUGH:
+            self._split(self.split, window, out, extra, workspace, after)
+        elif transform is None:
+            self._direct(window, out, extra, workspace, after)
         else:
-            self._transformed(transform, window, out, extra, workspace, leak)
+            assert after.mode == LEAKY
+            self._transformed(transform, window, out, extra, workspace, after.slope)
 
-    def _direct(self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace, leak: int) -> None:
+    def _split(
+        self,
+        split: SplitWeights,
+        window: Tensor,
+        out: Tensor,
+        extra: Tensor | None,
+        workspace: Workspace,
+        after: After,
+    ) -> None:
+        """Directly, on the processor's matrix unit."""
+        weights, batch, rows, length = self.weights, out.shape[0], out.shape[2], window.shape[2]
+        total, chunks = batch * length, -(-weights.inputs * LANES // amx.CHUNK)
+        part = ((-(-total // amx.HIGH) * amx.HIGH + self.span) | 1) * 64  # odd, so that parts lie in different sets
+        source = workspace.inputs.take(3 * chunks * part // 4 + 16).data_ptr() + 63 & ~63
+        splitting = amx.SplitRows(
+            blocks=weights.inputs, rows=length, source=view(window), out=source, part=part, nothing=ZEROS.data_ptr()
+        )
+        TEAM.run(amx.split_rows, batch * chunks * -(-length // 32), splitting, vectors=total * weights.inputs * 10)
+        offsets = offsets_of(weights.taps, self.dilation * 64, chunks, 3 * part)
+        row_chunk = max(amx.HIGH, amx.SOURCE_BYTES // (6 * amx.CHUNK * chunks) // amx.HIGH * amx.HIGH)
+        row_chunk = total if total <= row_chunk * 5 // 4 else row_chunk
+        arguments = amx.MultiplyTiles(
+            configuration=amx.CONFIGURATION,
+            source=source,
+            part=part,
+            offsets=offsets.address,
+            chunks=offsets.count,
+            weights=split.packed().data_ptr(),
+            panels=split.panels,
+            total=total - self.span,
+            row_chunk=row_chunk,
+            window=length,
+            rows=rows,
+            blocks=weights.outputs,
+            out=view(out),
+            bias=self.bias.data_ptr(),
+            extra=addend(extra),
+            after=after,
+        )
+        jobs = split.panels * -(-total // row_chunk)
+        TEAM.run(amx.multiply_tiles, jobs, arguments, vectors=total * split.panels * chunks * 256, kept=offsets)
+
+    def _direct(self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace, after: After) -> None:
         weights = self.weights
         source, target, added = view(window), view(out), addend(extra)
         offsets = offsets_of(weights.taps, self.dilation * ROW_BYTES, weights.inputs, source.block)
@@ -105,7 +153,8 @@ class Convolution:
                 bias=self.bias.data_ptr(),
                 bias_panel=weights.width * ROW_BYTES,
                 extra=added,
-                slope=leak,
+                after=after,
+                ones=constant(1.0).address,
                 panel_code=gemm.times_panel.address,
             )
             TEAM.run(gemm.multiply, jobs, arguments, vectors=work, kept=offsets)
@@ -180,7 +229,8 @@ class Convolution:
                 bias=ZEROS.data_ptr(),
                 bias_panel=0,
                 extra=addend(None),
-                slope=ones,
+                after=leaky(None),
+                ones=ones,
                 panel_code=gemm.times_panel.address,
             )
             TEAM.run(gemm.multiply, jobs, arguments, vectors=work, kept=offsets)

@@ -25,14 +25,23 @@ from melvoc.nn.engines.cpu.framewise import (
 )
 from melvoc.nn.engines.cpu.machines import (
     Coefficients,
-    ResidualRows,
     ResidualSections,
     Section,
     SnakeMachine,
     UpsamplingMachine,
 )
-from melvoc.nn.engines.cpu.memory import Workspace, floats
-from melvoc.nn.engines.cpu.nodes import Borders, Scaled, borders, fills_blocks, flat, needs_grad, parameters, plain
+from melvoc.nn.engines.cpu.memory import Workspace, floats, zeros
+from melvoc.nn.engines.cpu.nodes import (
+    Borders,
+    Scaled,
+    borders,
+    fills_blocks,
+    flat,
+    needs_grad,
+    parameters,
+    plain,
+    weights_of,
+)
 from melvoc.nn.engines.cpu.plan import CostModel
 from melvoc.nn.engines.cpu.quiet import FrameByFrame, Quiet, QuietInverseSTFT, parts_of
 from melvoc.nn.engines.cpu.rows import PRELU, SCALED, blocks_of, from_rows, to_rows
@@ -40,7 +49,7 @@ from melvoc.nn.engines.cpu.tanh import TanhMachine
 from melvoc.nn.engines.cpu.tape import TapeRecorder
 from melvoc.nn.engines.cpu.vector import LANES
 from melvoc.nn.engines.cpu.weights import Budget
-from melvoc.nn.framing import Select
+from melvoc.nn.framing import End, EndMachine, Select
 from melvoc.nn.graph import (
     Branches,
     Chain,
@@ -52,6 +61,7 @@ from melvoc.nn.graph import (
     MapMachine,
     Node,
     Residual,
+    add,
     by_kind,
     concatenate,
 )
@@ -125,12 +135,25 @@ class CpuEngine(Engine):
         """A machine of torch's that does not wake torch's threads; what is in a composite is opened by the engine."""
         if isinstance(node, Composite):
             return node.open(self)
+        if isinstance(node, End):
+            return self._open_end(node)
         if isinstance(node, InverseSTFT):
             return Quiet(QuietInverseSTFT(node))
         if isinstance(node, Map):
             tanh = node.function is torch.tanh
             return TanhMachine() if tanh else Quiet(MapMachine(FrameByFrame(node.function)))
         return Quiet(node.open(self))
+
+    def _open_end(self, node: End) -> Machine:
+        """What it makes belongs to the weights: it is made once, unless a gradient is wanted."""
+        made: Tensor = self._prepared(node, lambda end: end.made(zeros(1, 1, 0)).detach(), *weights_of(node.node))
+
+        def known(x: Tensor) -> Tensor:
+            grad = torch.is_grad_enabled() and needs_grad(x, node.node)
+            same = x.dtype == made.dtype and x.device == made.device and not grad
+            return made.expand(x.shape[0], -1, -1) if same else node.made(x)
+
+        return Quiet(EndMachine(known))
 
     def _native(self, node: Node) -> Machine | None:
         """A machine over rows, or None."""
@@ -140,10 +163,10 @@ class CpuEngine(Engine):
     def _native_residual(self, node: Residual) -> Machine | None:
         inner = self._native(Chain((node.nodes[1],)))
         sections = inner.machines if isinstance(inner, ChainMachine) else []
-        same = [section for section in sections if isinstance(section, Section)]
+        same = [section for section in sections if isinstance(section, Section) and section.after is None]
         if same and len(same) == len(sections) and all(isinstance(part.convolution, Convolution) for part in same):
             return ResidualSections(same)
-        return None if inner is None else ResidualRows(inner)
+        return None if inner is None else join_rows([ChainMachine([]), inner], add)
 
     def _native_branches(self, node: Branches) -> Machine | None:
         machines = self._natives(node.nodes)
@@ -308,12 +331,16 @@ class Unbordered(Machine):
 
 
 def _sections(machines: list[Machine]) -> list[Machine]:
-    """The same, but a snake just before a convolution runs inside its section."""
+    """The same, but a snake just before a convolution runs inside its section, and so does an activation just after."""
     joined: list[Machine] = []
     for machine in machines:
         before = joined[-1] if joined else None
         if isinstance(machine, Section) and isinstance(before, SnakeMachine) and machine.convolution.slope is None:
             machine.activation = before
             joined.pop()
-        joined.append(machine)
+        after = machine.after() if isinstance(machine, FactorsMachine | GeluMachine) else None
+        if after and isinstance(before, Section) and before.finishes():
+            before.after, before.ending = after, machine
+        else:
+            joined.append(machine)
     return joined

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from melvoc.nn.engines.cpu.atomics import take_job
 from melvoc.nn.engines.cpu.compile import View, instructions, keep, kernel
+from melvoc.nn.engines.cpu.finish import After
 from melvoc.nn.engines.cpu.memory import POOL, Workspace, zeros
 from melvoc.nn.engines.cpu.rows import GELU, ROW_CHUNK, SCALED_SUM, blocks_of, constant, move, view
 from melvoc.nn.engines.cpu.threads import TEAM
@@ -269,10 +270,10 @@ class Depthwise:
         return alone and layer.kernel_size[0] == DEPTHWISE_TAPS and layer.dilation[0] == 1 and layer.slope is None
 
     def run(
-        self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace, *, slope: float | None = None
+        self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace, *, after: After | None = None
     ) -> None:
-        """Convolve; see `Convolution.run`. No leaky ReLU follows."""
-        assert slope is None
+        """Convolve; see `Convolution.run`. No activation follows."""
+        assert after is None
         batch, blocks, rows, _ = out.shape
         arguments = DepthwiseRows(
             blocks=blocks,
@@ -359,6 +360,10 @@ class NormMachine(Machine):
 
 class GeluMachine(Machine):
     """Runs a GELU."""
+
+    def after(self) -> After:
+        """The same, of a product."""
+        return After(GELU, constant(0.0).address, 0)
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         batch, blocks, rows, _ = x.shape

@@ -23,6 +23,7 @@ from llvmlite.binding import get_host_cpu_features
 
 from melvoc.nn.engines.cpu.atomics import calling, take_job
 from melvoc.nn.engines.cpu.compile import Strided, instructions, kernel, part
+from melvoc.nn.engines.cpu.finish import After, activate
 from melvoc.nn.engines.cpu.vector import (
     INT,
     LANES,
@@ -190,7 +191,8 @@ class Multiply(NamedTuple):
     bias: int
     bias_panel: int
     extra: Strided
-    slope: int
+    after: After
+    ones: int
     panel_code: int
 
 
@@ -224,7 +226,10 @@ def multiply(
     extra_batch: int,
     extra_block: int,
     extra_row: int,
-    slope: int,
+    after: int,
+    after_slope: int,
+    after_slope_block: int,
+    ones: int,
     panel_code: int,
 ) -> None:
     """All products of a layer: `slots` of them, each `rows` by `panels * width * 8` output channels.
@@ -232,7 +237,8 @@ def multiply(
     A slot is a batch entry, or a product of a transform. A job is one slot, up to `row_chunk` rows and up to
     `panel_chunk` panels; neighbours have the same slot, or, with `rows_first`, the same rows of all slots. Steps are
     named after what they step over, all in bytes. The weights begin with panel number `first`; a phase has
-    `phase_panels` of them, and outputs, residual and bias of its own. `panel_code` is the address of `times_panel`.
+    `phase_panels` of them, and outputs, residual and bias of its own. `ones` is a row, and `panel_code` the address of
+    `times_panel`.
     """
     row_jobs = (rows + row_chunk - 1) // row_chunk
     panel_jobs = (panels + panel_chunk - 1) // panel_chunk
@@ -270,8 +276,13 @@ def multiply(
                 extra=e + first_row * extra_row,
                 extra_row=extra_row,
                 extra_block=extra_block,
-                slope=slope,
+                slope=after_slope if after == 0 else ones,
             )
+            if after != 0:
+                for vector in range(width):
+                    s = after_slope + (column * width + vector) * after_slope_block
+                    for row in range(first_row, last_row):
+                        activate(after, y + vector * out_block + row * out_row, s)
 
 
 def panel_width(blocks: int) -> int:

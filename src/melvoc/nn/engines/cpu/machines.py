@@ -15,9 +15,10 @@ from torch import Tensor
 
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.engines.cpu.conv import Convolution
+from melvoc.nn.engines.cpu.finish import After, leaky
 from melvoc.nn.engines.cpu.framewise import Depthwise
 from melvoc.nn.engines.cpu.memory import POOL, Buffer, Workspace, zeros
-from melvoc.nn.engines.cpu.rows import SCALED, SCALED_SUM, blocks_of, copied, fill_window, move, view
+from melvoc.nn.engines.cpu.rows import SCALED, blocks_of, copied, fill_window, move, view
 from melvoc.nn.engines.cpu.snake import CHUNK, Snake, snake
 from melvoc.nn.engines.cpu.threads import TEAM
 from melvoc.nn.engines.cpu.vector import LANES
@@ -112,6 +113,8 @@ class Section(Machine):
         self, convolution: Convolution | Depthwise, activation: SnakeMachine | None, workspace: Workspace
     ) -> None:
         self.convolution, self.activation, self.workspace = convolution, activation, workspace
+        self.after: After | None = None  # an activation of the result, by whose addresses it goes:
+        self.ending: Machine | None = None  # the machine that it stands for
         self.context: Tensor | None = None
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
@@ -129,6 +132,10 @@ class Section(Machine):
         self.activation.write(x, last, window[:, :, start : start + new])
         return window
 
+    def finishes(self) -> bool:
+        """Whether its products can end with any activation."""
+        return self.after is None and isinstance(self.convolution, Convolution) and not self.convolution.span
+
     def room(self, buffer: Buffer, batch: int, new: int, last: bool) -> tuple[Tensor, Tensor]:
         """A window in a buffer, and the place in it for `new` activated inputs, which the caller writes."""
         window, start = self._window(buffer, batch, new, last, None, None), self._before()
@@ -144,14 +151,14 @@ class Section(Machine):
         last: bool,
         extra: Tensor | None = None,
         out: Tensor | None = None,
-        slope: float | None = None,
+        after: After | None = None,
     ) -> Tensor:
-        """The outputs that follow from a window, plus `extra`, through a leaky ReLU; written to `out` if given."""
+        """The outputs that follow from a window, plus `extra`, through an activation; written to `out` if given."""
         count = self.ready(window)
         if out is None:
             out = POOL.empty(window.shape[0], self.convolution.weights.outputs, count, LANES)
         if count:
-            self.convolution.run(window, out, extra, self.workspace, slope=slope)
+            self.convolution.run(window, out, extra, self.workspace, after=self.after if after is None else after)
         if not last and self.convolution.span:
             self.context = copied(window, count)
         return out
@@ -188,30 +195,11 @@ class ResidualSections(Machine):
             here, there = there, here  # one is read while the next is written
             if following.activation is None:  # it gets its input activated, where it needs it
                 ahead, body = following.room(here, x.shape[0], section.ready(window), last)
-                section.convolved(window, last, out=body, slope=following.convolution.slope)
+                section.convolved(window, last, out=body, after=leaky(following.convolution.slope))
                 window = ahead
             else:
                 window = following.window(section.convolved(window, last), last, here)
         y = self.sections[-1].convolved(window, last, skipped)
-        if not last:
-            self.queue = copied(skipped, y.shape[2])
-        return y
-
-
-class ResidualRows(Machine):
-    """`x + machine(x)`, for a machine that owns its output; the skipped signal waits in a queue."""
-
-    parts = ("machine",)
-    state = ("queue",)
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.queue: Tensor | None = None
-
-    def __call__(self, x: Tensor, last: bool) -> Tensor:
-        skipped = joined(self.queue, x)
-        y = self.machine(x, last)
-        move(SCALED_SUM, skipped, y)
         if not last:
             self.queue = copied(skipped, y.shape[2])
         return y

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LARGE = 2**17  # floats
+LARGE = 2**15  # floats, of 128 KB: what the C library asks the system for each time
 MOST_FREE = 8  # per size
 
 

@@ -12,7 +12,7 @@ from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.engines.cpu.vector import LANES
 from melvoc.nn.framing import Select
 from melvoc.nn.graph import Branches, Chain, Composite, Map, Node, concatenate
-from melvoc.nn.layers import BiasNorm, Conv1d, ConvTranspose1d, FrameLinear, FrameNorm, FrameScale, PReLU
+from melvoc.nn.layers import BiasNorm, FrameLinear, FrameNorm, FrameScale, PReLU
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,13 @@ def _channels(layer: Any) -> tuple[int, int]:
 
 def needs_grad(x: Tensor, node: Node) -> bool:
     """Whether autograd has to see what the node does with x."""
-    return x.requires_grad or any(parameter.requires_grad for parameter in _weights(node))
+    return x.requires_grad or any(parameter.requires_grad for parameter in weights_of(node))
 
 
-def _weights(node: Node) -> list[Tensor]:
+def weights_of(node: Node) -> list[Tensor]:
     """All parameters of a node."""
     if isinstance(node, Composite):
-        return [weight for part in node.nodes for weight in _weights(part)]
+        return [weight for part in node.nodes for weight in weights_of(part)]
     function = _function(node)
     scale = function.scale if isinstance(function, Scaled) else function
     factors = [scale.factors] if isinstance(scale, FrameScale) else []
@@ -143,6 +143,8 @@ def plain(layer: nn.Module) -> bool:
 
 def parameters(layer: nn.Module | FrameScale) -> list[Tensor]:
     """A layer's own, quickly: `Module.parameters` searches everything, on each call of a vocoder."""
-    if isinstance(layer, Conv1d | ConvTranspose1d):
-        return [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-    return list(layer.parameters()) if isinstance(layer, nn.Module) else []
+    if not isinstance(layer, nn.Module):
+        return []
+    if layer._modules:
+        return list(layer.parameters())
+    return [parameter for parameter in layer._parameters.values() if parameter is not None]

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from melvoc.nn.engines.cpu import gemm
+from melvoc.nn.engines.cpu import amx, gemm
 from melvoc.nn.engines.cpu.atomics import take_job
 from melvoc.nn.engines.cpu.compile import Strided, kernel
+from melvoc.nn.engines.cpu.finish import leaky
 from melvoc.nn.engines.cpu.memory import Workspace, floats, zeros
 from melvoc.nn.engines.cpu.rows import blocks_of, constant
 from melvoc.nn.engines.cpu.threads import TEAM
@@ -240,7 +241,8 @@ class Weights:
                 bias=nothing.data_ptr(),
                 bias_panel=0,
                 extra=Strided(nothing.data_ptr(), 0, 0, 0),
-                slope=constant(1.0).address,
+                after=leaky(None),
+                ones=constant(1.0).address,
                 panel_code=gemm.times_panel.address,
             )
             work = transform.products * columns * self.width * padded
@@ -270,3 +272,31 @@ class Weights:
             out_input=row,
         )
         TEAM.run(pack, panels, arguments, vectors=panels * taps * self._rows * lanes)
+
+
+class SplitWeights:
+    """The weights of a direct convolution as the processor's matrix unit takes them (`amx`), made on first use.
+
+    Args:
+        layer: whose weights they are.
+    """
+
+    def __init__(self, layer: Conv1d | ConvTranspose1d) -> None:
+        self._weight = layer.weight.detach()
+        self._packed: Tensor | None = None
+        self._lock = threading.Lock()
+        self.panels = -(-layer.out_channels // amx.PANEL)
+
+    @classmethod
+    def of(cls, layer: Conv1d | ConvTranspose1d, budget: Budget) -> SplitWeights | None:
+        """None where there is no such unit, no memory for it, or where the layer does not fill its tiles."""
+        filled = isinstance(layer, Conv1d) and min(layer.in_channels, layer.out_channels) >= amx.CHUNK
+        return cls(layer) if filled and not budget.limited and amx.available() else None
+
+    def packed(self) -> Tensor:
+        """As `amx.packed` gives them."""
+        with self._lock:
+            if self._packed is None:
+                TEAM.spoil()  # as in `Weights`
+                self._packed = amx.packed(self._weight)
+            return self._packed
