@@ -13,8 +13,7 @@ from torch.nn import functional as F
 def powers(padded: Tensor, window: Tensor, *, n_fft: int, hop_length: int) -> Tensor:
     """Squared magnitudes of the spectra of windowed frames, for losses: differentiable, but only once.
 
-    Autograd would take a complex transform of the whole spectrum where a real one does: 1.5 times as long for the
-    multi-resolution STFT distance, gradient included (docs/training.md).
+    Autograd would take a complex transform of the whole spectrum where a real one does.
 
     Args:
         padded: `[B, N]`, N at least as long as the window.
