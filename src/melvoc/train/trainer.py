@@ -39,7 +39,7 @@ class Trainer:
 
         trainer = Trainer(TrainConfig(audio_dir="sounds", run_dir="run", minutes=30))
         for report in trainer:
-            print(report.step, report.steps, report.eta, report.smoothed["mel"])
+            print(report.step, report.steps, report.eta, report.smoothed)
         print(trainer.comparison.words)
         vocoder = melvoc.load("run/generator.safetensors")
 
