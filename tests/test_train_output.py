@@ -67,6 +67,8 @@ def test_a_run_with_patience_ends_early_and_gives_the_best(folder: Path, monkeyp
     trainer = Trainer(config)
     assert [report.step for report in trainer] == [1, 2, 3, 4]
     assert trainer.finished
+    assert trainer.comparison is not None
+    assert trainer.comparison.longer == "--resume --steps 16 --patience 8", "with its old patience it would end at once"
     run = folder / "run"
     assert melvoc.info(run / "generator.safetensors").provenance["steps"] == "2"
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000002.pt", "step-00000004.pt"]
