@@ -117,7 +117,8 @@ def train(run: Path, chosen: Set, folder: Path, options: Sequence[str], minutes:
         spec.write_text(json.dumps(chosen.spec.to_dict()))
         command = [sys.executable, "-m", "melvoc", "train", str(folder), "-o", str(run), "--spec", str(spec)]
         command += ["--minutes", str(minutes), "--seed", str(seed), *options]
-        done = subprocess.run([*command, *(("--resume",) if (run / "checkpoints").exists() else ())], check=False)
+        begun = any(run.glob("checkpoints/step-*.pt"))
+        done = subprocess.run([*command, *(("--resume",) if begun else ())], check=False)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
     return result

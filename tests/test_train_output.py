@@ -7,6 +7,7 @@ import sys
 import threading
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from melvoc.neural import NeuralVocoder
 from melvoc.train import LossWeights, Trainer
 from melvoc.train import pace as pace_module
 from melvoc.train import trainer as trainer_module
+from melvoc.train.state import Stepper
 
 HEARD = LossWeights(adversarial=0, feature=0)
 
@@ -65,6 +67,8 @@ def test_a_run_with_patience_ends_early_and_gives_the_best(folder: Path, monkeyp
     trainer = Trainer(config)
     assert [report.step for report in trainer] == [1, 2, 3, 4]
     assert trainer.finished
+    assert trainer.comparison is not None
+    assert trainer.comparison.longer == "--resume --steps 16 --patience 8", "with its old patience it would end at once"
     run = folder / "run"
     assert melvoc.info(run / "generator.safetensors").provenance["steps"] == "2"
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000002.pt", "step-00000004.pt"]
@@ -175,6 +179,23 @@ def test_an_estimate_leaves_no_trace(folder: Path) -> None:
     assert found.memory is None or found.memory > 4 * found.parameters
     with pytest.raises(melvoc.MelvocError, match=r"steps=1, but it is a whole number of at least 2"):
         trainer.estimate(1)
+
+
+def test_an_estimate_measures_what_most_of_the_run_is_made_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages: list[str] = []
+
+    class Watched(Stepper):
+        def __call__(self, *given: Any) -> dict[str, float]:
+            stages.append(self.stage)
+            return super().__call__(*given)
+
+    monkeypatch.setattr("melvoc.train.estimate.Stepper", Watched)
+    phases = {"mel_only_steps": 2, "discriminator_warmup": 2, "judge_every": 3}
+    Trainer(tiny_config(folder, steps=20, **phases)).estimate(2)
+    assert stages == ["judged", "judged", "heard", "heard"]
+    stages.clear()
+    Trainer(tiny_config(folder, run_dir=folder / "short", steps=2, **phases | {"judge_every": 1})).estimate(2)
+    assert stages == ["heard", "heard"], "the run ends before anything is judged"
 
 
 class Ticking:

@@ -71,6 +71,8 @@ def test_pauses_do_not_count_and_sessions_do(clock: Clock) -> None:
     clock.now += 10
     pace.rest()
     clock.now += 1000
+    assert pace.seconds == 10
+    assert pace.to_dict()["seconds"] == 10, "what is saved in a pause has none of it"
     pace.go_on()
     clock.now += 5
     assert pace.seconds == 15
@@ -81,6 +83,15 @@ def test_pauses_do_not_count_and_sessions_do(clock: Clock) -> None:
     assert again.reached(3) == 1.0
     assert clock.pace(again.to_dict(), minutes=1).reached(3) == 1.0, "a run that is over has nothing left"
     assert clock.pace(again.to_dict(), minutes=2).reached(3) == pytest.approx(60 / 114)
+
+
+def test_a_slow_loop_counts(clock: Clock) -> None:
+    pace = clock.pace(minutes=1)
+    clock.now += 10
+    pace.rest()
+    clock.now += 7
+    pace.work()
+    assert pace.seconds == 17
 
 
 def test_a_part_that_its_checkpoint_would_fill_is_passed_over(clock: Clock) -> None:

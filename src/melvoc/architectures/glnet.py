@@ -234,7 +234,9 @@ def sized(dim: int, num_layers: int, spec: MelSpec) -> GLNetConfig:
         SpecError: a hop that is no multiple of 4, or frames that do not overlap enough.
     """
     if spec.hop_length % 4:
-        raise SpecError(f"hop_length={spec.hop_length}, but GLNet corrects quarters of a hop; take a multiple of 4")
+        raise SpecError(
+            f"hop_length={spec.hop_length}, but GLNet corrects quarters of a hop; take a multiple of 4, or another architecture"
+        )
     try:
         return GLNetConfig(
             n_mels=spec.n_mels,
@@ -246,7 +248,9 @@ def sized(dim: int, num_layers: int, spec: MelSpec) -> GLNetConfig:
             num_layers=num_layers,
         )
     except OptionError as error:
-        raise SpecError(f"GLNet works in the mel's frames: {error}; change the spec") from error
+        raise SpecError(
+            f"GLNet works in the mel's frames: {error}; change the spec, or take another architecture"
+        ) from error
 
 
 ARCHITECTURE = Architecture(

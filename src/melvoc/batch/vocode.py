@@ -103,7 +103,7 @@ class Vocode:
         return columns(batch, {self.audio: sounds, f"{self.audio}_rate": rates, self.error: outcome.errors})
 
     def _of_mels(self, voc: Vocoder, batch: Mapping[str, Any], given: list[Any], outcome: Outcome) -> None:
-        further = {name: column(batch, name) for name in voc.conditions if name in batch}
+        further = {name: column(batch, name) for name in voc.conditions}
         found = Outcome(outcome.errors)
         for row, value in enumerate(given):
             own = {name: values[row] for name, values in further.items()}

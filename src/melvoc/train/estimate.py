@@ -24,7 +24,8 @@ class Estimate:
     Attributes:
         seconds: from its beginning to its end: its minutes, or its steps at this speed, without validations.
         steps: in all.
-        seconds_per_step: of the network alone, without validations and checkpoints.
+        seconds_per_step: of the network alone, without validations and checkpoints, once everything learns: the mean of
+            steps that are judged and steps that are not, if both come.
         sound_per_second: seconds of sound trained on per second, of all processes.
         memory: bytes at most, a little more than the run's own: on a GPU what torch has allocated there, on a CPU what
             this process has had resident so far; None where the system does not tell.
@@ -49,7 +50,7 @@ def estimated(config: ResolvedConfig, material: Material, world: World, *, step:
         material: its sounds.
         world: its processes, all of which call this.
         step: steps that the run has made.
-        tried: steps to make, at least 2; the first is not counted.
+        tried: steps to make of each kind, at least 2; the first is not counted.
 
     Raises:
         OptionError: fewer.
@@ -62,14 +63,23 @@ def estimated(config: ResolvedConfig, material: Material, world: World, *, step:
         if cuda:
             torch.cuda.reset_peak_memory_stats(device)
         state = TrainState.new(config, device)
-        stepper, times = Stepper(state, config, world), list[float]()
-        for number in range(tried):
-            begun = time.perf_counter()
-            position = (step + number) * size * world.size + world.rank * size
-            stepper(material.segments.batch(position, size, device), learning_rates(config, step + number, 1000))
-            times.append(time.perf_counter() - begun)
+        stepper = Stepper(state, config, world)
+
+        def timed(kind: int) -> float:
+            """Seconds of a step of the same kind as this one."""
+            times = list[float]()
+            for number in range(tried):
+                begun, state.step = time.perf_counter(), kind
+                position = (step + number) * size * world.size + world.rank * size
+                stepper(material.segments.batch(position, size, device), learning_rates(config, kind, 1000))
+                times.append(time.perf_counter() - begun)
+            return sum(times[1:]) / (tried - 1)
+
+        judged = _judged_step(config, step)
+        seconds, every = timed(judged), config.judge_every
+        if every > 1 and stepper.stage == "heard" and stepper.judged:
+            seconds = (seconds + (every - 1) * timed(judged + 1)) / every
         memory = torch.cuda.max_memory_allocated(device) if cuda else _resident()
-    seconds = sum(times[1:]) / (tried - 1)
     steps = int(60 * config.minutes / seconds) if config.minutes else config.steps or 0
     steps = steps if config.steps is None else min(steps, config.steps)
     return Estimate(
@@ -81,6 +91,13 @@ def estimated(config: ResolvedConfig, material: Material, world: World, *, step:
         parameters=sum(parameter.numel() for parameter in state.average.tensors.values()),
         discriminator_parameters=sum(parameter.numel() for parameter in state.discriminators.parameters()),
     )
+
+
+def _judged_step(config: ResolvedConfig, step: int) -> int:
+    """A step from this one on in which the discriminators judge, if there is one before the run's end."""
+    first = max(step, config.mel_only_steps + config.discriminator_warmup)
+    first += (config.mel_only_steps - first) % config.judge_every
+    return first if config.steps is None or first < config.steps else step
 
 
 def _resident() -> int | None:

@@ -151,14 +151,13 @@ class Output:
     def compare(self) -> Comparison:
         """The result beside Griffin-Lim, in `RUN/results.json` and in its file."""
         config, sounds, vocoder = self._config, self._material.held_out, self._result()
-        longer = f"--steps {4 * self._state.step}" if config.minutes is None else f"--minutes {4 * config.minutes:g}"
 
         def compared(report: Report) -> Comparison:
             return compare(
                 vocoder,
                 sounds,
                 segment=config.segment,
-                longer=f"--resume {longer}",
+                longer=self._longer(),
                 late=self._pace.over,
                 report=report,
             )
@@ -169,6 +168,14 @@ class Output:
         self._write(lambda: self._folder.write("results.json", self._results(vocoder, found)))
         self.comparison = found
         return found
+
+    def _longer(self) -> str:
+        """How to train four times as long, by what has ended the run."""
+        config = self._config
+        longer = f"--steps {4 * self._state.step}" if config.minutes is None else f"--minutes {4 * config.minutes:g}"
+        if config.patience is not None and self.best.without_patience(config.patience):
+            longer += f" --patience {4 * config.patience}"
+        return f"--resume {longer}"
 
     def vocoder(self, engine: Literal["auto", "torch"] = "torch") -> NeuralVocoder:
         """The running mean as it is now."""

@@ -21,6 +21,9 @@ _MEMORY = 20  # steps, over which a step's duration is averaged
 class Pace:
     """The clock of a run. It stands still between two loops, and goes on with what an earlier session took.
 
+    Nobody says whether a loop was left or its body is slow: the time after `rest` counts once `work` goes on, and not
+    before, so that what is saved in a pause has none of it.
+
     Args:
         config: of the run.
         began: when this session did, as `time.monotonic` tells it.
@@ -30,7 +33,7 @@ class Pace:
     def __init__(self, config: ResolvedConfig, began: float, stored: Mapping[str, Any] | None = None) -> None:
         self._limit = math.inf if config.minutes is None else 60.0 * config.minutes
         self._steps = math.inf if config.steps is None else config.steps
-        self._mark = began
+        self._mark, self._resting = began, False
         known = stored or {}
         self._spent: float = known.get("seconds", 0.0)
         self._costs: dict[str, float] = dict(known.get("costs", {}))
@@ -41,15 +44,19 @@ class Pace:
     @property
     def seconds(self) -> float:
         """Spent so far, by this session and those before it."""
-        return self._spent + time.monotonic() - self._mark
+        return self._spent + (0.0 if self._resting else time.monotonic() - self._mark)
 
     def go_on(self) -> None:
         """Forget the time since `rest`: nobody was training."""
-        self._mark = time.monotonic()
+        self._mark, self._resting = time.monotonic(), False
+
+    def work(self) -> None:
+        """Go on, with the time since `rest`: it was spent in the loop."""
+        self._resting = False
 
     def rest(self) -> None:
-        """Count the time until now."""
-        self._spent, self._mark = self.seconds, time.monotonic()
+        """Stand still until `work` or `go_on`."""
+        self._spent, self._mark, self._resting = self.seconds, time.monotonic(), True
 
     def stepped(self, seconds: float) -> None:
         """Take in how long a step took, without what follows it."""

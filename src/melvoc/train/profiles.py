@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from melvoc.architecture import Architecture, NetworkConfig
@@ -27,9 +27,7 @@ class Profile:
         size: of that architecture, and of another that has one of this name.
         batch_size: segments per step and process.
         segment: samples, for that architecture; the multiple of the hop length that is next to it is used.
-        learning_rate: of both optimizers, for that architecture.
-        discriminators: which judge, if any loss asks for them.
-        preset: of their channels.
+        preset: of the discriminators' channels, if any loss asks for them.
         weights: of the losses; one that is not set is not computed.
         minutes: that a run takes, if it has neither minutes nor steps.
     """
@@ -39,32 +37,22 @@ class Profile:
     size: str | None = None
     batch_size: int = 8
     segment: int | None = None
-    learning_rate: float | None = None
-    discriminators: Mapping[str, float] | None = None
     preset: Literal["full", "slim"] = "full"
     weights: LossWeights | None = None
     minutes: float = 30.0
 
 
+_CPU = Profile(
+    about="sounds alone, without discriminators, which cost a CPU most of a step",
+    quick=True,
+    size="small",
+    segment=16384,
+    preset="slim",
+    weights=LossWeights(multi_scale_mel=15.0, refined=1.0),
+)
 PROFILES: Mapping[str, Profile] = {
-    "cpu": Profile(
-        about="sounds alone, without discriminators, which cost a CPU most of a step",
-        quick=True,
-        size="small",
-        batch_size=8,
-        segment=16384,
-        preset="slim",
-        weights=LossWeights(multi_scale_mel=15.0, refined=1.0),
-    ),
-    "gpu": Profile(
-        about="the same; not measured",
-        quick=True,
-        size="small",
-        batch_size=16,
-        segment=16384,
-        preset="slim",
-        weights=LossWeights(multi_scale_mel=15.0, refined=1.0),
-    ),
+    "cpu": _CPU,
+    "gpu": replace(_CPU, about="the same in batches of 16; not measured", batch_size=16),
     "published": Profile(about="the architecture's recipe, with batches of 8"),
 }
 

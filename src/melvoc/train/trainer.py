@@ -39,13 +39,14 @@ class Trainer:
 
         trainer = Trainer(TrainConfig(audio_dir="sounds", run_dir="run", minutes=30))
         for report in trainer:
-            print(report.step, report.steps, report.eta, report.smoothed["mel"])
+            print(report.step, report.steps, report.eta, report.smoothed)
         print(trainer.comparison.words)
         vocoder = melvoc.load("run/generator.safetensors")
 
     The loop can be left at any step, with `break` or from another thread with `stop()`, and another loop goes on from
     there. `save()` writes a checkpoint, from which `Trainer.resume(run_dir)` continues, in another process too, with
-    the same losses as an uninterrupted run. Making a trainer reads and checks everything before the first step.
+    the same losses as an uninterrupted run (with minutes, nearly: the learning rate follows the clock). Making a
+    trainer reads and checks everything before the first step.
 
     Args:
         config: of the run.
@@ -196,16 +197,11 @@ class Trainer:
             DivergedError: a loss is NaN or infinite.
             MelvocError: a file cannot be written.
         """
-        if self.finished:
-            self.export()
-            self.compare()
-            raise StopIteration
-        if self._world.any(self._stopped):
-            self._stopped = self._halted = True
-            raise StopIteration
-        report = self._one_step()
-        self._pace.rest()
-        return report
+        self._pace.work()
+        try:
+            return self._following()
+        finally:
+            self._pace.rest()
 
     def save(self) -> Path:
         """Write a checkpoint of the current state, unless this trainer has written it or began with it.
@@ -249,7 +245,7 @@ class Trainer:
         """What the run takes, measured on a few steps of a copy, which the run does not notice.
 
         Args:
-            steps: that are made, at least 2; the first is not counted.
+            steps: that are made of each kind (judged or not), at least 2; the first is not counted.
 
         Raises:
             OptionError: fewer steps.
@@ -284,6 +280,17 @@ class Trainer:
         self.close()
 
     # Internals
+
+    def _following(self) -> TrainReport:
+        """The next step, or the end of the loop."""
+        if self.finished:
+            self.export()
+            self.compare()
+            raise StopIteration
+        if self._world.any(self._stopped):
+            self._stopped = self._halted = True
+            raise StopIteration
+        return self._one_step()
 
     def _one_step(self) -> TrainReport:
         start, world, pace = time.monotonic(), self._world, self._pace
