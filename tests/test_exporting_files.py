@@ -106,6 +106,7 @@ def test_what_is_refused_and_that_nothing_is_left(tmp_path: Path, monkeypatch: p
         (vocoder, "x.onnx", {"target": "ncnn"}, OptionError, "target='ncnn', but it is one of onnx, sherpa"),
         (vocoder, "x.pt2", {"target": "sherpa"}, OptionError, r"sherpa-onnx reads \.onnx; write one"),
         (vocoder, "x.pt2", {"streaming": True}, OptionError, r"streaming .* is for \.onnx"),
+        (vocoder, "x.onnx", {"streaming": "no"}, OptionError, "streaming='no', but it is True or False"),
         (vocoder, "x.onnx", {"refine": -1}, OptionError, "refine=-1"),
         (vocoder, "x.pt2", {"refine": 1}, MelvocError, r"not refine; give refine=0, or write \.onnx"),
         ("vocos", "x.onnx", {}, OptionError, r"vocoder is a str, but export takes a melvoc\.Vocoder"),
@@ -172,3 +173,10 @@ def test_every_architecture_is_tried() -> None:
 
     tried = {RECORDS[type(network())].name for network in NETWORKS.values()}
     assert tried == {record.name for record in RECORDS.values()}, "a new one belongs in tests/exported.py"
+
+
+def test_an_onnx_file_is_not_exported_again(tmp_path: Path) -> None:
+    melvoc.export(tiny("vocos"), tmp_path / "x.onnx")
+    for name in ("y.onnx", "y.pt2"):
+        with pytest.raises(MelvocError, match="vocos is an ONNX file already; copy it"):
+            melvoc.export(melvoc.load(tmp_path / "x.onnx"), tmp_path / name)

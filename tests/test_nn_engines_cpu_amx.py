@@ -10,6 +10,7 @@ from cpu_layers import engine, error, exact, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import pieces
+from numba.core import config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -109,3 +110,12 @@ def test_where_there_is_no_unit_nothing_is_split(monkeypatch: pytest.MonkeyPatch
     assert weights.SplitWeights.of(layer, weights.Budget(limited=True)) is None
     monkeypatch.setattr(amx, "available", lambda: False)
     assert weights.SplitWeights.of(layer, weights.Budget(limited=False)) is None
+
+
+@pytest.mark.parametrize(("name", "value"), [("CPU_FEATURES", ""), ("ENABLE_AVX", 0)])
+def test_where_numba_compiles_for_another_processor_there_is_no_unit(
+    name: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With NUMBA_CPU_NAME=generic, for example: there LLVM would end the process."""
+    monkeypatch.setattr(config, name, value)
+    assert not amx.available.__wrapped__()

@@ -178,7 +178,9 @@ def test_sound_at_another_rate_than_the_mels(tmp_path: Path) -> None:
 def test_conditions_are_inputs_of_their_own(tmp_path: Path) -> None:
     own = weights() | {"w0": 0.01 * torch.ones(20, 1, 1)}
     nodes = (helper.make_node("Conv", ["f0", "w0"], ["p"]), helper.make_node("Add", ["mel", "p"], ["x"]))
-    texts = metadata(conditions={"f0": {"unit": "Hz", "low": 0.0, "high": 500.0, "channels": 1}}, context_frames=[3, 3])
+    texts = metadata(
+        conditions={"f0": {"unit": "Hz", "low": 0.0, "high": float("inf"), "channels": 1}}, context_frames=[3, 3]
+    )
     path = write(tmp_path / "x.onnx", texts, before=nodes, tensors=own)
     import onnx
 
@@ -248,10 +250,15 @@ def test_several_inputs_are_refused(tmp_path: Path) -> None:
         ("spec", {"sample_rate": 8000}),
         ("provenance", "[1]"),
         ("conditions", {"f0": 3}),
+        *(("conditions", {"f0": {"unit": "Hz", "low": 0, "high": 500} | wrong}) for wrong in (
+            {"unit": 3}, {"low": "0"}, {"high": None}, {"low": 501}, {"low": float("nan")}, {"high": 10**400},
+            {"channels": 0}, {"channels": 1.5}, {"channels": 10**10},
+        )),
         ("context_frames", "[1]"),
         ("context_frames", [1, -1]),
         ("states", {"tail": {"shape": [1], "kind": "float8", "value": 0}}),
         ("states", {"tail": {"shape": [-1], "kind": "int64", "value": 0}}),
+        ("states", {"tail": {"shape": ["batch", 1 << 20, 1 << 20], "kind": "int64", "value": 0}}),
         ("states", [1]),
         ("latency_samples", -1),
         ("samples_per_frame", "0"),

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,13 @@ def site(vocoder: melvoc.Vocoder, tmp_path_factory: pytest.TempPathFactory) -> I
     if fetched.returncode:
         pytest.skip(f"onnxruntime-web could not be fetched from npm: {fetched.stderr.strip()[-200:]}")
     melvoc.export(vocoder, folder / "v2.onnx")
+    with served(folder) as address:
+        yield address
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of the page in a folder, on Python's own server."""
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -192,10 +200,39 @@ def _check_drops_and_refusals(driver: Any, sound: bytes) -> None:
     drop(driver, {"broken.onnx": b"no graph at all"})
     wait(driver, "document.getElementById('status').textContent.startsWith('broken.onnx')")
     assert text(driver, "status") == "broken.onnx: this is not an ONNX file, or it is damaged"
+    drop(driver, {"spectrum.onnx": spectral()})
+    wait(driver, "document.getElementById('status').textContent.startsWith('spectrum.onnx: ')")
+    assert text(driver, "status").endswith("gives mag, x, y, not a sound; export it without --target sherpa")
     driver.execute_script("document.getElementById('results').hidden = true")
     drop(driver, {"again.wav": sound, "again.onnx": fetched(driver, "v2.onnx")})
     wait(driver, "!document.getElementById('results').hidden")
     wait(driver, "document.getElementById('status').textContent.startsWith('2.0 s of sound in ')")
+
+
+def spectral() -> bytes:
+    """A Vocos whose inverse STFT is left to sherpa-onnx."""
+    from exported import tiny
+
+    from melvoc.exporting.models import onnx_model
+
+    return onnx_model(tiny("vocos"), (), sherpa=True)
+
+
+@pytest.mark.slow
+def test_without_onnxruntime_web_or_the_file_the_page_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="needs the package that makes ONNX files: pip install onnx")
+    shutil.copytree(PAGE, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("ort", "*.onnx"))
+    (tmp_path / "x.onnx").write_bytes(spectral())
+    with served(tmp_path) as site, browser() as driver:
+        for file, message in (
+            ("x.onnx", "x.onnx: onnxruntime-web is not beside this page; docs/web/fetch.sh puts it there"),
+            ("none.onnx", "none.onnx: the server says 404"),
+            ("http://localhost:1/x.onnx", "http://localhost:1/x.onnx: "),
+        ):
+            driver.get(f"{site}?vocoder={file}")
+            wait(driver, "'ready' in document.documentElement.dataset")
+            assert text(driver, "status").startswith(message)
+            assert driver.execute_script("return document.getElementById('status').className") == "wrong"
 
 
 def drop(driver: Any, files: dict[str, bytes]) -> None:

@@ -47,7 +47,7 @@ async function copy() {
   const made = channels.map((channel) => channel.subarray(0, Math.ceil(length * sampleRate)));
   const again = await decode(await wav(made, sampleRate).arrayBuffer(), spec.sample_rate);
   const loudest = mel.values.reduce((a, b) => Math.max(a, b), -Infinity);
-  const deep = spec.log === "log1p" ? loudest : DEEP[spec.log] * (spec.log === "db" ? 1 : spec.power);
+  const deep = spec.log === "log1p" ? loudest || 1 : DEEP[spec.log] * (spec.log === "db" ? 1 : spec.power);
   show("original", [wave], spec.sample_rate, mel, spec, [loudest - deep, loudest]);
   show("copy", made, sampleRate, melOf(again.wave, spec), spec, [loudest - deep, loudest]);
   find("results").hidden = false;
@@ -96,8 +96,12 @@ addEventListener("play", (event) => document.querySelectorAll("audio").forEach((
 
 const named = new URLSearchParams(location.search).get("vocoder"); // of a file on the page's own server
 if (named) {
-  const answer = await fetch(named);
-  if (answer.ok) await take(new File([await answer.blob()], named.split("/").at(-1)));
-  else say(`${named}: the server says ${answer.status} ${answer.statusText}`, true);
+  try {
+    const answer = await fetch(named);
+    if (answer.ok) await take(new File([await answer.blob()], named.split("/").at(-1)));
+    else say(`${named}: the server says ${answer.status} ${answer.statusText}`, true);
+  } catch (error) {
+    say(`${named}: ${error.message}`, true); // of another server, or none
+  }
 }
 document.documentElement.dataset.ready = "";

@@ -126,7 +126,7 @@ def _info_of_graph(path: str) -> VocoderInfo:
     metadata = read_metadata(path)
     texts, provenance = metadata.texts, metadata.provenance
     return VocoderInfo(
-        name=texts.get("melvoc.name", Path(path).stem), distribution=path, spec=metadata.spec,
+        name=metadata.name, distribution=path, spec=metadata.spec,
         architecture=texts.get("melvoc.architecture"), bytes=Path(path).expanduser().stat().st_size,
         licence=texts.get("melvoc.licence"), origin=_origin(provenance), provenance=provenance,
     )  # fmt: skip

@@ -14,6 +14,8 @@ from melvoc.exporting.models import onnx_model, streaming_model
 from melvoc.exporting.programs import write_program
 from melvoc.griffinlim import GriffinLim
 from melvoc.host import public
+from melvoc.onnx.vocoder import OnnxVocoder
+from melvoc.options import check_flag
 from melvoc.post.refine import refined
 from melvoc.storage.atomic import replacing
 from melvoc.vocoder import Vocoder
@@ -52,6 +54,7 @@ def export(
     suffix = Path(os.fsdecode(path)).suffix
     if suffix not in SUFFIXES:
         raise OptionError(f"{os.fsdecode(path)} ends in {suffix or 'nothing'}, but a file is .onnx or .pt2; rename it")
+    check_flag("streaming", streaming)
     if target not in TARGETS:
         raise OptionError(f"target={quoted(target)}, but it is one of {', '.join(TARGETS)}")
     if target == "sherpa" and suffix != ".onnx":
@@ -82,6 +85,10 @@ def _in_float32(vocoder: Vocoder) -> Vocoder:
         raise MelvocError(
             f"{vocoder.name} cannot be exported: Griffin-Lim has no network, but goes over the whole sound again and "
             "again; export a neural vocoder (melvoc list), and where none fits the mel, train one (melvoc train)"
+        )
+    if isinstance(vocoder, OnnxVocoder):
+        raise MelvocError(
+            f"{vocoder.name} is an ONNX file already; copy it, or export the vocoder that it was made from"
         )
     if vocoder.device.type == "cpu" and vocoder.dtype == torch.float32:
         return vocoder

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -16,6 +18,9 @@ from melvoc.spectrogram.spec import MelSpec
 from melvoc.synthesis import Condition
 
 _LARGEST_CONTEXT = 1 << 16  # frames
+_LARGEST_STATE = 1 << 24  # numbers a row
+_MOST_CHANNELS = 1 << 12  # of a condition
+_LARGEST_VALUE = 1e38  # of one that float32 can have
 _KINDS = {"float32": torch.float32, "int64": torch.int64}
 
 
@@ -51,6 +56,11 @@ class Metadata:
     path: str
 
     @property
+    def name(self) -> str:
+        """The vocoder's; the file's, if it does not say."""
+        return self.texts.get("melvoc.name") or Path(self.path).stem
+
+    @property
     def spec(self) -> MelSpec | None:
         """Of its mel; None if it does not say.
 
@@ -76,9 +86,12 @@ class Metadata:
         """The graph's inputs besides the mel, in order."""
         stated = self._json("melvoc.conditions", {})
         try:
-            return {name: Condition(**one) for name, one in stated.items()}
+            found = {name: Condition(**one) for name, one in stated.items()}
         except (AttributeError, TypeError) as error:
             raise self._wrong("melvoc.conditions", reason(error)) from error
+        if not all(map(_possible, found.values())):
+            raise self._wrong("melvoc.conditions", 'it is like {"f0": {"unit": "Hz", "low": 0.0, "high": 2000.0}}')
+        return found
 
     @property
     def context(self) -> tuple[int, int] | None:
@@ -102,6 +115,8 @@ class Metadata:
                 name: State(tuple(one["shape"]), _KINDS[one["kind"]], one["value"]) for name, one in stated.items()
             }
             for state in found.values():
+                if math.prod(size for size in state.shape if not isinstance(size, str)) > _LARGEST_STATE:
+                    raise ValueError(f"a state has at most {_LARGEST_STATE} numbers a row")
                 state.at_first(1)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise self._wrong("melvoc.states", f"{type(error).__name__}: {reason(error)}") from error
@@ -146,3 +161,11 @@ class Metadata:
     def of(cls, session: Any, path: str) -> Self:
         """That of a file which onnxruntime has opened."""
         return cls(dict(session.get_modelmeta().custom_metadata_map), path)
+
+
+def _possible(condition: Condition) -> bool:
+    """Whether its fields are what they must be: a file's can be anything that JSON has."""
+    bounds, channels = (condition.low, condition.high), condition.channels
+    numbers = all(type(bound) is float or (type(bound) is int and abs(bound) < _LARGEST_VALUE) for bound in bounds)
+    between = numbers and condition.low <= condition.high and condition.low < _LARGEST_VALUE > -condition.high
+    return between and isinstance(condition.unit, str) and type(channels) is int and 0 < channels <= _MOST_CHANNELS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Literal, Self
 
 import torch
@@ -44,7 +43,7 @@ class OnnxVocoder(Vocoder):
     """
 
     def __init__(self, session: Session, port: Port, *, spec: MelSpec, metadata: Metadata) -> None:
-        super().__init__(name=metadata.texts.get("melvoc.name") or Path(session.path).stem, spec=spec)
+        super().__init__(name=metadata.name, spec=spec)
         self._session, self._port, self._conditions, self._context = (
             session, port, metadata.conditions, metadata.context,
         )  # fmt: skip

@@ -25,12 +25,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from torch import Tensor
 from torch.nn import functional as F
 
 from melvoc.nn.engines.cpu.atomics import take_job
-from melvoc.nn.engines.cpu.compile import Strided, View, instructions, keep, kernel
+from melvoc.nn.engines.cpu.compile import Strided, View, instructions, keep, kernel, target_features
 from melvoc.nn.engines.cpu.finish import After, finish
 from melvoc.nn.engines.cpu.vector import INT, WIDE, at, integer, load, switch
 
@@ -42,7 +41,7 @@ PAIR = 2 * TILE
 STEP = 3 * PAIR  # bytes of a panel's weights for a chunk
 AHEAD = STEP // 3  # bytes of the next panel that each chunk fetches into the second-level cache
 SOURCE_BYTES = 2**20  # of a core's second-level cache, for the split rows of a product
-FEATURES = ("amx-tile", "amx-bf16", "avx512f")
+FEATURES = {"amx-tile", "amx-bf16", "avx512f"}
 REQUEST, DATA = 0x1023, 18  # arch_prctl: ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
 ARCH_PRCTL = 158
 
@@ -52,9 +51,8 @@ ORDER = ((0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0))
 
 @functools.cache
 def available() -> bool:
-    """Whether this processor has the unit and the system lets this process use it."""
-    features = get_host_cpu_features()
-    if sys.platform != "linux" or platform.machine() != "x86_64" or not all(map(features.get, FEATURES)):
+    """Whether kernels are compiled for a processor with the unit, and the system lets this process use it."""
+    if sys.platform != "linux" or platform.machine() != "x86_64" or not target_features() >= FEATURES:
         return False
     return int(ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST, DATA)) == 0
 

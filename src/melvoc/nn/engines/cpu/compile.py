@@ -21,6 +21,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast, get_type_hints
 
 from llvmlite import ir
 from numba import cfunc, njit, types
+from numba.core import codegen, config
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
@@ -48,6 +49,17 @@ class Strided(NamedTuple):
     batch: int
     block: int
     row: int
+
+
+def target_features() -> set[str]:
+    """What the processor that numba compiles for can do, as LLVM calls it.
+
+    That is this processor, unless NUMBA_CPU_NAME, NUMBA_CPU_FEATURES or NUMBA_ENABLE_AVX say otherwise. Instructions
+    that it does not have end the process: LLVM cannot select them.
+    """
+    wanted = config.CPU_FEATURES  # type: ignore[attr-defined]
+    listed: str = codegen.get_host_cpu_features() if wanted is None else wanted  # type: ignore[no-untyped-call]
+    return {feature[1:] for feature in listed.split(",") if feature.startswith("+")}
 
 
 @functools.cache

@@ -19,10 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 
 from melvoc.nn.engines.cpu.atomics import calling, take_job
-from melvoc.nn.engines.cpu.compile import Strided, instructions, kernel, part
+from melvoc.nn.engines.cpu.compile import Strided, instructions, kernel, part, target_features
 from melvoc.nn.engines.cpu.finish import After, activate
 from melvoc.nn.engines.cpu.vector import (
     INT,
@@ -40,7 +39,7 @@ from melvoc.nn.engines.cpu.vector import (
     switch,
 )
 
-FAR_WIDER = bool(get_host_cpu_features().get("avx512f"))
+FAR_WIDER = "avx512f" in target_features()
 PART = 32  # chunks, of eight products each
 
 
