@@ -39,7 +39,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 BLOCK = re.compile(
     r"(?:^<!-- (?:not run: ([^\n]+)|run with: (\w+)) -->\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )
-NOT_RUN = {("docs/gpu.md", "needs a GPU"), ("docs/bulk.md", "needs a Ray cluster")}
+NOT_RUN = {
+    ("docs/gpu.md", "needs a GPU"),
+    ("docs/bulk.md", "needs a Ray cluster"),
+    ("docs/training.md", "2 GB of downloads, and a GPU"),
+    ("docs/export.md", "somebody else's file"),
+}
 PROGRAM = re.compile(r"^(?:\w+=\S+ )*(melvoc|python|pip|apt-get|torchrun|ruff|mypy|curl|git)\b", re.MULTILINE)
 
 

@@ -12,8 +12,10 @@ import melvoc
 from melvoc.exporting.context import context_frames
 from melvoc.testing import check_vocoder
 
+PLACED = [name for name in NETWORKS if not name.startswith(("flow2gan", "glnet"))]  # that draw no noise
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("flow2gan")])
+
+@pytest.mark.parametrize("name", PLACED)
 def test_a_frame_reaches_as_far_as_is_said(name: str) -> None:
     voc, place, frames = tiny(name), 100, 200
     found = context_frames(voc)
@@ -32,9 +34,10 @@ def test_a_frame_reaches_as_far_as_is_said(name: str) -> None:
 
 def test_noise_has_a_place() -> None:
     assert context_frames(tiny("flow2gan 1")) is None
+    assert context_frames(tiny("glnet")) is None
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("flow2gan")])
+@pytest.mark.parametrize("name", PLACED)
 def test_an_exported_file_streams(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")

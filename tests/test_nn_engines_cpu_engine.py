@@ -208,9 +208,8 @@ def test_low_memory_stays_under_1_3_times_the_weights(name: str) -> None:
     mel = random_mel(low, 100)
     result, expected = low.mel_to_waveform(mel), default.mel_to_waveform(mel)
     torch.testing.assert_close(result, expected, atol=EXACT, rtol=0)
-    torch.testing.assert_close(
-        low.mel_to_waveform(mel[..., :3]), default.mel_to_waveform(mel[..., :3]), atol=1e-5, rtol=0
-    )
+    few = mel[..., :3]  # each is EXACT in an arithmetic of its own, the matrix unit's or the plain one
+    torch.testing.assert_close(low.mel_to_waveform(few), default.mel_to_waveform(few), atol=2 * EXACT, rtol=0)
     plain_floats = sum(p.numel() for p in low.parameters())
     cpu = low.engine()
     held = cpu.budget.kept + cpu.workspace.weights.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import random
@@ -23,6 +24,7 @@ from torch import Tensor
 import melvoc
 from melvoc import Condition, registry
 from melvoc.architectures.flow2gan import Flow2GAN, Flow2GANConfig
+from melvoc.architectures.glnet import GLNet, sized
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.architectures.istftnet import ISTFTNet, ISTFTNetConfig
 from melvoc.architectures.speecht5hifigan import ARCHITECTURE as SPEECHT5
@@ -134,6 +136,11 @@ def flow2gan() -> melvoc.Vocoder:
     return neural(randomised(Flow2GAN(config)), name="flow2gan", spec=SPEC)
 
 
+def glnet() -> melvoc.Vocoder:
+    config = dataclasses.replace(sized(16, 2, SPEC), rounds=2)
+    return neural(randomised(GLNet(config)), name="glnet", spec=SPEC)
+
+
 def istftnet() -> melvoc.Vocoder:
     config = ISTFTNetConfig(
         n_mels=40, upsample_rates=(8, 4), upsample_kernel_sizes=(16, 8), upsample_initial_channel=16,
@@ -162,6 +169,7 @@ PASSING: dict[str, Callable[[], melvoc.Vocoder]] = {
     "hifigan, refined": refined_hifigan,
     "speecht5hifigan": speecht5,
     "flow2gan": flow2gan,
+    "glnet": glnet,
     "istftnet": istftnet,
     "wavenext": wavenext,
     "griffinlim": lambda: melvoc.load("griffinlim", spec=SPEC, device="cpu"),

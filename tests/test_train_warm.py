@@ -184,6 +184,7 @@ def fine_tuning(folder: Path, judges: Path, **changes: Any) -> Trainer:
         "audio_dir": folder / "sounds", "run_dir": folder / "run", "profile": "bigvgan_v2",
         "warm_start": judges.parent, "warm_discriminators": judges, "preset": "slim", "batch_size": 2,
         "segment": 2048, "steps": 1, "clip_gradients": PUBLISHED["clip_grad_norm"], "device": "cpu",
+        "precision": "float32",
     }  # fmt: skip
     return Trainer(TrainConfig(**values | changes))
 

@@ -19,19 +19,14 @@ from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import OptionError, SpecError, quoted
 from melvoc.nn.convnext import ConvNeXt, pointwise
 from melvoc.nn.framing import Repeat, Select, ToFrames, ToSamples
-from melvoc.nn.graph import Branches, Chain, Engine, Machine, Map, Node, concatenate
+from melvoc.nn.graph import Branches, Chain, Map, Node, concatenate
 from melvoc.nn.layers import FrameLinear
-from melvoc.nn.noise import Noise
 from melvoc.nn.stft import STFT, InverseSTFT
-from melvoc.post import Sound
-from melvoc.post.refine import MOST, Refine, Rounds
+from melvoc.post.refine import MOST
 from melvoc.recipe import LossWeights, Recipe
-from melvoc.spectrogram.conversion import filter_bank
-from melvoc.spectrogram.projection import projection
+from melvoc.rounded import Rounded
 from melvoc.spectrogram.spec import MelSpec
 
-FIRST_STEPS = 5  # of the inversion that the rounds start from, as in Griffin-Lim
-MOMENTUM = 0.99  # as in Griffin-Lim
 QUIETEST = 1e-5  # of the magnitudes that the network sees
 FURTHEST = 3.0  # nepers by which it corrects one
 
@@ -42,7 +37,7 @@ class GLNetConfig(NetworkConfig):
 
     Attributes:
         n_mels: mel bands of the input.
-        mel: the mel that it inverts: `MelSpec.to_dict` as JSON.
+        mel: the mel that it inverts: `MelSpec.to_dict` as JSON. By default, Griffin-Lim's.
         rounds: of refinement, before the network.
         n_fft: samples of the frames that are corrected, even.
         stft_hop_length: samples from one of them to the next, at most half of that; the mel's hop is a multiple of it.
@@ -54,7 +49,8 @@ class GLNetConfig(NetworkConfig):
         OptionError: the values do not describe a network.
     """
 
-    mel: str
+    n_mels: int = 128
+    mel: str = json.dumps(MelSpec.preset("griffinlim").to_dict())
     rounds: int = 32
     n_fft: int = 512
     stft_hop_length: int = 128
@@ -158,75 +154,6 @@ def corrected(parts: Iterable[Tensor]) -> Tensor:
     return torch.cat([gains, gains], dim=1) * spectrum
 
 
-class Rounded:
-    """Sound of a mel without weights: rounds of refinement from random phases, the same for every sound.
-
-    Args:
-        spec: of the mel.
-        rounds: how many.
-
-    Shape:
-        `[B, n_mels, T]` to `[B, 1, T * hop_length]`, without a gradient.
-    """
-
-    def __init__(self, spec: MelSpec, rounds: int) -> None:
-        self.spec, self.rounds = spec, rounds
-        self.phases = Noise(2 * spec.n_bins, by_row=False)
-        self.start = Chain(
-            (
-                Branches((Map(self.magnitudes), self.phases), turned),
-                InverseSTFT(spec.n_fft, spec.hop_length, center=spec.center),
-            )
-        )
-
-    @torch.no_grad()
-    def __call__(self, mel: Tensor) -> Tensor:
-        """Run on the complete mel."""
-        return self.refinement()(mel, self.start(mel), True)
-
-    def open(self, engine: Engine) -> Machine:
-        """The start's machine, and the rounds, which work in pieces of any length."""
-        return RoundedMachine(engine.open(self.start), self.refinement())
-
-    def delay(self, samples: int) -> int:
-        """The start's, and the rounds' own."""
-        sound = Sound(
-            spec=self.spec, channels=1, samples_per_frame=self.spec.hop_length, sample_rate=self.spec.sample_rate
-        )
-        return self.start.delay(samples) + Refine(self.rounds).delay(sound)
-
-    def refinement(self) -> Rounds:
-        """The rounds' machine."""
-        return Rounds(self.spec, self.rounds, momentum=MOMENTUM)
-
-    def magnitudes(self, mel: Tensor) -> Tensor:
-        """One of the spectra with this mel: `[B, n_mels, T]` to `[B, n_bins, T]`."""
-        target = projection(self.spec, mel.device, mel.dtype).target(mel)
-        spectra = filter_bank(self.spec, mel.device, mel.dtype).invert(target.flatten(0, 1), steps=FIRST_STEPS)
-        return spectra.pow(1.0 / self.spec.power).view(*target.shape[:2], -1).transpose(1, 2)
-
-
-def turned(parts: Iterable[Tensor]) -> Tensor:
-    """Magnitudes `[B, bins, T]` with the phases of complex numbers `[B, 2 * bins, T]`."""
-    magnitude, numbers = parts
-    real, imaginary = numbers.chunk(2, dim=1)
-    scale = magnitude * torch.rsqrt(real.square() + imaginary.square() + torch.finfo(numbers.dtype).tiny)
-    return torch.cat([scale * real, scale * imaginary], dim=1)
-
-
-class RoundedMachine(Machine):
-    """Runs `Rounded`."""
-
-    parts = ("start", "rounds")
-
-    def __init__(self, start: Machine, rounds: Rounds) -> None:
-        self.start, self.rounds = start, rounds
-
-    def __call__(self, x: Tensor, last: bool) -> Tensor:
-        """Take the next frames."""
-        return self.rounds(x, self.start(x, last), last)
-
-
 def sized(dim: int, num_layers: int, spec: MelSpec) -> GLNetConfig:
     """A configuration for a spec: frames as long as its hop, every quarter of it.
 
@@ -235,7 +162,8 @@ def sized(dim: int, num_layers: int, spec: MelSpec) -> GLNetConfig:
     """
     if spec.hop_length % 4:
         raise SpecError(
-            f"hop_length={spec.hop_length}, but GLNet corrects quarters of a hop; take a multiple of 4, or another architecture"
+            f"hop_length={spec.hop_length}, but GLNet corrects quarters of a hop; take a multiple of 4, or "
+            "another architecture"
         )
     try:
         return GLNetConfig(

@@ -11,7 +11,7 @@ from melvoc.exporting.graph import Builder, Shape, Signal
 from melvoc.exporting.metadata import describe
 from melvoc.exporting.nodes import lower
 from melvoc.exporting.refinement import lower_refine
-from melvoc.exporting.sherpa import check_sherpa, inverted_outside, lower_vocos, sherpa_metadata
+from melvoc.exporting.sherpa import check_sherpa, inverted_outside, lower_spectral, sherpa_metadata
 from melvoc.exporting.streams import ENDS, State, Stream
 from melvoc.post import PostStep, Sound
 from melvoc.post.refine import Refine
@@ -37,7 +37,7 @@ def onnx_model(vocoder: Vocoder, steps: tuple[PostStep, ...], *, sherpa: bool = 
         network = inverted_outside(vocoder, steps)
         metadata |= sherpa_metadata(vocoder, network)
         if network is not None:
-            spectrum = lower_vocos(builder, network, Signal("mel", inputs["mel"]))
+            spectrum = lower_spectral(builder, network, Signal("mel", inputs["mel"]))
             shape: Shape = ["batch", network.config.n_fft // 2 + 1, "frames"]
             outputs = {name: (value, "float32", shape) for name, value in spectrum.items()}
             return builder.finish(declared, outputs, metadata)

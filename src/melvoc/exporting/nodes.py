@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from melvoc.architectures.glnet import Rounded
 from melvoc.errors import MelvocError
 from melvoc.exporting.functions import lower_function
 from melvoc.exporting.graph import Builder, Name, Signal, array_of
@@ -21,6 +20,7 @@ from melvoc.nn.graph import Branches, Chain, Map, Node, by_kind
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 from melvoc.nn.noise import Noise
 from melvoc.nn.stft import STFT, InverseSTFT
+from melvoc.rounded import Rounded
 
 
 def lower(builder: Builder, node: Node, x: Signal) -> Signal:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from melvoc.architectures.glnet import FIRST_STEPS as INVERSION_STEPS
-from melvoc.architectures.glnet import Rounded, turned
 from melvoc.exporting.functions import LARGEST, lower_function
 from melvoc.exporting.graph import Builder, Name, Signal, array_of
 from melvoc.exporting.noise import lower_noise
@@ -23,6 +21,8 @@ from melvoc.exporting.spectra import (
 )
 from melvoc.post import Sound
 from melvoc.post.refine import CARE, FIRST_STEPS, MOMENTUM, Refine, sound_spec
+from melvoc.rounded import FIRST_STEPS as INVERSION_STEPS
+from melvoc.rounded import Rounded, turned
 from melvoc.spectrogram.conversion import FURTHEST, TINY, Care
 from melvoc.spectrogram.projection import QUIETEST, projection
 from melvoc.spectrogram.spec import MelSpec

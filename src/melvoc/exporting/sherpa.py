@@ -15,6 +15,7 @@ from melvoc.exporting.functions import lower_function
 from melvoc.exporting.graph import Builder, Name, Signal
 from melvoc.exporting.nodes import lower
 from melvoc.nn.graph import Chain, Map
+from melvoc.onnx.sherpa import SOUND, SPECTRAL
 from melvoc.post import PostStep
 from melvoc.vocoder import Vocoder
 
@@ -40,16 +41,16 @@ def inverted_outside(vocoder: Vocoder, steps: tuple[PostStep, ...]) -> Vocos | N
 
 def sherpa_metadata(vocoder: Vocoder, network: Vocos | None) -> dict[str, str]:
     """What its loader reads; numbers of the inverse STFT stand where those of the mel stand in other files."""
-    said: dict[str, object] = {"model_type": "hifigan", "version": 1, "maintainer": "melvoc"}
+    said: dict[str, object] = {"model_type": SOUND, "version": 1, "maintainer": "melvoc"}
     said |= {"sample_rate": vocoder.sample_rate, "num_mels": vocoder.spec.n_mels}
     if network is not None:
         n_fft, hop = network.config.n_fft, network.config.hop_length
-        said |= {"model_type": "vocos", "n_fft": n_fft, "win_length": n_fft, "hop_length": hop}
+        said |= {"model_type": SPECTRAL, "n_fft": n_fft, "win_length": n_fft, "hop_length": hop}
         said |= {"center": 1, "normalized": 0, "window_type": "hann", "pad_mode": "reflect"}
     return {key: str(value) for key, value in said.items()}
 
 
-def lower_vocos(builder: Builder, network: Vocos, mel: Signal) -> dict[str, Name]:
+def lower_spectral(builder: Builder, network: Vocos, mel: Signal) -> dict[str, Name]:
     """The outputs that sherpa-onnx takes, `[batch, n_fft // 2 + 1, frames]` each, in its order."""
     bins = network.config.n_fft // 2 + 1
     x = lower(builder, Chain((*network.backbone.nodes, Map(network.head.out))), mel)

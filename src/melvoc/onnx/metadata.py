@@ -14,6 +14,7 @@ from torch import Tensor
 
 from melvoc.errors import CheckpointError, SpecError, quoted, reason
 from melvoc.nn.stft import InverseSTFT
+from melvoc.onnx.sherpa import SPECTRAL
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.synthesis import Condition
 
@@ -135,13 +136,13 @@ class Metadata:
         Raises:
             CheckpointError: one that melvoc does not have.
         """
-        if self.texts.get("model_type") != "vocos":
+        if self.texts.get("model_type") != SPECTRAL:
             return None
         n_fft, hop = self.whole("n_fft", 1024), self.whole("hop_length", 256)  # the defaults are sherpa-onnx's
         plain = self.texts.get("window_type", "hann") == "hann" and self.texts.get("normalized", "0") in ("0", "false")
         if not plain or self.whole("win_length", n_fft) != n_fft or n_fft % 2 or hop > n_fft // 2:
             raise self._wrong(
-                "model_type", "vocos, but its inverse transform is not one of a Hann window as long as n_fft"
+                "model_type", f"{SPECTRAL}, but its inverse transform is not one of a Hann window as long as n_fft"
             )
         return InverseSTFT(n_fft, hop, center=self.texts.get("center", "1") in ("1", "true"))
 

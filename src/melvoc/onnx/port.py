@@ -12,6 +12,7 @@ from torch import Tensor
 from melvoc.errors import CheckpointError
 from melvoc.nn.stft import InverseSTFT
 from melvoc.onnx.metadata import Metadata, State
+from melvoc.onnx.sherpa import SPECTRAL
 from melvoc.spectrogram.spec import MelSpec
 
 LAST = "last"  # the input of a stream's step that is 1 with the last piece, else 0
@@ -88,8 +89,8 @@ def find_port(session: Any, spec: MelSpec, metadata: Metadata) -> Port:
     inverse, mel = metadata.inverse(), mels[0]
     if len(outputs) != (1 if inverse is None else 3) + len(states):
         raise wrong(
-            f"its outputs are {_listed(outputs)}, but a vocoder's is one sound (or, with model_type 'vocos' in the "
-            "metadata, a magnitude, a cosine and a sine); export it so"
+            f"its outputs are {_listed(outputs)}, but a vocoder's is one sound (or, with model_type {SPECTRAL!r} in "
+            "the metadata, a magnitude, a cosine and a sine); export it so"
         )
     if mel.type not in _TYPES or len(mel.shape) not in (2, 3):
         raise wrong(f"its input is {_listed(mels)}, but a mel is floating point, [batch, n_mels, frames]; export it so")
