@@ -162,8 +162,8 @@ def sized(dim: int, num_layers: int, spec: MelSpec) -> GLNetConfig:
     """
     if spec.hop_length % 4:
         raise SpecError(
-            f"hop_length={spec.hop_length}, but GLNet corrects quarters of a hop; take a multiple of 4, or "
-            "another architecture"
+            f"hop_length={spec.hop_length}, but GLNet corrects quarters of a hop; take a multiple of 4, "
+            "or another architecture"
         )
     try:
         return GLNetConfig(
