@@ -163,8 +163,8 @@ class Discriminators(nn.Module):
             part = content.get(name, content.get(self._key(name)))
             if not isinstance(part, Mapping):
                 raise CheckpointError(
-                    f"{source}: no {self._key(name)!r} in it; do_* files hold 'mpd' and 'msd', or 'mpd' and 'mrd' (of the "
-                    "kind 'cqt')"
+                    f"{source}: no {self._key(name)!r} in it; do_* files hold 'mpd' and 'msd', or 'mpd' and 'mrd' "
+                    "(of the kind 'cqt')"
                 )
             tensors = {_published_name(key): value for key, value in part.items() if not _COMPUTED.search(key)}
             expected = {key: value for key, value in module.state_dict().items() if not _COMPUTED.search(key)}
