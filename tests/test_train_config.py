@@ -206,6 +206,14 @@ def test_what_is_given_stands_in_the_place_of_a_profiles(tmp_path: Path) -> None
         left_open(tmp_path, profile="fast")
 
 
+def test_a_mel_that_the_quick_architecture_does_not_take_has_the_default_one(tmp_path: Path) -> None:
+    odd = MelSpec(sample_rate=44100, n_fft=2048, hop_length=441, n_mels=128)
+    config = left_open(tmp_path, device="cpu", spec=odd)
+    assert (config.profile, config.recipe.default, config.generator.hop_length) == ("cpu", True, 441)
+    paired = TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", device="cpu").resolved(mels=odd)
+    assert (paired.architecture, paired.generator.hop_length) == (config.architecture, 441)
+
+
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_names_what_there_is(tmp_path: Path, name: str) -> None:
     profile, config = PROFILES[name], left_open(tmp_path, profile=name)

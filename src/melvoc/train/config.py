@@ -183,7 +183,7 @@ class TrainConfig:
         self._check_warm(spec, generator)
         chosen = self.spec or spec or mels or MelSpec.preset("griffinlim")
         network = self.generator or generator
-        profile, (record, recipe) = profile_of(self), subject(self, generator)
+        profile, (record, recipe) = profile_of(self), subject(self, generator, chosen)
         own = profile.quick and recipe.quick
         weights = weights_of(self, recipe)
         judged = bool(weights.adversarial or weights.feature)

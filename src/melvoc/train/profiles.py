@@ -10,6 +10,7 @@ from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import OptionError
 from melvoc.options import pick_device
 from melvoc.recipe import LossWeights, Recipe
+from melvoc.spectrogram.spec import MelSpec
 from melvoc.train.recipes import quick_architecture, trained, trained_architecture
 
 if TYPE_CHECKING:
@@ -95,17 +96,21 @@ def own_recipe(config: TrainConfig) -> str | None:
     return None if name in PROFILES else name
 
 
-def subject(config: TrainConfig, generator: NetworkConfig | None = None) -> tuple[Architecture, Recipe]:
-    """The record of the architecture to train, with its recipe: named, of a generator, the profile's, or the default.
+def subject(
+    config: TrainConfig, generator: NetworkConfig | None = None, spec: MelSpec | None = None
+) -> tuple[Architecture, Recipe]:
+    """The record of the architecture to train, with its recipe: named, of a generator, the profile's, or the default,
+    also where the profile's has no generator for the mel.
 
     Args:
         config: of the run.
         generator: of the warm start.
+        spec: of the mels. None: the configuration's, or what is trained where it has none.
 
     Raises:
         OptionError: as `trained_architecture`, or no such profile.
     """
     network, name = config.generator or generator, config.architecture
     if name is None and network is None and config.warm_start is None and profile_of(config).quick:
-        name = quick_architecture()
+        name = quick_architecture(spec or config.spec or MelSpec.preset("griffinlim"))
     return trained_architecture(name, network, own_recipe(config))

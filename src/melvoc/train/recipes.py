@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from melvoc.architecture import Architecture, NetworkConfig
-from melvoc.errors import OptionError
+from melvoc.errors import OptionError, SpecError
 from melvoc.recipe import Recipe
 from melvoc.registry import all_architectures
 from melvoc.spectrogram.spec import MelSpec
@@ -24,9 +26,14 @@ def trained(name: str | None = None) -> list[tuple[Architecture, Recipe]]:
     return chosen
 
 
-def quick_architecture() -> str:
-    """The name of the architecture that gives a result within minutes."""
-    return next(record.name for record, recipe in trained() if recipe.quick)
+def quick_architecture(spec: MelSpec) -> str | None:
+    """The name of the architecture that gives a result within minutes; None if it has no generator for the spec."""
+    for record, recipe in trained():
+        if recipe.quick:
+            with suppress(SpecError):
+                sized_generator(record, recipe, None, spec)
+                return record.name
+    return None
 
 
 def trained_architecture(
