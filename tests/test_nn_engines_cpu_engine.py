@@ -19,7 +19,7 @@ from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.neural import NeuralVocoder
 from melvoc.nn.alias_free import AliasFreeSnake
-from melvoc.nn.engines.cpu import make_cpu_engine
+from melvoc.nn.engines.cpu import amx, make_cpu_engine
 from melvoc.nn.engines.cpu.engine import CpuEngine
 from melvoc.nn.engines.cpu.weights import Weights
 from melvoc.nn.graph import Chain, Engine, Mean, Residual
@@ -203,13 +203,15 @@ LOW = low_and_default()
 
 
 @pytest.mark.parametrize("name", LOW)
-def test_low_memory_stays_under_1_3_times_the_weights(name: str) -> None:
+def test_low_memory_stays_under_1_3_times_the_weights(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amx, "available", lambda: False)  # its arithmetic is another, and low memory never has it
     low, default = LOW[name]
     mel = random_mel(low, 100)
     result, expected = low.mel_to_waveform(mel), default.mel_to_waveform(mel)
     torch.testing.assert_close(result, expected, atol=EXACT, rtol=0)
-    few = mel[..., :3]  # each is EXACT in an arithmetic of its own, the matrix unit's or the plain one
-    torch.testing.assert_close(low.mel_to_waveform(few), default.mel_to_waveform(few), atol=2 * EXACT, rtol=0)
+    torch.testing.assert_close(
+        low.mel_to_waveform(mel[..., :3]), default.mel_to_waveform(mel[..., :3]), atol=1e-5, rtol=0
+    )
     plain_floats = sum(p.numel() for p in low.parameters())
     cpu = low.engine()
     held = cpu.budget.kept + cpu.workspace.weights.size
