@@ -8,6 +8,7 @@ it stands after them, and before training it changes nothing.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -76,10 +77,7 @@ class GLNetConfig(NetworkConfig):
     @property
     def spec(self) -> MelSpec:
         """The mel that it inverts."""
-        try:
-            return MelSpec.from_dict(json.loads(self.mel))
-        except (ValueError, RecursionError) as error:  # a SpecError is a ValueError
-            raise OptionError(f"mel={quoted(self.mel)}, but it is a MelSpec as JSON: {error}") from None
+        return _spec(self.mel)
 
     @property
     def hop_length(self) -> int:
@@ -91,6 +89,15 @@ class GLNetConfig(NetworkConfig):
         """Values per mel frame of the largest signal inside."""
         faster = self.hop_length // self.stft_hop_length
         return max(2 * self.spec.n_bins, faster * max(self.intermediate_dim, self.n_fft + 2 + self.n_mels))
+
+
+@functools.lru_cache(maxsize=16)
+def _spec(mel: str) -> MelSpec:
+    """Read once: every call asks for the hop."""
+    try:
+        return MelSpec.from_dict(json.loads(mel))
+    except (ValueError, RecursionError) as error:  # a SpecError is a ValueError
+        raise OptionError(f"mel={quoted(mel)}, but it is a MelSpec as JSON: {error}") from None
 
 
 class GLNet(nn.Module):
