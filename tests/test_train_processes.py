@@ -82,18 +82,22 @@ def test_killed_with_sigkill_a_run_goes_on_as_if_nothing_had_happened(tmp_path: 
     assert resumed == losses(whole)
 
 
+def run_in_two_processes(child: Path) -> None:
+    launched = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d",
+         "--rdzv-endpoint=localhost:0", str(child)],
+        capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert launched.returncode == 0, launched.stderr[-3000:]
+
+
 @pytest.mark.parametrize("name", GENERATORS)
 def test_two_processes_have_the_losses_of_one_with_the_double_batch(tmp_path: Path, name: str) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     for folder in (one, two):
         write_sounds(folder / "sounds", count=4)
     (tmp_path / "child.py").write_text(script(two, name, segment=2048, batch_size=2, steps=4))
-    launched = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d",
-         "--rdzv-endpoint=localhost:0", str(tmp_path / "child.py")],
-        capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert launched.returncode == 0, launched.stderr[-3000:]
+    run_in_two_processes(tmp_path / "child.py")
     list(Trainer(tiny_config(one, generator=GENERATORS[name], segment=2048, batch_size=4, steps=4)))
     mine, theirs = losses(one), losses(two)
     assert list(theirs) == [1, 2, 3, 4]  # one process writes the log
@@ -120,12 +124,7 @@ def test_two_processes_spend_their_minutes_to_the_same_step(tmp_path: Path) -> N
     changes = {"steps": None, "checkpoint_every": None, "minutes": 3, "batch_size": 1}
     child = TICKING + script(tmp_path, "hifigan", **changes) + ENDING.format(folder=str(tmp_path))
     (tmp_path / "child.py").write_text(child)
-    launched = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d",
-         "--rdzv-endpoint=localhost:0", str(tmp_path / "child.py")],
-        capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert launched.returncode == 0, launched.stderr[-3000:]
+    run_in_two_processes(tmp_path / "child.py")
     steps = losses(tmp_path)
     assert list(steps) == list(range(1, len(steps) + 1))
     assert len(steps) > 5
