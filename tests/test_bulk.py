@@ -9,7 +9,9 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ def ray() -> Iterator[Any]:
     """A cluster of two processors, as a machine of its own would start it: nothing says how many threads."""
     ray = pytest.importorskip("ray", reason="needs ray[data]")
     pytest.importorskip("ray.data", reason="needs ray[data]")
+    terminate = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("OMP_NUM_THREADS", raising=False)
         patch.delenv("RAY_ADDRESS", raising=False)
@@ -57,6 +60,7 @@ def ray() -> Iterator[Any]:
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield ray
     ray.shutdown()
+    signal.signal(signal.SIGTERM, terminate)  # Ray's own handler, which it leaves, ends the process
 
 
 def mel_of(number: int) -> np.ndarray:
@@ -172,6 +176,27 @@ def test_a_folder_on_a_cluster_is_what_it_is_here(
     assert main([*command, "-o", "there", "--ray"]) == 1
     assert "there: 0 made, 20 skipped (already there; --overwrite makes them anew), 2 failed" in capsys.readouterr().out
     assert Path("there/d1/1.wav").read_bytes() == b"mine"
+
+
+def test_sigterm_leaves_nothing_half_written_on_a_cluster_either(path: str, tmp_path: Path) -> None:
+    pytest.importorskip("ray.data", reason="needs ray[data]")
+    put(tmp_path / "in", 300)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "melvoc", "vocode", "in", "-o", "out", "--vocoder", path, "--device", "cpu", "--ray"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    while process.poll() is None and not list(tmp_path.glob("out/*/[!.]*.wav")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 143, err
+    assert err.strip().splitlines()[-1] == "melvoc: error: terminated; nothing half-written was left"
+    made = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert 0 < len(made) < 300
+    for file in made:
+        melvoc.audio.read(file)
 
 
 def test_a_file_that_kills_its_worker_is_one_that_failed(ray: Any, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from melvoc.storage.atomic import replacing
+from melvoc.storage.atomic import remove_half_written, replacing
 
 
 def test_the_file_gets_its_name_at_the_end(tmp_path: Path) -> None:
@@ -61,3 +61,15 @@ def test_two_writers_do_not_meet(tmp_path: Path) -> None:
         other.write_bytes(b"other")
     assert target.read_bytes() == b"one"  # who ends last
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_of_a_target_goes_and_nothing_else(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a.b.wav") as mine, replacing(tmp_path / "other.wav") as another:
+        for file in (mine, another):
+            file.write_bytes(b"half")
+        others = [tmp_path / name for name in ("a.b.wav", ".a.b.wav", ".a.b.part.wav.txt", "b.wav")]
+        for file in others:
+            file.write_bytes(b"whole")
+        remove_half_written([tmp_path / "a.b.wav", tmp_path / "nowhere" / "c.wav"])
+        assert sorted(tmp_path.iterdir()) == sorted([another, *others])
+        mine.write_bytes(b"for the end of the block")

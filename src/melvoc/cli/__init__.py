@@ -90,12 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn SIGTERM into an exception, and lose neither it nor Ctrl-C; left alone where something else handles SIGTERM.
+    """Turn SIGTERM into an exception, and lose neither it nor Ctrl-C; an application's own handler of SIGTERM stays.
 
     Python drops an exception that rises in a finaliser or in a callback from C (LLVM's, while a kernel compiles): the
     signal is then raised once more, a moment later.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     numbers: dict[type[BaseException], signal.Signals] = {
@@ -103,9 +103,6 @@ def interruptible() -> Iterator[None]:
         Terminated: signal.SIGTERM,
     }
     timers: list[threading.Timer] = []
-
-    def stop(number: int, frame: object) -> None:
-        raise Terminated
 
     def dropped(unraisable: sys.UnraisableHookArgs) -> None:
         if number := numbers.get(unraisable.exc_type):
@@ -115,14 +112,21 @@ def interruptible() -> Iterator[None]:
             others(unraisable)
 
     others, sys.unraisablehook = sys.unraisablehook, dropped
-    signal.signal(signal.SIGTERM, stop)
+    unhandled = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if unhandled:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     finally:
         for timer in timers:
             timer.cancel()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if unhandled:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.unraisablehook = others
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
 
 
 def described(error: Exception) -> str:

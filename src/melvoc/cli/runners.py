@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -22,6 +24,7 @@ from melvoc.cli import described, line_of
 from melvoc.cli.folders import Job, Runner
 from melvoc.errors import MelvocError, MissingPackageError, clipped, reason
 from melvoc.progress import Token, under
+from melvoc.storage.atomic import remove_half_written
 
 Work = Callable[[Job], object]  # makes one file, whole or not at all
 ENOUGH = 2  # files per thread from which each thread takes its own: fewer, and some would have nothing to do
@@ -101,19 +104,23 @@ def on_ray(make: Callable[[], Work], address: str, jobs: Iterator[Job]) -> Gener
         {"number": number, "source": os.fsencode(job.source), "target": os.fsencode(job.target)}
         for number, job in enumerate(files)
     ]
-    with _cluster(address) as ray:
-        answers = _answers(ray, rows, make)
-        problems = dict.fromkeys(range(len(files)), "its worker died, again and again; is memory short?")
-        for batch in answers.iter_batches(batch_size=None, prefetch_batches=0):
-            for number, problem in zip(batch["number"].tolist(), batch["problem"].tolist(), strict=True):
-                problems.pop(number)
-                if problem:
-                    problems[number] = problem
-                else:
-                    yield None
-        for number, problem in sorted(problems.items()):
-            name = clipped(str(files[number].source))
-            yield problem if line_of(name) in problem else f"{name}: {problem}"
+    problems = dict.fromkeys(range(len(files)), "its worker died, again and again; is memory short?")
+    waiting = set(problems)
+    try:
+        with _cluster(address) as ray:
+            for batch in _answers(ray, rows, make).iter_batches(batch_size=None, prefetch_batches=0):
+                for number, problem in zip(batch["number"].tolist(), batch["problem"].tolist(), strict=True):
+                    waiting.remove(number)
+                    problems.pop(number)
+                    if problem:
+                        problems[number] = problem
+                    else:
+                        yield None
+            for number, problem in sorted(problems.items()):
+                name = clipped(str(files[number].source))
+                yield problem if line_of(name) in problem else f"{name}: {problem}"
+    finally:  # a worker that is killed, as Ray's are at the end, cannot
+        remove_half_written(files[number].target for number in waiting)
 
 
 def _answers(ray: Any, rows: list[dict[str, Any]], make: Callable[[], Work]) -> Any:
@@ -172,7 +179,7 @@ def _cluster(address: str) -> Iterator[Any]:
         check_reachable(address)
         here = {} if address or os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
         try:
-            with _silent():
+            with _silent(), _handler_kept(signal.SIGTERM):
                 ray.init(address or None, log_to_driver=False, logging_level="ERROR", **here)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise MelvocError(f"--ray {address}: no Ray cluster is found there ({reason(error)})") from error
@@ -187,6 +194,19 @@ def _cluster(address: str) -> Iterator[Any]:
         logger.setLevel(level)
         if mine:
             ray.shutdown()
+
+
+@contextmanager
+def _handler_kept(number: signal.Signals) -> Iterator[None]:
+    """Leave a signal's handler as it is: Ray sets its own for SIGTERM, which ends the process without a word."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        signal.signal(number, handler)
 
 
 def check_reachable(address: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,3 +40,15 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_half_written(targets: Iterable[Path]) -> None:
+    """Remove what processes that were killed left of targets; none may be writing them any more."""
+    names: defaultdict[Path, set[tuple[str, str]]] = defaultdict(set)
+    for target in targets:
+        names[target.parent].add((target.stem, target.suffix))
+    for folder, wanted in names.items():
+        for left in folder.glob(".*.part*"):
+            stem, _, rest = left.name[1:].rpartition(".part")
+            if (stem.rpartition(".")[0], rest) in wanted:
+                left.unlink(missing_ok=True)
