@@ -3,8 +3,8 @@
     python benchmarks/export.py [--rounds 5] [--seconds 1 10] [--threads 2] [--models NAME ...]
 
 For each model and length: milliseconds of each (median of the rounds), and how many times longer than melvoc's engine
-ONNX Runtime and plain torch take in the same round (median); the difference of the graph's sound from melvoc's; the file's size.
-HiFi-GANs have the real weights where `../shared` has them; the others random ones of the published size.
+ONNX Runtime and plain torch take in the same round (median); the difference of the graph's sound from melvoc's; the
+file's size. HiFi-GANs have the real weights where `../shared` has them; the others random ones of the published size.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.nn.engines.cpu import tape, threads
 from melvoc.nn.engines.cpu.engine import CpuEngine
+from melvoc.nn.engines.cpu.machines import Section
 from melvoc.nn.engines.cpu.memory import POOL, Workspace
 from melvoc.nn.engines.cpu.tape import MOST_FRAMES
 from melvoc.nn.engines.cpu.threads import Tasks, Team
@@ -149,6 +150,83 @@ def test_what_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tape, "MOST_WORK", 100)
         push(CpuEngine().open(graph), [torch.randn(1, 12, 16)] * 9)
     assert counts["tapes"] == 0
+
+
+def at_once(engine: CpuEngine, name: str, mel: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return engine.open(NETWORKS[name].graph)(mel, True)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_whole_signals_of_one_size_run_as_one_call(
+    name: str, batch: int, monkeypatch: pytest.MonkeyPatch, rng: torch.Generator
+) -> None:
+    engine, mels = CpuEngine(), torch.randn(12, batch, 12, 30, generator=rng)
+    for number, mel in enumerate(mels):
+        with counted(monkeypatch) as counts:
+            given = at_once(engine, name, mel)
+        assert torch.equal(given, at_once(CpuEngine(), name, mel)), f"signal {number} is not what it is alone"
+    assert counts["tapes"] == 1
+    assert counts["kernels"] <= 5, "more than the borders, the input and the tanh"
+
+
+def test_whole_signals_of_other_sizes_and_streams_in_between(rng: torch.Generator) -> None:
+    engine = CpuEngine()
+    stream = engine.open(NETWORKS["hifigan"].graph)
+    parts = torch.randn(1, 12, 16 * 20, generator=rng).split(16, -1)
+    given = []
+    for number, part in enumerate(parts[:-1]):
+        given += push(stream, [part])
+        for size in (16, 16 if number < 10 else 17, 16, 1 + number):
+            mel = torch.randn(1, 12, size, generator=rng)
+            torch.testing.assert_close(at_once(engine, "hifigan", mel), whole("hifigan", mel), **EXACT)
+    torch.testing.assert_close(join(*given, finish(stream, parts[-1])), whole("hifigan", join(*parts)), **EXACT)
+
+
+def test_whole_signals_on_several_threads(rng: torch.Generator) -> None:
+    engine, mels = CpuEngine(), torch.randn(40, 1, 12, 30, generator=rng)
+    expected = [at_once(CpuEngine(), "hifigan", mel) for mel in mels]
+    for _ in range(5):
+        at_once(engine, "hifigan", mels[0])
+    with ThreadPoolExecutor(4) as threads:
+        given = list(threads.map(lambda mel: at_once(engine, "hifigan", mel), mels))
+    assert all(torch.equal(one, other) for one, other in zip(given, expected, strict=True))
+
+
+def test_a_recording_of_whole_signals_ends_with_the_weights_it_was_made_of(
+    monkeypatch: pytest.MonkeyPatch, rng: torch.Generator
+) -> None:
+    engine, mel = CpuEngine(), torch.randn(1, 12, 30, generator=rng)
+    monkeypatch.setitem(NETWORKS, "mine", randomised(HiFiGAN(HiFiGANConfig(**SHAPE))))
+    for _ in range(5):
+        at_once(engine, "mine", mel)
+    with torch.no_grad():
+        next(NETWORKS["mine"].parameters()).mul_(1.5)
+    for _ in range(5):
+        torch.testing.assert_close(at_once(engine, "mine", mel), whole("mine", mel), **EXACT)
+    monkeypatch.undo()
+    gc.collect()
+    assert not engine._runs
+
+
+def test_a_whole_signal_that_cannot_be_recorded_runs_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, rng: torch.Generator
+) -> None:
+    """Here something runs that is no kernel: the recording does not do it again, and is found out."""
+    engine, mel = CpuEngine(), torch.randn(1, 12, 30, generator=rng)
+    section = Section.__call__
+
+    def doubled(self: Section, x: Tensor, last: bool) -> Tensor:
+        return section(self, x, last).mul_(2)
+
+    monkeypatch.setattr(Section, "__call__", doubled)
+    with pytest.warns(RuntimeWarning, match="this vocoder runs without a recording of its kernels"):
+        given = [at_once(engine, "hifigan", mel) for _ in range(4)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        given += [at_once(engine, "hifigan", mel) for _ in range(4)]
+    assert all(torch.equal(part, given[0]) for part in given)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -132,12 +132,7 @@ class RecordingMachine(Machine):
             self._recording = Recording(self.machine, x, self._recorder)
         except Exception as error:  # what cannot be recorded still runs
             self._attempts = 0
-            warnings.warn(
-                f"this stream runs without {self._recorder.name}, which failed ({type(error).__name__}: {error}): the "
-                "same sound, with a higher latency",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+            warn_of_failure("stream", self._recorder, error)
 
 
 class Recording:
@@ -221,6 +216,16 @@ class Recording:
             raise RuntimeError("the state did not keep its sizes")
         self.adopt()
         return self._output
+
+
+def warn_of_failure(what: str, recorder: Recorder, error: Exception) -> None:
+    """Say that something runs without a recording."""
+    warnings.warn(
+        f"this {what} runs without {recorder.name}, which failed ({type(error).__name__}: {error}): the same sound, "
+        "with a higher latency",
+        RuntimeWarning,
+        stacklevel=4,
+    )
 
 
 def sizes(machine: Machine) -> list[object]:

@@ -46,7 +46,7 @@ from melvoc.nn.engines.cpu.plan import CostModel
 from melvoc.nn.engines.cpu.quiet import FrameByFrame, Quiet, QuietInverseSTFT, parts_of
 from melvoc.nn.engines.cpu.rows import PRELU, SCALED, blocks_of, from_rows, to_rows
 from melvoc.nn.engines.cpu.tanh import TanhMachine
-from melvoc.nn.engines.cpu.tape import TapeRecorder
+from melvoc.nn.engines.cpu.tape import TapeRecorder, Whole
 from melvoc.nn.engines.cpu.vector import LANES
 from melvoc.nn.engines.cpu.weights import Budget
 from melvoc.nn.framing import End, EndMachine, Select
@@ -86,6 +86,7 @@ class CpuEngine(Engine):
         self.recorder = TapeRecorder(self.workspace, self.budget)
         self._lock = threading.Lock()
         self._layers: weakref.WeakKeyDictionary[Any, Prepared] = weakref.WeakKeyDictionary()
+        self._runs: dict[tuple[int, int], Prepared] = {}
 
     def open(self, node: Node) -> Machine:
         """A machine over `[B, C, n]`."""
@@ -114,7 +115,7 @@ class CpuEngine(Engine):
             run = Chain(tuple(nodes))
             if ends := borders(run):
                 machine = RecordingMachine(ChainMachine(_sections(known)), self.recorder)
-                machines.append(Border(machine, run, ends))
+                machines.append(Border(machine, run, ends, self._whole(chain, len(machines), run)))
             else:
                 machines.extend(super(CpuEngine, self).open(node) for node in nodes)
             nodes.clear()
@@ -240,6 +241,19 @@ class CpuEngine(Engine):
     def _convolution(self, layer: Conv1d | ConvTranspose1d) -> Convolution:
         return Convolution(layer, self.costs, self.budget)
 
+    def _whole(self, chain: Chain, place: int, run: Chain) -> Whole:
+        """Recordings of whole signals through a run of a chain's nodes, which belong to their weights."""
+        key, weights = (id(chain), place), weights_of(run)
+        with self._lock:
+            known = self._runs.get(key)
+            if known is None:
+                weakref.finalize(chain, self._runs.pop, key, None).atexit = False
+            if known is None or known.versions != _versions(weights):
+                held = [weight.detach() for weight in weights]
+                known = self._runs[key] = Prepared(held, _versions(held), Whole(self.recorder))
+            whole: Whole = known.result
+            return whole
+
     def _prepared(self, layer: Any, prepare: Callable[[Any], Any], *more: Tensor) -> Any:
         """What belongs to a layer's current weights, and to `more`, made when it is first opened.
 
@@ -290,13 +304,14 @@ class Border(Machine):
     parts = ("machine",)
     state = ("kind",)
 
-    def __init__(self, machine: Machine, node: Node, channels: Borders) -> None:
-        self.machine, self.node = machine, node
+    def __init__(self, machine: Machine, node: Node, channels: Borders, whole: Whole | None = None) -> None:
+        self.machine, self.node, self.whole = machine, node, whole
         self.taken, self.channels, self.selects = channels
         self.kind: object = None  # of the pieces: batch, channels, type and device
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         kind = (x.shape[0], x.shape[1], x.dtype, x.device)
+        whole = self.whole if last and self.kind is None else None
         if self.kind is None and x.shape[-1]:
             self._begin(x)
             self.kind = kind
@@ -308,6 +323,8 @@ class Border(Machine):
             return self.machine(x, last)
         with torch.inference_mode():
             rows = to_rows(x) if x.shape[-1] else floats(x.shape[0], blocks_of(self.taken), 0, 8)
+            if whole:
+                return whole(self.machine, rows, lambda result: from_rows(result, self.channels))
             return from_rows(self.machine(rows, last), self.channels)
 
     def _begin(self, x: Tensor) -> None:
