@@ -37,7 +37,7 @@ from melvoc.cli.vocode import FORMATS, _worker
 
 FEW, MANY = 80, 300  # seconds of sound in a round: of a vocoder below FAST times real time, of another
 FAST = 20
-BATCH = 8
+BATCH = 32
 Columns = dict[str, Any]
 Span = tuple[float, float, float]  # start, end, seconds of sound
 

@@ -178,6 +178,8 @@ def measure(runs: dict[str, Run], mel: Tensor, expected: Tensor | None, rounds: 
                 for _ in range(calls):
                     wave = run(mel)
                 latest[name] = seconds = (time.perf_counter() - start) / calls
+                for _ in range(0 if number else min(4, int(TURN / seconds))):  # until what repeats is recorded
+                    run(mel)
             if number:
                 taken[name].append(seconds)
             elif expected is not None:

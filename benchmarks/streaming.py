@@ -30,6 +30,7 @@ from melvoc.neural import NeuralVocoder
 
 WAYS = ("whole", "blocks", "stream")
 MODELS = ("bigvgan_v2_44khz_128band_512x", "hifigan_universal_v1", "hifigan_ljspeech_v2", "vocos_mel_24khz")
+ALSO = ("wavenext_mel", "flow2gan_24khz_1step")  # by name only
 
 
 def streamed(voc: NeuralVocoder, mel: Tensor, size: int) -> tuple[Tensor, float]:
@@ -161,7 +162,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="of sound a measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pieces", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=[*MODELS, *ALSO])
     parser.add_argument("--cost-seconds", type=float, nargs=2, default=[2.0, 60.0])
     parser.add_argument("--memory-seconds", type=float, nargs="+", default=[2.0, 20.0])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), help="whose memory")
@@ -191,7 +192,8 @@ def speed(models: list[str], options: argparse.Namespace) -> None:
     for name in models:
         voc = build(name)
         mel = random_mel(voc, int(options.seconds * voc.sample_rate / voc.spec.hop_length))
-        voc.mel_to_waveform(mel, spec=voc.spec)  # compile and prepare
+        for _ in range(4):  # compile, prepare and record
+            voc.mel_to_waveform(mel, spec=voc.spec)
         for size in options.pieces:
             show(row(voc, mel, size, options.rounds))
         bounded += lookahead_errors(voc, mel)

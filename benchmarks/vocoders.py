@@ -3,8 +3,8 @@
     python benchmarks/vocoders.py [--seconds 2] [--rounds 3] [--models NAME ...]
 
 Published sizes with random weights, one of each; speed does not depend on the weights. A figure is the median over the
-rounds of how many seconds of sound are made in a second, on the CPU with torch's threads, after a call that compiles
-and prepares. Griffin-Lim makes 32 iterations.
+rounds of how many seconds of sound are made in a second, on the CPU with torch's threads, after calls that compile,
+prepare and record. Griffin-Lim makes 32 iterations.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from melvoc.neural import NeuralVocoder
 from melvoc.registry import architecture
 from melvoc.vocoder import Vocoder
 
+WARM = 4  # calls, the last of which records what repeats
 HIFIGAN = {"HiFi-GAN V1": 512, "HiFi-GAN V2": 128}
 PUBLISHED = (
     "bigvgan_v2_44khz_128band_512x", "bigvgan_v2_44khz_128band_256x", "bigvgan_v2_24khz_100band_256x",
@@ -28,7 +29,7 @@ PUBLISHED = (
     "flow2gan_44khz_128band_512x_1step", "flow2gan_44khz_128band_512x_2step", "flow2gan_44khz_128band_512x_4step",
     "vocos_mel_24khz", "vocos_mel_hifigan_compat_44100khz", "wavenext_mel",
 )  # fmt: skip
-MODELS = (*PUBLISHED, *HIFIGAN, "iSTFTNet V1", "griffinlim")
+MODELS = (*PUBLISHED, *HIFIGAN, "iSTFTNet V1", "GLNet", "griffinlim")
 
 
 def vocoder(name: str) -> Vocoder:
@@ -37,6 +38,10 @@ def vocoder(name: str) -> Vocoder:
         return melvoc.load(name, n_iter=32)
     if name in PUBLISHED:
         return build(name)
+    if name == "GLNet":
+        record = architecture("glnet")
+        config = record.config()
+        return NeuralVocoder(randomised(record.network(config)), name=name, spec=config.spec, architecture=record)
     record = architecture("istftnet" if name.startswith("iSTFT") else "hifigan")
     config = record.config.from_dict({"upsample_initial_channel": HIFIGAN.get(name, 512)})
     spec = melvoc.MelSpec.preset("hifigan_22khz_80band_256x")
@@ -57,11 +62,11 @@ def main() -> None:
         frames = round(options.seconds * voc.spec.sample_rate / voc.spec.hop_length)
         mel = random_mel(voc, frames)
         rates = []
-        for _ in range(options.rounds + 1):
+        for _ in range(WARM + options.rounds):
             start = time.perf_counter()
             wave = voc.mel_to_waveform(mel, spec=voc.spec)
             rates.append(wave.shape[-1] / voc.sample_rate / (time.perf_counter() - start))
-        print(f"| `{name}` | {statistics.median(rates[1:]):.3g} |", flush=True)
+        print(f"| `{name}` | {statistics.median(rates[WARM:]):.3g} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -115,6 +115,15 @@ def test_a_folder_gives_what_each_file_gives(here: Path, generator: str) -> None
         assert Path("one.wav").read_bytes() == Path(f"out/{name}.wav").read_bytes()
 
 
+def test_one_file_goes_into_a_folder_that_is_there(here: Path, generator: str) -> None:
+    put("in/a.wav")
+    Path("out").mkdir()
+    for _ in range(2):  # the second time it is there already
+        assert main(["vocode", "in/a.wav", "-o", "out", "--vocoder", generator]) == 0
+        assert main(["mel", "in/a.wav", "-o", "out", "--vocoder", generator, "--format", "npy"]) == 0
+    assert files("out") == ["a.npy", "a.wav"]
+
+
 def test_a_folder_of_sounds_to_mels_and_back(here: Path, generator: str) -> None:
     put("in/a.wav", "in/b/c.wav")
     assert main(["mel", "in", "-o", "mels", "--vocoder", generator]) == 0
@@ -244,6 +253,7 @@ MISTAKES: dict[str, tuple[Callable[[str], list[str]], str]] = {
     "OUT is a file": (lambda _: ["vocode", "in", "-o", "in/a.wav"], "a file, but several inputs, or a folder, need"),
     "OUT is named as a file": (lambda _: ["mel", "in", "-o", "x.npy"], "x.npy: the name of a file, but several"),
     "OUT is IN": (lambda _: ["mel", "in", "-o", "in/../in"], "IN and OUT are the same folder"),
+    "OUT holds the one IN": (lambda _: ["vocode", "in/a.wav", "-o", "in"], "both an input and an output"),
     "an output is an input": (lambda _: ["vocode", "in/a.wav", "in/b.wav", "-o", "in"], "both an input and an output"),
     "nothing to do": (lambda _: ["vocode", "empty", "-o", "out"], "there are no files that can be read (.aif, "),
     "nothing of its kind": (lambda _: ["mel", "text", "-o", "out"], "(text/a.txt: not a sound file that is read)"),

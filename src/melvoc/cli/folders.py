@@ -72,9 +72,9 @@ def ending_of(arguments: argparse.Namespace, formats: Sequence[str], *, several:
     return f".{arguments.format or formats[0]}"
 
 
-def are_several(inputs: Sequence[str]) -> bool:
-    """Whether OUT is a folder: for several inputs, or one that is a folder."""
-    return len(inputs) > 1 or (inputs[0] != "-" and _is_folder(inputs[0]))
+def are_several(inputs: Sequence[str], out: str | None) -> bool:
+    """Whether OUT is a folder: for several inputs, one that is a folder, or one file where OUT is a folder already."""
+    return len(inputs) > 1 or (inputs[0] != "-" and (_is_folder(inputs[0]) or (out is not None and _is_folder(out))))
 
 
 def make_plan(inputs: Sequence[str], out: str, endings: Collection[str], ending: str) -> Plan:

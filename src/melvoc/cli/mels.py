@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_standard_input(arguments)
     if arguments.spec and arguments.vocoder:
         raise MelvocError("--spec and --vocoder both say which mel to make; give only one of them")
-    several = are_several(arguments.inputs)
+    several = are_several(arguments.inputs, arguments.output)
     ending = ending_of(arguments, FORMATS, several=several)
     choice = Choice(arguments)
     if several:

@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.output and arguments.subtype not in (None, SUBTYPES[0]):
         raise MelvocError(f"--subtype {arguments.subtype}: standard output is 16-bit PCM; omit it, or write with -o")
     arguments.subtype = arguments.subtype or SUBTYPES[0]
-    several = not arguments.raw and are_several(arguments.inputs)
+    several = not arguments.raw and are_several(arguments.inputs, arguments.output)
     ending = ending_of(arguments, FORMATS, several=several)
     if arguments.ray is not None and not several:
         raise MelvocError("--ray is for several inputs, or a folder; one file is made here, without it")
