@@ -35,14 +35,16 @@ from melvoc.cli.folders import make_plan
 from melvoc.cli.runners import in_threads, one_by_one
 from melvoc.cli.vocode import FORMATS, _worker
 
-FEW, MANY = 80, 300  # seconds of sound in a round: of a vocoder below FAST times real time, of another
-FAST = 20
-BATCH = 32
+FAST = 20  # times real time
+FEW, MANY = (80, 8), (300, 32)  # seconds of sound in a round, and rows in a batch: of a vocoder below FAST, of another
 Columns = dict[str, Any]
 Span = tuple[float, float, float]  # start, end, seconds of sound
 
 
-def rows_of(path: str) -> list[np.ndarray]:
+Batches = list[list[np.ndarray]]
+
+
+def batches_of(path: str) -> Batches:
     """Mels of noise that comes and goes, as many as a round takes."""
     voc = melvoc.load(path, device="cpu")
     generator = np.random.default_rng(0)
@@ -50,7 +52,7 @@ def rows_of(path: str) -> list[np.ndarray]:
     start = time.perf_counter()
     voc.mel_to_waveform(torch.full((voc.spec.n_mels, 200), -5.0), spec=voc.spec)
     speed = voc.spec.samples(200) / voc.sample_rate / (time.perf_counter() - start)
-    wanted = FEW if speed < FAST else MANY
+    wanted, size = FEW if speed < FAST else MANY
     rows, total = [], 0.0
     while total < wanted:
         seconds = generator.uniform(0.5, 3.0)
@@ -58,7 +60,7 @@ def rows_of(path: str) -> list[np.ndarray]:
         wave = generator.normal(0, 0.1, samples) * np.abs(np.sin(np.arange(samples) * 6 / voc.spec.sample_rate))
         rows.append(voc.mel(wave.astype(np.float32), sample_rate=voc.spec.sample_rate)[0].numpy())
         total += seconds
-    return rows
+    return [rows[place : place + size] for place in range(0, len(rows), size)]
 
 
 class Timed:
@@ -97,7 +99,7 @@ def memory(path: str) -> dict[str, float]:
     return result
 
 
-def plain(path: str, rows: list[np.ndarray], barrier: Barrier, answers: Any) -> None:
+def plain(path: str, batches: Batches, barrier: Barrier, answers: Any) -> None:
     """One plain process on one thread."""
     torch.set_num_threads(1)
     importlib.import_module("melvoc.nn.engines.cpu.engine")  # with numba, which is not part of the weights
@@ -107,7 +109,6 @@ def plain(path: str, rows: list[np.ndarray], barrier: Barrier, answers: Any) -> 
     after_loading = memory(path)
     timed = Timed(path)
     barrier.wait()
-    batches = [rows[place : place + BATCH] for place in range(0, len(rows), BATCH)]
     spans = [tuple(timed({"mel": batch})["span"][0]) for batch in batches]
     barrier.wait()
     held = memory(path)
@@ -115,12 +116,12 @@ def plain(path: str, rows: list[np.ndarray], barrier: Barrier, answers: Any) -> 
     answers.put((spans, before, after_loading, held))
 
 
-def processes(path: str, rows: list[np.ndarray], count: int) -> tuple[float, list[Any]]:
-    """Plain processes that share the rows: the rate, and what each held."""
+def processes(path: str, batches: Batches, count: int) -> tuple[float, list[Any]]:
+    """Plain processes that share the batches: the rate, and what each held."""
     context = multiprocessing.get_context("spawn")
     barrier, answers = context.Barrier(count), context.Queue()
     started = [
-        context.Process(target=plain, args=(path, rows[number::count], barrier, answers)) for number in range(count)
+        context.Process(target=plain, args=(path, batches[number::count], barrier, answers)) for number in range(count)
     ]
     for process in started:
         process.start()
@@ -130,11 +131,12 @@ def processes(path: str, rows: list[np.ndarray], count: int) -> tuple[float, lis
     return sum(rate(answer[0]) for answer in found), [answer[1:] for answer in found]
 
 
-def workers(path: str, rows: list[np.ndarray], count: int) -> float:
+def workers(path: str, batches: Batches, count: int) -> float:
     """Ray's actors."""
     import ray.data
 
-    made = ray.data.from_items([{"mel": row} for row in rows], override_num_blocks=-(-len(rows) // BATCH)).map_batches(
+    rows = [{"mel": row} for batch in batches for row in batch]
+    made = ray.data.from_items(rows, override_num_blocks=len(batches)).map_batches(
         Timed, fn_constructor_args=(path,), batch_size=None, compute=ray.data.ActorPoolStrategy(size=count)
     )
     spans: dict[int, list[Any]] = {}
@@ -194,14 +196,15 @@ def main() -> None:
 
 def measure(path: str, rounds: int, with_ray: bool) -> None:
     """The tables of one vocoder."""
-    rows, cores, held = rows_of(path), torch.get_num_threads(), []
+    batches, cores, held = batches_of(path), torch.get_num_threads(), []
+    rows = [row for batch in batches for row in batch]
     runs: dict[str, Callable[[], float]] = {
         f"a loop over `mel_to_waveform`, {cores} threads": lambda: loop(path, rows, cores),
         "the same, one thread": lambda: loop(path, rows, 1),
-        "one plain process with `Vocode`, one thread": lambda: processes(path, rows, 1)[0],
-        "two of them": lambda: _two(path, rows, held),
-        "Ray, one worker": lambda: workers(path, rows, 1),
-        "Ray, two workers": lambda: workers(path, rows, 2),
+        "one plain process with `Vocode`, one thread": lambda: processes(path, batches, 1)[0],
+        "two of them": lambda: _two(path, batches, held),
+        "Ray, one worker": lambda: workers(path, batches, 1),
+        "Ray, two workers": lambda: workers(path, batches, 2),
         f"`melvoc vocode`, one file after the other, {cores} threads": lambda: command(path, rows, None),
         f"`melvoc vocode` as it is, {cores} files at a time": lambda: command(path, rows, cores),
     }
@@ -224,9 +227,9 @@ def _shown(values: list[float], digits: int) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def _two(path: str, rows: list[np.ndarray], held: list[Any]) -> float:
+def _two(path: str, batches: Batches, held: list[Any]) -> float:
     """Two processes; what they held replaces what others did."""
-    speed, held[:] = processes(path, rows, 2)
+    speed, held[:] = processes(path, batches, 2)
     return speed
 
 
