@@ -17,9 +17,10 @@ from melvoc.nn.engines.cpu.branches import SumRows
 from melvoc.nn.engines.cpu.engine import Border, Quiet
 from melvoc.nn.engines.cpu.framewise import GeluMachine, NormMachine
 from melvoc.nn.engines.cpu.machines import Section
-from melvoc.nn.engines.cpu.quiet import FEW_FRAMES, FrameByFrame
+from melvoc.nn.engines.cpu.quiet import FEW_FRAMES, FrameByFrame, QuietInverseSTFT
 from melvoc.nn.graph import Chain, Machine, Map, Node, Residual, join
 from melvoc.nn.layers import BiasNorm, Conv1d, FrameLinear, FrameNorm, FrameScale, PReLU
+from melvoc.nn.stft import InverseSTFT
 
 SMALL = VocosConfig(n_mels=12, dim=48, intermediate_dim=72, num_layers=3, n_fft=32, hop_length=8)
 
@@ -147,3 +148,15 @@ def test_frame_by_frame(frames: int) -> None:
     with torch.no_grad():
         torch.testing.assert_close(FrameByFrame(function)(x), x * 2)
     assert calls == ([1] * frames if 1 < frames <= FEW_FRAMES else [frames])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("frames", [1, 16, FEW_FRAMES, FEW_FRAMES + 1])
+def test_inverse_transforms_of_short_pieces_are_the_layers(
+    frames: int, dtype: torch.dtype, rng: torch.Generator
+) -> None:
+    layer = InverseSTFT(48, 12)
+    spectrum = torch.randn(2, 50, frames, generator=rng, dtype=dtype)
+    with torch.inference_mode():
+        given = QuietInverseSTFT(layer).frames(spectrum)
+        torch.testing.assert_close(given, layer.frames(spectrum), atol=1e-7, rtol=1e-5)

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy import fft
 from torch import Tensor
 
 from melvoc.nn.graph import Machine, join
@@ -37,11 +39,20 @@ class FrameByFrame:
 
 
 class QuietInverseSTFT(InverseSTFTMachine):
-    """Runs an `InverseSTFT`, its transforms frame by frame."""
+    """Runs an `InverseSTFT`, the transforms of a short piece by scipy, on the calling thread."""
 
     def __init__(self, layer: InverseSTFT) -> None:
         super().__init__(layer)
-        self.frames = FrameByFrame(layer.frames)
+        self.frames = self._frames
+
+    def _frames(self, spectrum: Tensor) -> Tensor:
+        plain = spectrum.device.type == "cpu" and spectrum.dtype == torch.float32 and not torch.is_grad_enabled()
+        if not plain or spectrum.shape[-1] > FEW_FRAMES:
+            return self.layer.frames(spectrum)
+        real, imaginary = np.split(spectrum.numpy(), 2, axis=1)
+        values = np.empty(real.shape, np.complex64)
+        values.real, values.imag = real, imaginary
+        return torch.from_numpy(fft.irfft(values, n=self.layer.n_fft, axis=1))
 
 
 class Quiet(Machine):
