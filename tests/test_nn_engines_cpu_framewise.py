@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from cpu_layers import engine
@@ -17,10 +19,10 @@ from melvoc.nn.engines.cpu.branches import SumRows
 from melvoc.nn.engines.cpu.engine import Border, Quiet
 from melvoc.nn.engines.cpu.framewise import GeluMachine, NormMachine
 from melvoc.nn.engines.cpu.machines import Section
-from melvoc.nn.engines.cpu.quiet import FEW_FRAMES, FrameByFrame, QuietInverseSTFT
+from melvoc.nn.engines.cpu.quiet import FEW_FRAMES, FrameByFrame, QuietInverseSTFT, QuietLogPolar
 from melvoc.nn.graph import Chain, Machine, Map, Node, Residual, join
 from melvoc.nn.layers import BiasNorm, Conv1d, FrameLinear, FrameNorm, FrameScale, PReLU
-from melvoc.nn.stft import InverseSTFT
+from melvoc.nn.stft import InverseSTFT, LogPolar
 
 SMALL = VocosConfig(n_mels=12, dim=48, intermediate_dim=72, num_layers=3, n_fft=32, hop_length=8)
 
@@ -160,3 +162,13 @@ def test_inverse_transforms_of_short_pieces_are_the_layers(
     with torch.inference_mode():
         given = QuietInverseSTFT(layer).frames(spectrum)
         torch.testing.assert_close(given, layer.frames(spectrum), atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("function", [LogPolar(), LogPolar(100.0), LogPolar(sine=True)], ids=repr)
+@pytest.mark.parametrize("frames", [1, FEW_FRAMES, FEW_FRAMES + 1])
+def test_spectra_of_short_pieces_are_the_functions(frames: int, function: LogPolar, rng: torch.Generator) -> None:
+    x = 4 * torch.randn(2, 50, frames, generator=rng)
+    x[0, 0, 0], x[0, 1, 0], x[1, 30, 0] = 1000.0, float("nan"), 3000.0
+    with torch.inference_mode(), warnings.catch_warnings(), np.errstate(all="raise"):
+        warnings.simplefilter("error")
+        torch.testing.assert_close(QuietLogPolar(function)(x), function(x), atol=1e-6, rtol=1e-5, equal_nan=True)

@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from melvoc.architecture import Architecture, Layout
@@ -35,7 +34,7 @@ from melvoc.nn.framing import Pad
 from melvoc.nn.graph import Chain, Map, Node
 from melvoc.nn.layers import Conv1d
 from melvoc.nn.rates import upsampling
-from melvoc.nn.stft import InverseSTFT, polar
+from melvoc.nn.stft import InverseSTFT, LogPolar
 from melvoc.spectrogram.spec import MelSpec
 
 HOPS = range(2, 17)  # of an inverse STFT that is fitted to a spec; it has frames of four hops, as published
@@ -98,18 +97,12 @@ class ISTFTNet(nn.Module):
         self.istft = InverseSTFT(config.gen_istft_n_fft, config.gen_istft_hop_size, trim=True)
         initialise(self.ups, self.resblocks, self.conv_post)
         # F frames of a centred inverse STFT make F - 1 hops, so there is one more, mirrored before the first one.
-        tail = (Pad(1, 0, "reflect"), self.conv_post, Map(spectrum), self.istft)
+        tail = (Pad(1, 0, "reflect"), self.conv_post, Map(LogPolar(sine=True)), self.istft)
         self.graph: Node = Chain((self.conv_pre, *fusion(ups, resblocks), *tail))
 
     def forward(self, mel: Tensor) -> Tensor:
         """Run on a complete mel `[B, n_mels, T]`."""
         return self.graph(mel)
-
-
-def spectrum(x: Tensor) -> Tensor:
-    """Log-magnitudes, and what the sines of are phases, to real and imaginary parts, both `[B, n_fft + 2, T]`."""
-    log_magnitude, phase = x.chunk(2, dim=1)
-    return polar(log_magnitude.exp(), torch.sin(phase))
 
 
 def mel_of(values: Mapping[str, Any]) -> MelSpec:

@@ -19,7 +19,7 @@ from melvoc.errors import OptionError, SpecError, quoted
 from melvoc.nn.convnext import ConvNeXt, pointwise
 from melvoc.nn.graph import Chain, Map, Node
 from melvoc.nn.layers import FrameLinear
-from melvoc.nn.stft import InverseSTFT, polar
+from melvoc.nn.stft import InverseSTFT, LogPolar
 from melvoc.recipe import LossWeights, Recipe
 from melvoc.spectrogram.spec import MelSpec
 
@@ -171,17 +171,11 @@ class Head(nn.Module):
         super().__init__()
         self.out = FrameLinear(config.dim, config.n_fft + 2)
         self.istft = InverseSTFT(config.n_fft, config.hop_length, center=config.padding == "center")
-        self.nodes: tuple[Node, ...] = (Map(self.out), Map(spectrum), self.istft)
+        self.nodes: tuple[Node, ...] = (Map(self.out), Map(LogPolar(LARGEST_MAGNITUDE)), self.istft)
 
     def forward(self, x: Tensor) -> Tensor:
         """Run on the complete signal `[B, C, T]`."""
         return Chain(self.nodes)(x)
-
-
-def spectrum(x: Tensor) -> Tensor:
-    """Log-magnitudes and phases to real parts and imaginary parts, both `[B, n_fft + 2, T]`."""
-    log_magnitude, phase = x.chunk(2, dim=1)
-    return polar(log_magnitude.exp().clamp(max=LARGEST_MAGNITUDE), phase)
 
 
 def mel_of_features(values: Mapping[str, Any], head_class: str = HEAD_CLASS, title: str = "Vocos") -> MelSpec:

@@ -7,6 +7,7 @@ windows as long as n_fft.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +120,26 @@ class InverseSTFT(nn.Module):
     def delay(self, samples: int) -> int:
         """What is dropped of the first frame, and not of the last."""
         return samples * self.hop_length + self.start - self.trimmed
+
+
+@dataclass(frozen=True)
+class LogPolar:
+    """Log-magnitudes and phases to real and imaginary parts: `[B, 2 * (n_fft // 2 + 1), T]`, both.
+
+    Args:
+        largest: magnitudes are at most this. None: any.
+        sine: whether the phases are the sines of the given values.
+    """
+
+    largest: float | None = None
+    sine: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        log_magnitude, phase = x.chunk(2, dim=1)
+        magnitude = log_magnitude.exp()
+        if self.largest is not None:
+            magnitude = magnitude.clamp(max=self.largest)
+        return polar(magnitude, phase.sin() if self.sine else phase)
 
 
 def polar(magnitude: Tensor, phase: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ from melvoc.nn.engines.cpu.nodes import (
     weights_of,
 )
 from melvoc.nn.engines.cpu.plan import CostModel
-from melvoc.nn.engines.cpu.quiet import FrameByFrame, Quiet, QuietInverseSTFT, parts_of
+from melvoc.nn.engines.cpu.quiet import FrameByFrame, Quiet, QuietInverseSTFT, QuietLogPolar, parts_of
 from melvoc.nn.engines.cpu.rows import PRELU, SCALED, blocks_of, from_rows, to_rows
 from melvoc.nn.engines.cpu.tanh import TanhMachine
 from melvoc.nn.engines.cpu.tape import TapeRecorder, Whole
@@ -67,7 +67,7 @@ from melvoc.nn.graph import (
 )
 from melvoc.nn.layers import BiasNorm, Conv1d, ConvTranspose1d, FrameLinear, FrameNorm, FrameScale, PReLU
 from melvoc.nn.recording import RecordingMachine
-from melvoc.nn.stft import InverseSTFT
+from melvoc.nn.stft import InverseSTFT, LogPolar
 
 
 class CpuEngine(Engine):
@@ -141,8 +141,11 @@ class CpuEngine(Engine):
         if isinstance(node, InverseSTFT):
             return Quiet(QuietInverseSTFT(node))
         if isinstance(node, Map):
-            tanh = node.function is torch.tanh
-            return TanhMachine() if tanh else Quiet(MapMachine(FrameByFrame(node.function)))
+            if node.function is torch.tanh:
+                return TanhMachine()
+            if isinstance(node.function, LogPolar):
+                return Quiet(MapMachine(QuietLogPolar(node.function)))
+            return Quiet(MapMachine(FrameByFrame(node.function)))
         return Quiet(node.open(self))
 
     def _open_end(self, node: End) -> Machine:

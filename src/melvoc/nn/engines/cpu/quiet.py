@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import fft
 from torch import Tensor
 
 from melvoc.nn.graph import Machine, join
-from melvoc.nn.stft import InverseSTFT, InverseSTFTMachine
+from melvoc.nn.stft import InverseSTFT, InverseSTFTMachine, LogPolar
 
 SERIAL = 32_000  # values that torch copies or sums without waking its threads
 FEW_FRAMES = 64
@@ -38,21 +37,50 @@ class FrameByFrame:
         return torch.cat([self.function(frame) for frame in x.split(1, dim=-1)], dim=-1)
 
 
+def by_numpy(x: Tensor) -> bool:
+    """Whether x is a short piece for numpy, which works on the calling thread alone."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and 0 < x.shape[-1] <= FEW_FRAMES
+        and not torch.is_grad_enabled()
+    )
+
+
+@dataclass(frozen=True)
+class QuietLogPolar:
+    """A `LogPolar`, of a short piece by numpy."""
+
+    function: LogPolar
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not by_numpy(x):
+            return self.function(x)
+        magnitude, phase = np.split(x.numpy(), 2, axis=1)
+        with np.errstate(all="ignore"):  # as torch: what becomes of Inf and NaN is seen in the sound
+            magnitude = np.exp(magnitude)
+            if self.function.largest is not None:
+                magnitude = np.minimum(magnitude, np.float32(self.function.largest))
+            if self.function.sine:
+                phase = np.sin(phase)
+            return torch.from_numpy(np.concatenate([magnitude * np.cos(phase), magnitude * np.sin(phase)], axis=1))
+
+
 class QuietInverseSTFT(InverseSTFTMachine):
-    """Runs an `InverseSTFT`, the transforms of a short piece by scipy, on the calling thread."""
+    """Runs an `InverseSTFT`, the transforms of a short piece by numpy."""
 
     def __init__(self, layer: InverseSTFT) -> None:
         super().__init__(layer)
         self.frames = self._frames
 
     def _frames(self, spectrum: Tensor) -> Tensor:
-        plain = spectrum.device.type == "cpu" and spectrum.dtype == torch.float32 and not torch.is_grad_enabled()
-        if not plain or spectrum.shape[-1] > FEW_FRAMES:
+        if not by_numpy(spectrum):
             return self.layer.frames(spectrum)
         real, imaginary = np.split(spectrum.numpy(), 2, axis=1)
         values = np.empty(real.shape, np.complex64)
         values.real, values.imag = real, imaginary
-        return torch.from_numpy(fft.irfft(values, n=self.layer.n_fft, axis=1))
+        frames = np.fft.irfft(values, n=self.layer.n_fft, axis=1)
+        return torch.from_numpy(frames.astype(np.float32, copy=False))  # numpy 1 transforms in float64
 
 
 class Quiet(Machine):
