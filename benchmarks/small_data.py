@@ -27,6 +27,7 @@ from pathlib import Path
 
 import melvoc
 from melvoc import MelSpec
+from melvoc.registry import all_metrics
 
 ROUNDS = (0, 1, 4)
 SECONDS = 5.0
@@ -128,10 +129,13 @@ def judge(report: Path, held: Path, vocoders: Mapping[str, object], rounds: Sequ
     """The rows of an evaluation, new or from before."""
     stored = report / "results.json"
     if not stored.exists():
-        installed = {metric.name for metric in melvoc.registry.all_metrics()}
+        installed = {metric.name for metric in all_metrics()}
         names = [name for name in FIGURES if name in installed]
         melvoc.evaluate(held, dict(vocoders), refine=rounds, out=report, metrics=names, overwrite=True)
-    rows: list[dict[str, object]] = json.loads(stored.read_text())["rows"]
+    found = json.loads(stored.read_text())
+    if found["failed"]:
+        raise SystemExit(f"{stored}: {found['failed'][0]['error']}; remove {report}, and measure again")
+    rows: list[dict[str, object]] = found["rows"]
     return rows
 
 
