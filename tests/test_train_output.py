@@ -76,6 +76,17 @@ def test_a_run_with_patience_ends_early_and_gives_the_best(folder: Path, monkeyp
     assert [report.step for report in Trainer.resume(run, patience=3)] == [5]
 
 
+@pytest.mark.parametrize(("minutes", "best"), [(60.0, "2"), (None, "4")])
+def test_a_run_with_minutes_gives_the_best_and_one_of_steps_alone_the_last(
+    folder: Path, minutes: float | None, best: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = iter([3.0, 1.0, 2.0, 2.0])
+    monkeypatch.setattr("melvoc.train.output.validate", lambda *args, **kwargs: {"multi_scale_mel": next(figures)})
+    list(Trainer(tiny_config(folder, steps=4, minutes=minutes, checkpoint_every=1, weights=HEARD)))
+    assert melvoc.info(folder / "run" / "generator.safetensors").provenance["steps"] == best
+    assert json.loads((folder / "run" / "results.json").read_text())["best"]["step"] == 2
+
+
 def test_each_checkpoint_has_sounds_and_pictures_and_goes_with_them(folder: Path) -> None:
     pytest.importorskip("matplotlib")
     config = tiny_config(

@@ -55,8 +55,8 @@ class TrainConfig:
         minutes: that the run takes in all, with reading, validation and export, and without pauses; what it took
             before a resume counts. With `steps` too, whichever comes first. None: 30, unless there are steps.
         steps: total number of steps, including those before a resume. None: as many as the minutes have room for.
-        patience: validations without a better figure (multi_scale_mel) after which the run ends; the best generator is
-            then the result. None: it ends with its steps or minutes, and the last one is.
+        patience: validations without a better figure (multi_scale_mel) after which the run ends. None: it ends with its
+            steps or minutes. With patience or minutes, the best generator is the result; with steps alone, the last.
         batch_size: segments per step and process. None: the profile's, 8 as published.
         segment: samples per segment, a multiple of the hop length. None: the multiple that is next to the profile's
             or the architecture's, which is 16384, or 8192 for bigvgan; shorter where most would be padding.

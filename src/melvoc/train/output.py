@@ -206,9 +206,10 @@ class Output:
         }
 
     def _result(self) -> NeuralVocoder:
-        """What is exported: the running mean, or with patience the best."""
-        best = self._folder.path / "best.safetensors"
-        if self._config.patience is not None and self.best.step is not None and best.is_file():
+        """What is exported: the best running mean of a run that the clock or patience ends, else the last."""
+        best, config = self._folder.path / "best.safetensors", self._config
+        chosen = config.patience is not None or config.minutes is not None
+        if chosen and self.best.step is not None and best.is_file():
             return reopened(best, self._state.device)
         return self.vocoder()
 

@@ -215,8 +215,8 @@ class Trainer:
         return self._folder.checkpoint(self.state.step)
 
     def export(self) -> Path:
-        """Write `RUN/generator.safetensors` (the best one, if the configuration has patience), and the discriminators
-        if the configuration keeps them.
+        """Write `RUN/generator.safetensors` (the best one, if the configuration has minutes or patience), and the
+        discriminators if the configuration keeps them.
 
         Raises:
             MelvocError: it cannot be written.
