@@ -9,9 +9,11 @@ import select
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -92,6 +94,7 @@ def fork(case: Case) -> None:
 
 def _in_a_child(work: Callable[[], str]) -> str:
     """What a forked child says, or that it hangs or has ended."""
+    _let_threads_end()
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
@@ -111,3 +114,17 @@ def _in_a_child(work: Callable[[], str]) -> str:
         os.close(read)
         os.waitpid(pid, 0)
     return said.removeprefix("done") if said else "it ended" if ready else f"it hangs (for {PATIENCE:g} s)"
+
+
+def _let_threads_end() -> None:
+    """Wait until threads that were joined are gone, with those that OpenMP had started for them; at most two seconds.
+
+    Python has joined a thread when its last line has run. What frees its memory runs after that, and a fork in that
+    moment leaves a child with a lock of MKL's that nobody will open: it waits there for ever.
+    """
+    tasks = Path("/proc/self/task")
+    count, since, end = -1, time.monotonic(), time.monotonic() + 2.0
+    while tasks.is_dir() and time.monotonic() < min(since + 0.05, end):
+        if (now := len(list(tasks.iterdir()))) != count:
+            count, since = now, time.monotonic()
+        time.sleep(0.005)
