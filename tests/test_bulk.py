@@ -192,7 +192,7 @@ def test_sigterm_leaves_nothing_half_written_on_a_cluster_either(path: str, tmp_
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
     assert process.returncode == 143, err
-    assert err.strip().splitlines()[-1] == "melvoc: error: terminated; nothing half-written was left"
+    assert "melvoc: error: terminated; nothing half-written was left" in err.splitlines(), err  # Ray may say more
     made = [file for file in (tmp_path / "out").rglob("*") if file.is_file()]
     assert 0 < len(made) < 300
     for file in made:
