@@ -21,7 +21,7 @@ from melvoc.neural import NeuralVocoder
 from melvoc.registry import architecture
 from melvoc.vocoder import Vocoder
 
-WARM = 4  # calls, the last of which records what repeats
+WARM = 4  # calls, of which the third records what repeats
 HIFIGAN = {"HiFi-GAN V1": 512, "HiFi-GAN V2": 128}
 PUBLISHED = (
     "bigvgan_v2_44khz_128band_512x", "bigvgan_v2_44khz_128band_256x", "bigvgan_v2_24khz_100band_256x",

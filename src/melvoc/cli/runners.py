@@ -206,7 +206,8 @@ def _handler_kept(number: signal.Signals) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(number, handler)
+        if handler is not None:  # else it is not Python's, which cannot set it
+            signal.signal(number, handler)
 
 
 def check_reachable(address: str) -> None:

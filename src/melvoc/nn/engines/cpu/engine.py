@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -115,7 +116,7 @@ class CpuEngine(Engine):
             run = Chain(tuple(nodes))
             if ends := borders(run):
                 machine = RecordingMachine(ChainMachine(_sections(known)), self.recorder)
-                machines.append(Border(machine, run, ends, self._whole(chain, len(machines), run)))
+                machines.append(Border(machine, run, ends, partial(self._whole, chain, len(machines), run)))
             else:
                 machines.extend(super(CpuEngine, self).open(node) for node in nodes)
             nodes.clear()
@@ -246,27 +247,27 @@ class CpuEngine(Engine):
 
     def _whole(self, chain: Chain, place: int, run: Chain) -> Whole:
         """Recordings of whole signals through a run of a chain's nodes, which belong to their weights."""
-        key, weights = (id(chain), place), weights_of(run)
-        with self._lock:
-            known = self._runs.get(key)
-            if known is None:
-                weakref.finalize(chain, self._runs.pop, key, None).atexit = False
-            if known is None or known.versions != _versions(weights):
-                held = [weight.detach() for weight in weights]
-                known = self._runs[key] = Prepared(held, _versions(held), Whole(self.recorder))
-            whole: Whole = known.result
-            return whole
+        key = id(chain), place
+        if key not in self._runs:
+            weakref.finalize(chain, self._runs.pop, key, None).atexit = False
+        whole: Whole = self._kept(self._runs, key, weights_of(run), lambda: Whole(self.recorder))
+        return whole
 
     def _prepared(self, layer: Any, prepare: Callable[[Any], Any], *more: Tensor) -> Any:
         """What belongs to a layer's current weights, and to `more`, made when it is first opened.
 
         Changes that torch does not count go unnoticed: `parameter.data.mul_(2)`, or those of inference tensors.
         """
+        return self._kept(self._layers, layer, [*parameters(layer), *more], lambda: prepare(layer))
+
+    def _kept(
+        self, table: MutableMapping[Any, Prepared], key: Any, weights: list[Tensor], make: Callable[[], Any]
+    ) -> Any:
         with self._lock:
-            known = self._layers.get(layer)
-            if known is None or known.versions != _versions([*parameters(layer), *more]):
-                weights = [parameter.detach() for parameter in [*parameters(layer), *more]]
-                known = self._layers[layer] = Prepared(weights, _versions(weights), prepare(layer))
+            known = table.get(key)
+            if known is None or known.versions != _versions(weights):
+                held = [weight.detach() for weight in weights]
+                known = table[key] = Prepared(held, _versions(held), make())
             return known.result
 
 
@@ -307,7 +308,9 @@ class Border(Machine):
     parts = ("machine",)
     state = ("kind",)
 
-    def __init__(self, machine: Machine, node: Node, channels: Borders, whole: Whole | None = None) -> None:
+    def __init__(
+        self, machine: Machine, node: Node, channels: Borders, whole: Callable[[], Whole] | None = None
+    ) -> None:
         self.machine, self.node, self.whole = machine, node, whole
         self.taken, self.channels, self.selects = channels
         self.kind: object = None  # of the pieces: batch, channels, type and device
@@ -327,7 +330,7 @@ class Border(Machine):
         with torch.inference_mode():
             rows = to_rows(x) if x.shape[-1] else floats(x.shape[0], blocks_of(self.taken), 0, 8)
             if whole:
-                return whole(self.machine, rows, lambda result: from_rows(result, self.channels))
+                return whole()(self.machine, rows, lambda result: from_rows(result, self.channels))
             return from_rows(self.machine(rows, last), self.channels)
 
     def _begin(self, x: Tensor) -> None:

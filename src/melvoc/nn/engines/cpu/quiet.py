@@ -25,6 +25,16 @@ def parts_of(wave: Tensor) -> Sequence[Tensor]:
     return (wave,) if wave.numel() <= SERIAL else wave.split(max(1, SERIAL // (wave.shape[0] * wave.shape[1])), dim=-1)
 
 
+def short(x: Tensor) -> bool:
+    """Whether x is a piece that must not wake torch's threads."""
+    return x.device.type == "cpu" and 0 < x.shape[-1] <= FEW_FRAMES and not torch.is_grad_enabled()
+
+
+def by_numpy(x: Tensor) -> bool:
+    """Whether x is a short piece for numpy, which works on the calling thread alone."""
+    return short(x) and x.dtype == torch.float32
+
+
 @dataclass(frozen=True)
 class FrameByFrame:
     """A function `[B, C, T]` to `[B, C', T]` of single frames, of a short piece one frame after the other."""
@@ -32,19 +42,9 @@ class FrameByFrame:
     function: Callable[[Tensor], Tensor]
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or not 1 < x.shape[-1] <= FEW_FRAMES or torch.is_grad_enabled():
+        if x.shape[-1] == 1 or not short(x):
             return self.function(x)
         return torch.cat([self.function(frame) for frame in x.split(1, dim=-1)], dim=-1)
-
-
-def by_numpy(x: Tensor) -> bool:
-    """Whether x is a short piece for numpy, which works on the calling thread alone."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and 0 < x.shape[-1] <= FEW_FRAMES
-        and not torch.is_grad_enabled()
-    )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ So does a whole signal of a length that comes again and again. It needs no state
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 
@@ -78,8 +79,8 @@ class Whole:
         self._lock = threading.Lock()
         self._shape: tuple[int, ...] | None = None  # of the latest signal
         self._repeats = 0
-        self._input: Tensor | None = None  # of the recording
-        self._replay: Step | None = None
+        self._enough: float = recorder.repeats  # repeats before a recording
+        self._recording: tuple[Tensor, Step] | None = None  # its input, and what runs it
 
     def __call__(self, machine: Machine, x: Tensor, receive: Callable[[Tensor], Tensor]) -> Tensor:
         """Run a machine that has seen nothing yet.
@@ -100,26 +101,29 @@ class Whole:
             self._lock.release()
 
     def _output(self, machine: Machine, x: Tensor) -> Tensor:
-        if self._replay and self._input is not None and self._input.shape == x.shape:
-            move(SCALED, x, self._input)
-            return self._replay()
+        if self._recording and self._recording[0].shape == x.shape:
+            own, replay = self._recording
+            move(SCALED, x, own)
+            return replay()
         self._repeats = self._repeats + 1 if x.shape == self._shape else 1
         self._shape = tuple(x.shape)
-        if self._repeats <= self._recorder.repeats:
+        if self._repeats <= self._enough:
             return machine(x, True)
+        self._enough *= 2  # where sizes keep changing, recordings become rare
         twin = machine.fork()
         expected = machine(x, True)
         try:
-            self._record(twin, x, expected)
+            self._recording = self._recorded(twin, x, expected)
         except Exception as error:  # what cannot be recorded still runs
-            self._replay, self._repeats = None, -(2**62)
+            self._recording, self._enough = None, math.inf
             warn_of_failure("vocoder", self._recorder, error)
         return expected
 
-    def _record(self, machine: Machine, x: Tensor, expected: Tensor) -> None:
+    def _recorded(self, machine: Machine, x: Tensor, expected: Tensor) -> tuple[Tensor, Step]:
         """Record a run with silence, and hold a run with x against what was expected."""
-        silence = torch.zeros_like(x)
-        self._replay, self._input = self._recorder.record(lambda: machine(silence, True)), silence
-        move(SCALED, x, silence)
-        if not torch.allclose(self._replay(), expected, rtol=0, atol=0, equal_nan=True):
+        own = torch.zeros_like(x)
+        replay = self._recorder.record(lambda: machine(own, True))
+        move(SCALED, x, own)
+        if not torch.allclose(replay(), expected, rtol=0, atol=0, equal_nan=True):
             raise RuntimeError("the recorded run does not give what the direct one gives")
+        return own, replay
