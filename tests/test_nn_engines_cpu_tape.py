@@ -22,7 +22,7 @@ from melvoc.nn.engines.cpu import tape, threads
 from melvoc.nn.engines.cpu.engine import CpuEngine
 from melvoc.nn.engines.cpu.machines import Section
 from melvoc.nn.engines.cpu.memory import POOL, Workspace
-from melvoc.nn.engines.cpu.tape import MOST_FRAMES
+from melvoc.nn.engines.cpu.tape import MOST_FRAMES, TapeRecorder
 from melvoc.nn.engines.cpu.threads import Tasks, Team
 from melvoc.nn.graph import Machine, join
 
@@ -182,6 +182,20 @@ def test_whole_signals_of_other_sizes_and_streams_in_between(rng: torch.Generato
             mel = torch.randn(1, 12, size, generator=rng)
             torch.testing.assert_close(at_once(engine, "hifigan", mel), whole("hifigan", mel), **EXACT)
     torch.testing.assert_close(join(*given, finish(stream, parts[-1])), whole("hifigan", join(*parts)), **EXACT)
+
+
+def test_sizes_that_keep_changing_are_seldom_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an evaluation with three numbers of rounds calls: each length three times, and then another."""
+    engine, recorded = CpuEngine(), []
+    record = TapeRecorder.record
+    monkeypatch.setattr(TapeRecorder, "record", lambda self, step: recorded.append(step) or record(self, step))
+    for size in range(10, 30):
+        for _ in range(3):
+            at_once(engine, "hifigan", torch.zeros(1, 12, size))
+    assert len(recorded) == 1
+    for _ in range(6):
+        at_once(engine, "hifigan", torch.zeros(1, 12, 50))
+    assert len(recorded) == 2, "a length that does come again"
 
 
 def test_whole_signals_on_several_threads(rng: torch.Generator) -> None:

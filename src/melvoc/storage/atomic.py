@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_HALF_WRITTEN = re.compile(r"\.(?P<stem>.+)\.\w{8}\.part(?P<suffix>(?:\.[^.]*)?)", re.DOTALL)  # by `replacing`
 
 
 @contextmanager
@@ -42,13 +45,19 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def half_written(folder: Path) -> Iterator[tuple[Path, str]]:
+    """What `replacing` writes in a folder, or left there when it was killed: each file, and the name it was to get."""
+    for path in folder.glob(".*.part*"):
+        if match := _HALF_WRITTEN.fullmatch(path.name):
+            yield path, match["stem"] + match["suffix"]
+
+
 def remove_half_written(targets: Iterable[Path]) -> None:
     """Remove what processes that were killed left of targets; none may be writing them any more."""
-    names: defaultdict[Path, set[tuple[str, str]]] = defaultdict(set)
+    names: defaultdict[Path, set[str]] = defaultdict(set)
     for target in targets:
-        names[target.parent].add((target.stem, target.suffix))
+        names[target.parent].add(target.name)
     for folder, wanted in names.items():
-        for left in folder.glob(".*.part*"):
-            stem, _, rest = left.name[1:].rpartition(".part")
-            if (stem.rpartition(".")[0], rest) in wanted:
+        for left, name in half_written(folder):
+            if name in wanted:
                 left.unlink(missing_ok=True)

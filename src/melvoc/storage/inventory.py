@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -15,6 +16,7 @@ from urllib.parse import quote, unquote
 from melvoc import registry
 from melvoc.architecture import Pin
 from melvoc.errors import DownloadError, MelvocError
+from melvoc.storage.atomic import half_written
 from melvoc.storage.cache import cache_errors, cache_folder, hub_cache
 from melvoc.storage.container import read_header
 
@@ -24,7 +26,6 @@ _REPOSITORY = re.compile(
 )
 _UNVERIFIED = "-unverified"
 _DOWNLOAD = re.compile(r"\w[\w.-]*--\w[\w.-]*@[0-9a-f]{12}")  # a folder of `download_folder`
-_HALF_WRITTEN = re.compile(r"\..+\.\w{8}\.part\.(safetensors|commit)")  # as `replacing` names it
 _ABANDONED = 24 * 3600.0  # seconds after which a half-written file has no process that still writes it
 
 
@@ -231,10 +232,10 @@ def _prune_own(root: Path) -> dict[Path, int]:
             shutil.rmtree(folder)
             with suppress(PermissionError):  # Windows, where it goes with its lock
                 Path(f"{folder}.lock").unlink()
-    for path in [*root.glob("models/.*"), *root.glob("repositories/*/.*")]:
+    for path, name in chain.from_iterable(map(half_written, [root / "models", *root.glob("repositories/*")])):
         with suppress(FileNotFoundError):  # finished meanwhile
             status = path.stat()
-            if _HALF_WRITTEN.fullmatch(path.name) and time.time() - status.st_mtime > _ABANDONED:
+            if name.endswith((".safetensors", ".commit")) and time.time() - status.st_mtime > _ABANDONED:
                 path.unlink()
                 freed[path] = status.st_size
     return freed
