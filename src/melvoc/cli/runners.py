@@ -130,7 +130,7 @@ def _answers(ray: Any, rows: list[dict[str, Any]], make: Callable[[], Work]) -> 
     workers = min(gpus or max(1, int(resources.get("CPU", 1))), len(rows))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray 2.60 has no other way yet to say how often a task is tried again
-        return ray.data.from_items(rows, override_num_blocks=-(-len(rows) // TOGETHER)).map_batches(
+        return ray.data.from_items(rows, override_num_blocks=max(workers, -(-len(rows) // TOGETHER))).map_batches(
             Worker,
             fn_constructor_args=(make, str(Path.cwd())),
             batch_size=None,
