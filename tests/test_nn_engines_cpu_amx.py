@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -16,12 +16,19 @@ from torch.nn import functional as F
 
 from melvoc.nn.engines.cpu import amx, conv, weights
 from melvoc.nn.graph import Chain, Map, Node, Residual
-from melvoc.nn.layers import Conv1d, FrameLinear, PReLU
+from melvoc.nn.layers import Conv1d, ConvTranspose1d, FrameLinear, PReLU
 
 EXACT = 1e-6  # of the largest output
 
 needs_amx = pytest.mark.skipif(not amx.available(), reason="needs a processor with AMX")
 WAYS = [pytest.param(True, marks=needs_amx, id="matrix unit"), pytest.param(False, id="vector unit")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def layers_of_any_size() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(amx, "REUSE", 1)
+        yield
 
 
 @pytest.fixture
@@ -103,13 +110,33 @@ def test_nan_stays_in_its_row() -> None:
 
 
 def test_where_there_is_no_unit_nothing_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, few = Conv1d(64, 64, 1), Conv1d(64, 31, 1)
+    layer = Conv1d(64, 320, 1)
     monkeypatch.setattr(amx, "available", lambda: True)
     assert weights.SplitWeights.of(layer, weights.Budget(limited=False))
-    assert weights.SplitWeights.of(few, weights.Budget(limited=False)) is None
     assert weights.SplitWeights.of(layer, weights.Budget(limited=True)) is None
     monkeypatch.setattr(amx, "available", lambda: False)
     assert weights.SplitWeights.of(layer, weights.Budget(limited=False)) is None
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (Conv1d(32, 32, 11), True),
+        (Conv1d(32, 33, 5), True),  # two panels
+        (Conv1d(512, 320, 1), True),
+        (Conv1d(31, 320, 1), False),  # tiles would be part empty
+        (Conv1d(64, 31, 11), False),
+        (Conv1d(64, 64, 3), False),  # a split row is read six times only
+        (ConvTranspose1d(64, 64, 16, 8), False),
+    ],
+    ids=str,
+)
+def test_layers_that_use_each_split_row_often_run_on_the_unit(
+    layer: Conv1d | ConvTranspose1d, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Splitting the rows of a small layer takes longer than the unit saves."""
+    monkeypatch.setattr(amx, "REUSE", 10)
+    assert amx.pays(layer) is expected
 
 
 @pytest.mark.parametrize(("name", "value"), [("CPU_FEATURES", ""), ("ENABLE_AVX", 0)])

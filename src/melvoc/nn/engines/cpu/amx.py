@@ -32,6 +32,7 @@ from melvoc.nn.engines.cpu.atomics import take_job
 from melvoc.nn.engines.cpu.compile import Strided, View, instructions, keep, kernel, target_features
 from melvoc.nn.engines.cpu.finish import After, finish
 from melvoc.nn.engines.cpu.vector import INT, WIDE, at, integer, load, switch
+from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
 CHUNK = 32  # inputs that a tile's row has
 HIGH = 32  # rows that are summed at a time
@@ -40,6 +41,7 @@ TILE = 1024  # bytes
 PAIR = 2 * TILE
 STEP = 3 * PAIR  # bytes of a panel's weights for a chunk
 AHEAD = STEP // 3  # bytes of the next panel that each chunk fetches into the second-level cache
+REUSE = 10  # products of a row that are worth splitting it
 SOURCE_BYTES = 2**20  # of a core's second-level cache, for the split rows of a product
 FEATURES = {"amx-tile", "amx-bf16", "avx512f"}
 REQUEST, DATA = 0x1023, 18  # arch_prctl: ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
@@ -55,6 +57,12 @@ def available() -> bool:
     if sys.platform != "linux" or platform.machine() != "x86_64" or not target_features() >= FEATURES:
         return False
     return int(ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST, DATA)) == 0
+
+
+def pays(layer: Conv1d | ConvTranspose1d) -> bool:
+    """Whether a layer fills tiles, and takes each of its split rows often enough: once per tap and panel."""
+    filled = isinstance(layer, Conv1d) and min(layer.in_channels, layer.out_channels) >= CHUNK
+    return filled and layer.kernel_size[0] * -(-layer.out_channels // PANEL) >= REUSE
 
 
 def _configuration() -> np.ndarray:

@@ -289,9 +289,8 @@ class SplitWeights:
 
     @classmethod
     def of(cls, layer: Conv1d | ConvTranspose1d, budget: Budget) -> SplitWeights | None:
-        """None where there is no such unit, no memory for it, or where the layer does not fill its tiles."""
-        filled = isinstance(layer, Conv1d) and min(layer.in_channels, layer.out_channels) >= amx.CHUNK
-        return cls(layer) if filled and not budget.limited and amx.available() else None
+        """None where there is no such unit, no memory for it, or where the layer has too little use for it."""
+        return cls(layer) if amx.pays(layer) and not budget.limited and amx.available() else None
 
     def packed(self) -> Tensor:
         """As `amx.packed` gives them."""
