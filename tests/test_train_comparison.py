@@ -83,6 +83,14 @@ def test_the_words_say_what_is_not_there_yet() -> None:
     assert found.to_dict()["verdicts"] == {"multi_scale_mel": "refine=4", "zimtohrli": None}
 
 
+def test_the_words_of_one_that_has_stopped_getting_better() -> None:
+    words = Comparison(files=1, figures={"mel_l1": row(0.4, 0.3, 0.2)}, longer="").words
+    assert words.endswith(
+        "not there yet; it has stopped getting better on them, so more sounds help now, not more time; "
+        "use it with --refine 4"
+    )
+
+
 def test_the_words_of_one_that_is_better() -> None:
     refined = Comparison(files=1, figures={"visqol": row(4.0, 4.5, 4.4), "mel_l1": row(0.1, 0.1, 0.2)})
     assert refined.better

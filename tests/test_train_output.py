@@ -76,6 +76,18 @@ def test_a_run_with_patience_ends_early_and_gives_the_best(folder: Path, monkeyp
     assert [report.step for report in Trainer.resume(run, patience=3)] == [5]
 
 
+@pytest.mark.parametrize(("figures", "advised"), [([9, 1, 2, 3], "--resume --steps 16"), ([1, 2, 3, 2], "")])
+def test_who_has_stopped_getting_better_is_not_told_to_train_longer(
+    folder: Path, figures: list[float], advised: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter(figures)
+    monkeypatch.setattr("melvoc.train.output.validate", lambda *args, **kwargs: {"multi_scale_mel": next(told)})
+    trainer = Trainer(tiny_config(folder, steps=4, checkpoint_every=1, weights=HEARD))
+    list(trainer)
+    assert trainer.comparison is not None
+    assert trainer.comparison.longer == advised
+
+
 @pytest.mark.parametrize(("minutes", "best"), [(60.0, "2"), (None, "4")])
 def test_a_run_with_minutes_gives_the_best_and_one_of_steps_alone_the_last(
     folder: Path, minutes: float | None, best: str, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from melvoc.train.validate import DECISIVE
 
+LEARNT = 3  # validations in a row without a better one
+
 
 class Best:
     """The best checkpoint of a run so far, by `DECISIVE` on the held-out files.
@@ -41,6 +43,11 @@ class Best:
     def without_patience(self, patience: int | None) -> bool:
         """Whether as many validations as that have not been better."""
         return patience is not None and self.stale >= patience
+
+    @property
+    def learnt(self) -> bool:
+        """Whether it has stopped getting better: what is learnt now is the sounds that are trained on, by heart."""
+        return self.stale >= LEARNT
 
     def to_dict(self) -> dict[str, Any] | None:
         """What a run that goes on needs."""

@@ -35,7 +35,7 @@ class Comparison:
         files: held-out files that were compared, the first 5 s of each.
         figures: means over the files, by metric and by candidate: "raw" (the generator alone), "refine=4" and
             "griffinlim". Zimtohrli and ViSQOL only where they are installed.
-        longer: how to train longer, as options of `melvoc train`.
+        longer: how to train longer, as options of `melvoc train`; empty where it has stopped getting better.
     """
 
     files: int
@@ -85,6 +85,11 @@ class Comparison:
         verdicts = set(self.verdicts.values())
         if self.better:
             return f"use it with --refine {REFINE}" if REFINED in verdicts else "it is better than Griffin-Lim as it is"
+        if not self.longer:
+            return (
+                "it has stopped getting better on them, so more sounds help now, not more time; "
+                f"use it with --refine {REFINE}"
+            )
         return f"train longer ({self.longer}), and use --refine {REFINE} until then"
 
 
@@ -107,7 +112,7 @@ def compare(
         vocoder: the generator.
         sounds: held out.
         segment: as in `validate`.
-        longer: how to train longer.
+        longer: as `Comparison.longer`.
         late: whether to stop.
         report: called after each file with how many are done.
     """

@@ -170,8 +170,10 @@ class Output:
         return found
 
     def _longer(self) -> str:
-        """How to train four times as long, by what has ended the run."""
+        """How to train four times as long, by what has ended the run; "" where that has stopped helping."""
         config = self._config
+        if self.best.learnt:
+            return ""
         longer = f"--steps {4 * self._state.step}" if config.minutes is None else f"--minutes {4 * config.minutes:g}"
         if config.patience is not None and self.best.without_patience(config.patience):
             longer += f" --patience {4 * config.patience}"
