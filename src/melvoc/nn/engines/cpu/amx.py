@@ -30,14 +30,15 @@ from torch.nn import functional as F
 
 from melvoc.nn.engines.cpu.atomics import take_job
 from melvoc.nn.engines.cpu.compile import Strided, View, instructions, keep, kernel, target_features
-from melvoc.nn.engines.cpu.finish import After, finish
+from melvoc.nn.engines.cpu.finish import After, finish, finish_two
 from melvoc.nn.engines.cpu.vector import INT, WIDE, at, integer, load, switch
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
 CHUNK = 32  # inputs that a tile's row has
 HIGH = 32  # rows that are summed at a time
 PANEL = 32  # outputs that are
-TILE = 1024  # bytes
+SUMS_ROW = 4 * PANEL  # bytes
+TILE = 1024
 PAIR = 2 * TILE
 STEP = 3 * PAIR  # bytes of a panel's weights for a chunk
 AHEAD = STEP // 3  # bytes of the next panel that each chunk fetches into the second-level cache
@@ -154,8 +155,8 @@ def _product(
     builder.position_at_end(done)
     for i in range(high):
         for j in range(2):
-            place = at(builder, sums, 1, i * 16 * 4 * PANEL + 64 * j)
-            _do(builder, "x86.tilestored64", _tile(2 * i + j), pointer(place), integer(4 * PANEL))
+            place = at(builder, sums, 1, i * 16 * SUMS_ROW + 64 * j)
+            _do(builder, "x86.tilestored64", _tile(2 * i + j), pointer(place), integer(SUMS_ROW))
 
 
 def _emit_begin(builder: ir.IRBuilder, configuration: ir.Value) -> None:
@@ -303,19 +304,26 @@ def multiply_tiles(
             pairs = 2 if last - row > 16 else 1
             ahead = beyond + min(2, (row - first) // HIGH) * chunks * AHEAD
             _sum(pairs, source + row * 64, part, offsets, chunks, weights + panel * chunks * STEP, ahead, sums)
-            for i in range(row, min(last, row + HIGH)):
+            end = min(last, row + HIGH)
+            i = row
+            while i < end:
                 entry = i // window
                 place = i - entry * window
-                if place < rows:
-                    for block in range(here):
-                        finish(
-                            after,
-                            sums + (i - row) * 4 * PANEL + block * 32,
-                            b + block * 32,
-                            e + entry * extra_batch + block * extra_block + place * extra_row,
-                            s + block * after_slope_block,
-                            y + entry * out_batch + block * out_block + place * 32,
-                        )
+                if place >= rows:  # the rest of an entry has no outputs
+                    i = (entry + 1) * window
+                    continue
+                count = min(end - i, rows - place)
+                for block in range(here):
+                    x = sums + (i - row) * SUMS_ROW + block * 32
+                    z = e + entry * extra_batch + block * extra_block + place * extra_row
+                    o = y + entry * out_batch + block * out_block + place * 32
+                    p, c = b + block * 32, s + block * after_slope_block
+                    for k in range(0, count - 1, 2):
+                        finish_two(after, x + k * SUMS_ROW, SUMS_ROW, p, z + k * extra_row, extra_row, c, o + k * 32)
+                    if count & 1:
+                        k = count - 1
+                        finish(after, x + k * SUMS_ROW, SUMS_ROW, p, z + k * extra_row, extra_row, c, o + k * 32)
+                i += count
     _end()
     keep(scratch)
 

@@ -27,7 +27,7 @@ WIDE = ir.VectorType(FLOAT, 2 * LANES)
 
 
 class Vec:
-    """Eight floats while a kernel is compiled. Products that are added become fused multiply-adds."""
+    """Eight floats, or sixteen, while a kernel is compiled. Products that are added become fused multiply-adds."""
 
     __slots__ = ("builder", "value")
 
@@ -35,7 +35,11 @@ class Vec:
         self.builder, self.value = builder, value
 
     def _other(self, other: Self | float) -> ir.Value:
-        return other.value if isinstance(other, Vec) else splat(float(other))
+        return other.value if isinstance(other, Vec) else self.splat(other)
+
+    def splat(self, value: float) -> ir.Constant:
+        """The same constant in each lane, as many as there are."""
+        return ir.Constant(self.value.type, [float(value)] * self.value.type.count)
 
     def __add__(self, other: Self | float) -> Vec:
         return Vec(self.builder, self.builder.fadd(self.value, self._other(other), flags=("contract",)))
@@ -48,12 +52,12 @@ class Vec:
 
     def plus_exactly(self, other: float) -> Vec:
         """Add, never fused with what comes before or after."""
-        return Vec(self.builder, self.builder.fadd(self.value, splat(other)))
+        return Vec(self.builder, self.builder.fadd(self.value, self.splat(other)))
 
     def at_most(self, limit: float) -> Vec:
         """The smaller of each value and the limit; the limit for NaN."""
-        smaller = self.builder.fcmp_ordered("<", self.value, splat(limit))
-        return Vec(self.builder, self.builder.select(smaller, self.value, splat(limit)))
+        smaller = self.builder.fcmp_ordered("<", self.value, self.splat(limit))
+        return Vec(self.builder, self.builder.select(smaller, self.value, self.splat(limit)))
 
     def leaky(self, slope: Vec) -> Vec:
         """`max(x, slope x)`, a leaky ReLU for slopes of at most 1."""
@@ -64,7 +68,7 @@ class Vec:
 
     def rectified(self, slope: Vec) -> Vec:
         """`x` above 0 and `slope x` below, whatever the slope."""
-        positive = self.builder.fcmp_ordered(">", self.value, splat(0.0))
+        positive = self.builder.fcmp_ordered(">", self.value, self.splat(0.0))
         return Vec(self.builder, self.builder.select(positive, self.value, (self * slope).value))
 
 
@@ -105,8 +109,13 @@ def load(builder: ir.IRBuilder, address: ir.Value, kind: ir.VectorType = VECTOR)
 
 
 def store(builder: ir.IRBuilder, address: ir.Value, vector: Vec) -> None:
-    """Eight floats to an address."""
-    builder.store(vector.value, builder.inttoptr(address, VECTOR.as_pointer()), align=4)
+    """Eight floats to an address, or as many as there are."""
+    builder.store(vector.value, builder.inttoptr(address, vector.value.type.as_pointer()), align=4)
+
+
+def both(first: Vec, second: Vec) -> Vec:
+    """Sixteen floats: eight, and eight more."""
+    return Vec(first.builder, first.builder.shuffle_vector(first.value, second.value, _lanes(range(2 * LANES))))
 
 
 def spread(builder: ir.IRBuilder, address: ir.Value, kind: ir.VectorType = VECTOR) -> Vec:
