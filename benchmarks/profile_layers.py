@@ -23,7 +23,7 @@ from torch import Tensor
 
 from melvoc.neural import NeuralVocoder
 from melvoc.nn import graph, stft, window
-from melvoc.nn.engines.cpu import amx, conv, framewise, gemm, rows, snake, tanh, tiles, weights
+from melvoc.nn.engines.cpu import amx, conv, framewise, gemm, matrix, rows, snake, tanh, tiles, weights
 from melvoc.nn.engines.cpu.engine import CpuEngine
 from melvoc.nn.engines.cpu.memory import Workspace
 from melvoc.nn.engines.cpu.plan import CostModel
@@ -39,7 +39,7 @@ KINDS = {
     tiles.tiles_to_slots: "tiles in",
     tiles.slots_to_rows: "slots out",
     tiles.convolve_tiles: "transforms in cache (tiles, products and slots)",
-    amx.split_rows: "rows in three parts",
+    matrix.split_rows: "rows in three parts",
     framewise.depthwise: "depthwise convolutions",
     framewise.normalise: "normalisations",
     framewise.bias_normalise: "normalisations",
@@ -153,7 +153,7 @@ def multiply_adds(function: Any, given: Any) -> float:
     """Of a kernel with products."""
     if function is gemm.multiply:
         return float(given.slots * given.rows * given.panels * given.width * LANES * given.chunks * LANES)
-    if function is amx.multiply_tiles:
+    if function is matrix.multiply_tiles:
         return float(given.total * given.panels * amx.PANEL * given.chunks * amx.CHUNK)
     if function is tiles.convolve_tiles:
         products = given.batch * given.dilation * given.per_phase * given.products

@@ -2,8 +2,8 @@
 
 - `compile`: kernels in machine code; `atomics`, `vector`, `functions`: what they are written in; `threads`: what runs
   them.
-- `rows`: how signals lie in `memory`; `snake`, `gemm`, `transform`, `tiles`, `tanh`, `framewise`: the kernels; `conv`:
-  convolutions built from them.
+- `rows`: how signals lie in `memory`; `snake`, `gemm`, `matrix` (on the unit of `amx`), `transform`, `tiles`, `tanh`,
+  `framewise`: the kernels; `conv`: convolutions built from them.
 - `plan`: which way to convolve, `tune`: what that costs on a machine.
 - `nodes`, `machines`, `branches`, `quiet`, `engine`: the networks' nodes; `weights`: prepared, and how much room they
   take; `tape`: the steps of a stream as one call.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from melvoc.nn.engines.cpu import amx, gemm
+from melvoc.nn.engines.cpu import amx, gemm, matrix
 from melvoc.nn.engines.cpu.compile import Strided
 from melvoc.nn.engines.cpu.finish import LEAKY, After, leaky
 from melvoc.nn.engines.cpu.memory import Workspace, zeros
@@ -96,14 +96,13 @@ class Convolution:
         total, chunks = batch * length, -(-weights.inputs * LANES // amx.CHUNK)
         part = ((-(-total // amx.HIGH) * amx.HIGH + self.span) | 1) * 64  # odd, so that parts lie in different sets
         source = workspace.inputs.take(3 * chunks * part // 4 + 16).data_ptr() + 63 & ~63
-        splitting = amx.SplitRows(
+        splitting = matrix.SplitRows(
             blocks=weights.inputs, rows=length, source=view(window), out=source, part=part, nothing=ZEROS.data_ptr()
         )
-        TEAM.run(amx.split_rows, batch * chunks * -(-length // 32), splitting, vectors=total * weights.inputs * 10)
+        TEAM.run(matrix.split_rows, batch * chunks * -(-length // 32), splitting, vectors=total * weights.inputs * 10)
         offsets = offsets_of(weights.taps, self.dilation * 64, chunks, 3 * part)
-        row_chunk = max(amx.HIGH, amx.SOURCE_BYTES // (6 * amx.CHUNK * chunks) // amx.HIGH * amx.HIGH)
-        row_chunk = total if total <= row_chunk * 5 // 4 else row_chunk
-        arguments = amx.MultiplyTiles(
+        cut = matrix.division(total, chunks, offsets.count, split.panels, torch.get_num_threads())
+        arguments = matrix.MultiplyTiles(
             configuration=amx.CONFIGURATION,
             source=source,
             part=part,
@@ -111,8 +110,10 @@ class Convolution:
             chunks=offsets.count,
             weights=split.packed().data_ptr(),
             panels=split.panels,
+            panel_chunk=cut.panels,
             total=total - self.span,
-            row_chunk=row_chunk,
+            row_chunk=cut.rows,
+            chunk_block=cut.chunks,
             window=length,
             rows=rows,
             blocks=weights.outputs,
@@ -121,8 +122,8 @@ class Convolution:
             extra=addend(extra),
             after=after,
         )
-        jobs = split.panels * -(-total // row_chunk)
-        TEAM.run(amx.multiply_tiles, jobs, arguments, vectors=total * split.panels * chunks * 256, kept=offsets)
+        jobs = -(-split.panels // cut.panels) * -(-total // cut.rows)
+        TEAM.run(matrix.multiply_tiles, jobs, arguments, vectors=total * split.panels * chunks * 256, kept=offsets)
 
     def _direct(self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace, after: After) -> None:
         weights = self.weights

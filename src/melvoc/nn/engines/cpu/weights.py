@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from melvoc.nn.engines.cpu import amx, gemm
+from melvoc.nn.engines.cpu import amx, gemm, matrix
 from melvoc.nn.engines.cpu.atomics import take_job
 from melvoc.nn.engines.cpu.compile import Strided, kernel
 from melvoc.nn.engines.cpu.finish import leaky
@@ -290,7 +290,7 @@ class SplitWeights:
     @classmethod
     def of(cls, layer: Conv1d | ConvTranspose1d, budget: Budget) -> SplitWeights | None:
         """None where there is no such unit, no memory for it, or where the layer has too little use for it."""
-        return cls(layer) if amx.pays(layer) and not budget.limited and amx.available() else None
+        return cls(layer) if matrix.pays(layer) and not budget.limited and amx.available() else None
 
     def packed(self) -> Tensor:
         """As `amx.packed` gives them."""

@@ -1,0 +1,271 @@
+"""The products of a layer on the processor's matrix unit (`amx`), as jobs, and which layers gain by it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from melvoc.nn.engines.cpu import amx
+from melvoc.nn.engines.cpu.amx import CHUNK, HIGH, LINE, PANEL, STEP, SUMS_ROW
+from melvoc.nn.engines.cpu.atomics import take_job
+from melvoc.nn.engines.cpu.compile import Strided, View, keep, kernel, routine
+from melvoc.nn.engines.cpu.finish import After, finish, finish_two
+from melvoc.nn.layers import Conv1d, ConvTranspose1d
+
+REUSE = 10  # products of a row that are worth splitting it
+SOURCE_BYTES = 2**20  # of a core's second-level cache, for the split rows of a product
+BLOCK = 16  # chunks that are multiplied before the next where all of them would leave room for few rows
+BLOCK_PANELS = 8  # whose sums wait for the next block, at most
+
+
+def pays(layer: Conv1d | ConvTranspose1d) -> bool:
+    """Whether a layer fills tiles, and takes each of its split rows often enough: once per tap and panel."""
+    filled = isinstance(layer, Conv1d) and min(layer.in_channels, layer.out_channels) >= CHUNK
+    return filled and layer.kernel_size[0] * -(-layer.out_channels // PANEL) >= REUSE
+
+
+class SplitRows(NamedTuple):
+    """Arguments of `split_rows`; `nothing` is the address of a row of zeros."""
+
+    blocks: int
+    rows: int
+    source: View
+    out: int
+    part: int
+    nothing: int
+
+
+@kernel(SplitRows)
+def split_rows(
+    counter: int,
+    jobs: int,
+    blocks: int,
+    rows: int,
+    source: int,
+    source_batch: int,
+    source_block: int,
+    out: int,
+    part: int,
+    nothing: int,
+) -> None:
+    """Rows in three parts, those of an entry of the batch below those of the last; a job is a chunk and up to 32 rows.
+
+    A chunk is four blocks; those that it lacks are zeros.
+    """
+    chunks, row_jobs = (blocks + 3) // 4, (rows + 31) // 32
+    while True:
+        job = take_job(counter, jobs)
+        if job >= jobs:
+            break
+        chunk, rest = job % chunks, job // chunks
+        entry, first = rest // row_jobs, rest % row_jobs * 32
+        y = out + chunk * 3 * part + entry * rows * 64
+        for half in range(2):
+            block = chunk * 4 + half * 2
+            x = source + entry * source_batch + block * source_block
+            for i in range(first, min(rows, first + 32)):
+                one = x + i * 32 if block < blocks else nothing
+                two = x + source_block + i * 32 if block + 1 < blocks else nothing
+                amx.split_pair(one, two, y + i * 64 + half * 32, part)
+
+
+@routine
+def _finish_panel(
+    sums: int,
+    row: int,
+    end: int,
+    window: int,
+    rows: int,
+    blocks: int,
+    out: int,
+    out_batch: int,
+    out_block: int,
+    bias: int,
+    extra: int,
+    extra_batch: int,
+    extra_block: int,
+    extra_row: int,
+    after: int,
+    slope: int,
+    slope_block: int,
+) -> None:
+    """The outputs that follow from the sums of rows `row` to `end` of a panel, two at a time."""
+    while row < end:
+        entry = row // window
+        place = row - entry * window
+        count = min(end - row, rows - place)
+        for block in range(blocks if count > 0 else 0):
+            x = sums + block * 32
+            z = extra + entry * extra_batch + block * extra_block + place * extra_row
+            y = out + entry * out_batch + block * out_block + place * 32
+            b, s = bias + block * 32, slope + block * slope_block
+            for i in range(0, count - 1, 2):
+                finish_two(after, x + i * SUMS_ROW, SUMS_ROW, b, z + i * extra_row, extra_row, s, y + i * 32)
+            if count & 1:
+                i = count - 1
+                finish(after, x + i * SUMS_ROW, SUMS_ROW, b, z + i * extra_row, extra_row, s, y + i * 32)
+        following = row + count if place + count < rows else (entry + 1) * window  # beyond rows without outputs
+        sums += (following - row) * SUMS_ROW
+        row = following
+
+
+class MultiplyTiles(NamedTuple):
+    """Arguments of `multiply_tiles`; see there."""
+
+    configuration: int
+    source: int
+    part: int
+    offsets: int
+    chunks: int
+    weights: int
+    panels: int
+    panel_chunk: int
+    total: int
+    row_chunk: int
+    chunk_block: int
+    window: int
+    rows: int
+    blocks: int
+    out: View
+    bias: int
+    extra: Strided
+    after: After
+
+
+@kernel(MultiplyTiles)
+def multiply_tiles(
+    counter: int,
+    jobs: int,
+    configuration: int,
+    source: int,
+    part: int,
+    offsets: int,
+    chunks: int,
+    weights: int,
+    panels: int,
+    panel_chunk: int,
+    total: int,
+    row_chunk: int,
+    chunk_block: int,
+    window: int,
+    rows: int,
+    blocks: int,
+    out: int,
+    out_batch: int,
+    out_block: int,
+    bias: int,
+    extra: int,
+    extra_batch: int,
+    extra_block: int,
+    extra_row: int,
+    after: int,
+    after_slope: int,
+    after_slope_block: int,
+) -> None:
+    """All products of a layer; a job is `panel_chunk` panels and up to `row_chunk` rows of the batch's `total`.
+
+    Where `chunk_block` is less than `chunks`, so many are multiplied with all of the job before the next, and a job may
+    have more rows than the cache has room for with all chunks; `row_chunk` is then a multiple of `HIGH`.
+    `offsets` are the distances in bytes from a row to the chunks of its inputs. Of `window` rows of an entry, `rows`
+    have an output, to which bias, `extra` and what comes `after` are applied.
+    """
+    height = row_chunk if chunk_block < chunks else 0  # of sums that wait for the next chunks
+    scratch = np.empty((panel_chunk * height + HIGH) * PANEL + 16, np.float32)
+    sums = (scratch.ctypes.data + 63) // 64 * 64
+    panel_jobs = (panels + panel_chunk - 1) // panel_chunk
+    amx.begin(configuration)
+    while True:
+        job = take_job(counter, jobs)
+        if job >= jobs:
+            break
+        panel, first = job % panel_jobs * panel_chunk, job // panel_jobs * row_chunk
+        beyond, last = min(panels, panel + panel_chunk), min(total, first + row_chunk)
+        groups = max(3, (last - first + HIGH - 1) // HIGH)
+        pace = (STEP // groups + LINE - 1) // LINE * LINE  # so that all of the next panel is fetched, evenly
+        for chunk in range(0, chunks, chunk_block):
+            count = min(chunk_block, chunks - chunk)
+            for number in range(panel, beyond):
+                if number + 1 < beyond:
+                    following = (number + 1) * chunks + chunk
+                elif chunk + count < chunks:
+                    following = panel * chunks + chunk + count
+                else:  # of the next job, from the front or from the back
+                    following = (panel - panel_chunk if counter & 1 else beyond) * chunks
+                for row in range(first, last, HIGH):
+                    x = sums + ((number - panel) * height + row - first) * SUMS_ROW if height else sums
+                    ahead = weights + following * STEP + (row - first) // HIGH * count * pace
+                    amx.multiply_chunks(
+                        2 if last - row > 16 else 1,
+                        source + row * 64,
+                        part,
+                        offsets + chunk * 8,
+                        count,
+                        weights + (number * chunks + chunk) * STEP,
+                        ahead,
+                        pace,
+                        x,
+                        1 if chunk == 0 else 0,
+                    )
+                    if chunk + count == chunks:
+                        _finish_panel(
+                            x,
+                            row,
+                            min(last, row + HIGH),
+                            window,
+                            rows,
+                            min(4, blocks - number * 4),
+                            out + number * 4 * out_block,
+                            out_batch,
+                            out_block,
+                            bias + number * 4 * 32,
+                            extra + number * 4 * extra_block,
+                            extra_batch,
+                            extra_block,
+                            extra_row,
+                            after,
+                            after_slope + number * 4 * after_slope_block,
+                            after_slope_block,
+                        )
+    amx.end()
+    keep(scratch)
+
+
+class Division(NamedTuple):
+    """How a layer becomes jobs.
+
+    Attributes:
+        rows: of a job; a multiple of `HIGH` where sums wait.
+        chunks: that it multiplies before the next.
+        panels: of a job.
+    """
+
+    rows: int
+    chunks: int
+    panels: int
+
+
+def division(total: int, inputs: int, chunks: int, panels: int, threads: int) -> Division:
+    """Jobs whose split rows fit the cache.
+
+    Args:
+        total: rows.
+        inputs: chunks of a row.
+        chunks: the same of all taps.
+        panels: of the layer.
+        threads: that do the jobs.
+    """
+    whole = _rows(inputs)
+    if total <= whole * 5 // 4:
+        return Division(total, chunks, 1)
+    if inputs <= BLOCK * 3 // 2:
+        return Division(whole, chunks, 1)
+    row_jobs = -(-total // _rows(BLOCK))
+    rows = -(-total // (row_jobs * HIGH)) * HIGH
+    here = max(1, min(BLOCK_PANELS, panels * row_jobs // (2 * threads)))  # two jobs for each thread, at least
+    return Division(rows, -(-chunks // -(-chunks // BLOCK)), here)
+
+
+def _rows(chunks: int) -> int:
+    """Rows of which the cache has room for as many chunks."""
+    return max(HIGH, SOURCE_BYTES // (6 * CHUNK * chunks) // HIGH * HIGH)
