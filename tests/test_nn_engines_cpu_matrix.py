@@ -59,7 +59,7 @@ def test_many_inputs_are_multiplied_block_by_block(
     layer.requires_grad_(False)
     x = torch.randn(batch, layer.in_channels, count)
     at_once = run(engine().open(layer), [x])
-    for name, value in (("SOURCE_BYTES", 2**15), ("BLOCK", 2), ("BLOCK_PANELS", 2)):
+    for name, value in (("SOURCE_BYTES", 2**15), ("BLOCK", 2), ("MOST_PANELS", 2)):
         monkeypatch.setattr(matrix, name, value)
     assert matrix.division(count * batch + 32, layer.in_channels // 32, 99, 4, 1).chunks == 2
     assert torch.equal(run(engine().open(layer), [x]), at_once)

@@ -9,7 +9,11 @@ A tile is sixteen rows of 64 bytes. Two by two tiles of sums stay in registers; 
 middle and low tiles of the rows and of the weights are read, two of each beside the other.
 
     rows       [chunks, 3 parts, rows, 32]                         bfloat16
-    weights    [panels, taps, chunks, 3 parts, 2, 16, 16, 2]       bfloat16: panels of 32 outputs, pairs of inputs
+    weights    [panels, taps, chunks, 2, 16, 16, 2]                float32: panels of 32 outputs, pairs of inputs
+    split      [chunks, 3 parts, 2, 16, 16, 2]                     bfloat16, of one panel, made anew for each product
+
+Weights are more than the caches have room for, and three parts are six bytes. So they are read as float32 and split
+for each product anew, in slots, while the unit works on those before.
 
 Subnormal numbers count as 0 there.
 """
@@ -21,11 +25,10 @@ import functools
 import itertools
 import platform
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
-import torch
 from llvmlite import ir
 from torch import Tensor
 from torch.nn import functional as F
@@ -41,8 +44,7 @@ TILE = 1024
 PAIR = 2 * TILE
 STEP = 3 * PAIR  # bytes of a panel's weights for a chunk
 LINE = 64
-FIRST, SECOND = 3, 2  # LLVM's numbers of caches
-AHEAD = STEP // 3  # bytes of the next panel that a chunk fetches into the second-level cache, at most
+PLAIN = 4 * CHUNK * PANEL  # of the same before it is split
 FEATURES = {"amx-tile", "amx-bf16", "avx512f"}
 REQUEST, DATA = 0x1023, 18  # arch_prctl: ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
 ARCH_PRCTL = 158
@@ -95,21 +97,21 @@ def _tile(number: int) -> ir.Constant:
     return ir.Constant(BYTE, number)
 
 
-def _emit_product(builder: ir.IRBuilder, pairs: ir.Value, *arguments: ir.Value) -> None:
-    switch(builder, pairs, {count: functools.partial(_product, builder, count, *arguments) for count in (1, 2)})
-
-
-class Fetched(NamedTuple):
-    """Lines of memory to fetch into a cache: addresses, and bytes from there."""
-
-    cache: int
-    lines: list[tuple[ir.Value, int]]
+def _emit_product(builder: ir.IRBuilder, tiles: ir.Value, splits: ir.Value, *arguments: ir.Value) -> None:
+    kind = builder.add(builder.shl(splits, integer(2)), tiles)
+    kinds = {count + 4 * also: (count, also) for count in (1, 2) for also in (0, 1, 4)}
+    switch(builder, kind, {number: partial(_product, builder, *which, *arguments) for number, which in kinds.items()})
 
 
 def _multiply(
-    builder: ir.IRBuilder, high: int, rows: ir.Value, part: ir.Value, weights: ir.Value, fetched: Sequence[Fetched]
+    builder: ir.IRBuilder,
+    high: int,
+    rows: ir.Value,
+    part: ir.Value,
+    weights: ir.Value,
+    meanwhile: Sequence[Sequence[Callable[[], None]]],
 ) -> None:
-    """Add the products of a chunk to the sums; meanwhile, fetch what comes next."""
+    """Add the products of a chunk to the sums; and, spread among them, do what can be done meanwhile."""
     last: tuple[int | None, int | None] = (None, None)
     for turn, (ours, theirs) in enumerate(ORDER):
         if ours != last[0]:
@@ -121,27 +123,37 @@ def _multiply(
         last = ours, theirs
         for i, j in itertools.product(range(high), range(2)):
             _do(builder, "x86.tdpbf16ps", _tile(2 * i + j), _tile(4 + i), _tile(6 + j))
-        for cache, lines in fetched:
-            count = len(lines)
-            for address, place in lines[turn * count // len(ORDER) : (turn + 1) * count // len(ORDER)]:
-                hint = [ir.Constant(ir.IntType(32), number) for number in (0, cache, 1)]  # to read, data
-                _do(builder, "prefetch", builder.inttoptr(at(builder, address, 1, place), POINTER), *hint)
+        for work in meanwhile:
+            for do in work[turn * len(work) // len(ORDER) : (turn + 1) * len(work) // len(ORDER)]:
+                do()
+
+
+def _fetch(builder: ir.IRBuilder, address: ir.Value, place: int) -> None:
+    """A line into the first-level cache."""
+    hint = [ir.Constant(ir.IntType(32), number) for number in (0, 3, 1)]  # to read, near, data
+    _do(builder, "prefetch", builder.inttoptr(at(builder, address, 1, place), POINTER), *hint)
 
 
 def _product(
     builder: ir.IRBuilder,
     high: int,
+    splits: int,
     rows: ir.Value,
     part: ir.Value,
     offsets: ir.Value,
     chunks: ir.Value,
     weights: ir.Value,
-    ahead: ir.Value,
-    pace: ir.Value,
     sums: ir.Value,
     fresh: ir.Value,
+    plain: ir.Value,
+    target: ir.Value,
+    slot: ir.Value,
+    slots: ir.Value,
 ) -> None:
-    """`high` tiles of rows by two of columns: tiles 0 to 3 are sums, 4 and 5 rows, 6 and 7 weights."""
+    """`high` tiles of rows by two of columns: tiles 0 to 3 are sums, 4 and 5 rows, 6 and 7 weights.
+
+    With each chunk, `splits` slots of the weights that come next are split.
+    """
     places = {2 * i + j: at(builder, sums, 1, i * 16 * SUMS_ROW + 64 * j) for i in range(high) for j in range(2)}
 
     def begin() -> None:
@@ -156,33 +168,56 @@ def _product(
     entry, loop, done = builder.block, builder.append_basic_block("chunks"), builder.append_basic_block("sums")
     builder.branch(loop)
     builder.position_at_end(loop)
-    chunk, panel, later = builder.phi(INT), builder.phi(INT), builder.phi(INT)
-    for phi, value in ((chunk, integer(0)), (panel, weights), (later, ahead)):
+    chunk, panel = builder.phi(INT), builder.phi(INT)
+    for phi, value in ((chunk, integer(0)), (panel, weights)):
         phi.add_incoming(value, entry)
     following = builder.add(chunk, integer(1))
     more = builder.icmp_signed("<", following, chunks)
-    source = builder.add(rows, _entry(builder, offsets, chunk))
     coming = builder.add(
         builder.select(more, rows, at(builder, rows, HIGH, LINE)),
         _entry(builder, offsets, builder.select(more, following, integer(0))),
     )
     next_rows = [at(builder, coming, number, part) for number in range(3)]
-    fetched = [
-        Fetched(FIRST, [(address, LINE * line) for address in next_rows for line in range(16 * high)]),
-        Fetched(FIRST, [(panel, STEP + LINE * line) for line in range(STEP // LINE)]),
-        Fetched(SECOND, [(later, LINE * line) for line in range(AHEAD // LINE)]),
+    first = builder.add(slot, builder.mul(chunk, integer(splits)))
+    meanwhile = [
+        [partial(_fetch, builder, address, LINE * line) for address in next_rows for line in range(16 * high)],
+        [partial(_fetch, builder, panel, STEP + LINE * line) for line in range(STEP // LINE)],
+        [partial(_slot, builder, plain, target, at(builder, first, i, 1), slots) for i in range(splits)],
     ]
-    _multiply(builder, high, source, part, panel, fetched)
-    for phi, value in (
-        (chunk, following),
-        (panel, at(builder, panel, 1, STEP)),
-        (later, builder.add(later, pace)),
-    ):
+    _multiply(builder, high, builder.add(rows, _entry(builder, offsets, chunk)), part, panel, meanwhile)
+    for phi, value in ((chunk, following), (panel, at(builder, panel, 1, STEP))):
         phi.add_incoming(value, loop)
     builder.cbranch(more, loop, done)
     builder.position_at_end(done)
     for number, place in places.items():
         _do(builder, "x86.tilestored64", _tile(number), builder.inttoptr(place, POINTER), integer(SUMS_ROW))
+
+
+def _slot(builder: ir.IRBuilder, plain: ir.Value, target: ir.Value, slot: ir.Value, slots: ir.Value) -> None:
+    """Splits a slot of weights, a row of tiles in each of four chunks; what is beyond the last slot is the first.
+
+    Four chunks are four pages of memory, from each of which the processor fetches ahead.
+    """
+    slot = builder.select(builder.icmp_signed("<", slot, slots), slot, integer(0))
+    page, place = builder.lshr(slot, integer(5)), builder.and_(slot, integer(31))
+    x = builder.add(builder.add(plain, builder.mul(page, integer(4 * PLAIN))), builder.shl(place, integer(7)))
+    y = builder.add(builder.add(target, builder.mul(page, integer(4 * STEP))), builder.shl(place, integer(6)))
+    for chunk in range(4):
+        _split_row(builder, at(builder, x, chunk, PLAIN), at(builder, y, chunk, STEP))
+
+
+def _split_row(builder: ir.IRBuilder, source: ir.Value, out: ir.Value) -> None:
+    """A row of a tile, sixteen outputs of two inputs, to its parts, as `_emit_split`."""
+    words, halves = ir.VectorType(ir.IntType(32), 16), ir.VectorType(ir.IntType(16), 32)
+    rounder, mask = (ir.Constant(words, [value] * 16) for value in (0x8000, 0xFFFF0000))
+    odd = ir.Constant(ir.VectorType(ir.IntType(32), 32), list(range(1, 64, 2)))
+    rest = [load(builder, at(builder, source, i, LINE), WIDE).value for i in range(2)]
+    for number in range(3):
+        bits = [builder.add(builder.bitcast(half, words), rounder) for half in rest]
+        short = builder.shuffle_vector(*(builder.bitcast(half, halves) for half in bits), odd)
+        builder.store(short, builder.inttoptr(at(builder, out, number, PAIR), halves.as_pointer()), align=4)
+        high = [builder.bitcast(builder.and_(half, mask), WIDE) for half in bits]
+        rest = [builder.fsub(one, other) for one, other in zip(rest, high, strict=True)]
 
 
 def _emit_begin(builder: ir.IRBuilder, configuration: ir.Value) -> None:
@@ -213,27 +248,19 @@ def _emit_split(builder: ir.IRBuilder, first: ir.Value, second: ir.Value, out: i
 begin, end = instructions(1, _emit_begin), instructions(0, _emit_end)  # around products: the address of a configuration
 # two rows' addresses, of the parts of the result, bytes from part to part
 split_pair = instructions(4, _emit_split)
-# tiles of rows (1 or 2); addresses of rows, bytes from part to part; offsets, chunks; weights, what comes after them,
-# bytes of that per chunk; sums, and whether they begin with 0
-multiply_chunks = instructions(10, _emit_product)
-
-
-def split(x: Tensor) -> Tensor:
-    """The three parts of float32 numbers: `[...]` to `[3, ...]`, bfloat16."""
-    parts = []
-    for _ in range(3):
-        parts.append(x.bfloat16())
-        x = x - parts[-1]
-    return torch.stack(parts)
+split_slot = instructions(4, _slot)  # addresses of weights and of their parts; which slot, of how many
+# tiles of rows (1 or 2), slots to split with each chunk (0, 1 or 4); address of rows, bytes from part to part; offsets,
+# chunks; split weights; sums, and whether they begin with 0; as `split_slot`, the first slot
+multiply_chunks = instructions(13, _emit_product)
 
 
 def packed(weight: Tensor) -> Tensor:
-    """A convolution's weights as `multiply_chunks` reads them.
+    """A convolution's weights as they are split, in one row.
 
     Args:
         weight: `[outputs, inputs, taps]`.
     """
     outputs, inputs, taps = weight.shape
     padded = F.pad(weight, (0, 0, 0, -inputs % CHUNK, 0, -outputs % PANEL))
-    parts = split(padded).view(3, -1, 2, 16, padded.shape[1] // CHUNK, 16, 2, taps)
-    return parts.permute(1, 7, 4, 0, 2, 5, 3, 6).contiguous()
+    parts = padded.view(-1, 2, 16, padded.shape[1] // CHUNK, 16, 2, taps).permute(0, 6, 3, 1, 4, 2, 5)
+    return F.pad(parts.flatten(), (0, 3 * PLAIN // 4))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from melvoc.nn.engines.cpu import amx
-from melvoc.nn.engines.cpu.amx import CHUNK, HIGH, LINE, PANEL, STEP, SUMS_ROW
+from melvoc.nn.engines.cpu.amx import CHUNK, HIGH, LINE, PANEL, PLAIN, STEP, SUMS_ROW
 from melvoc.nn.engines.cpu.atomics import take_job
 from melvoc.nn.engines.cpu.compile import Strided, View, keep, kernel, routine
 from melvoc.nn.engines.cpu.finish import After, finish, finish_two
@@ -15,8 +15,9 @@ from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
 REUSE = 10  # products of a row that are worth splitting it
 SOURCE_BYTES = 2**20  # of a core's second-level cache, for the split rows of a product
-BLOCK = 16  # chunks that are multiplied before the next where all of them would leave room for few rows
-BLOCK_PANELS = 8  # whose sums wait for the next block, at most
+BLOCK = 16  # chunks of a stretch, at most
+MOST_PANELS = 8  # of a job
+SLOTS = 32  # of four chunks of weights
 
 
 def pays(layer: Conv1d | ConvTranspose1d) -> bool:
@@ -165,14 +166,16 @@ def multiply_tiles(
 ) -> None:
     """All products of a layer; a job is `panel_chunk` panels and up to `row_chunk` rows of the batch's `total`.
 
-    Where `chunk_block` is less than `chunks`, so many are multiplied with all of the job before the next, and a job may
-    have more rows than the cache has room for with all chunks; `row_chunk` is then a multiple of `HIGH`.
+    Its stretches are `chunk_block` chunks of a panel; while the rows meet one, the weights of the next are split. Where
+    a panel has several stretches, sums wait for the next, and `row_chunk` is a multiple of `HIGH`.
     `offsets` are the distances in bytes from a row to the chunks of its inputs. Of `window` rows of an entry, `rows`
     have an output, to which bias, `extra` and what comes `after` are applied.
     """
     height = row_chunk if chunk_block < chunks else 0  # of sums that wait for the next chunks
-    scratch = np.empty((panel_chunk * height + HIGH) * PANEL + 16, np.float32)
-    sums = (scratch.ctypes.data + 63) // 64 * 64
+    scratch = np.empty(((panel_chunk * height + HIGH) * SUMS_ROW + 2 * (chunk_block + 3) * STEP) // 4 + 16, np.float32)
+    here = (scratch.ctypes.data + LINE - 1) // LINE * LINE  # split weights, and those that come next
+    there = here + (chunk_block + 3) * STEP
+    sums = there + (chunk_block + 3) * STEP
     panel_jobs = (panels + panel_chunk - 1) // panel_chunk
     amx.begin(configuration)
     while True:
@@ -180,53 +183,59 @@ def multiply_tiles(
         if job >= jobs:
             break
         panel, first = job % panel_jobs * panel_chunk, job // panel_jobs * row_chunk
-        beyond, last = min(panels, panel + panel_chunk), min(total, first + row_chunk)
-        groups = max(3, (last - first + HIGH - 1) // HIGH)
-        pace = (STEP // groups + LINE - 1) // LINE * LINE  # so that all of the next panel is fetched, evenly
-        for chunk in range(0, chunks, chunk_block):
+        width, last = min(panel_chunk, panels - panel), min(total, first + row_chunk)
+        slots = (chunk_block + 3) // 4 * SLOTS
+        for slot in range(slots):
+            amx.split_slot(weights + panel * chunks * PLAIN, here, slot, slots)
+        stretches = (chunks + chunk_block - 1) // chunk_block * width
+        for stretch in range(stretches):
+            number, chunk = panel + stretch % width, stretch // width * chunk_block
             count = min(chunk_block, chunks - chunk)
-            for number in range(panel, beyond):
-                if number + 1 < beyond:
-                    following = (number + 1) * chunks + chunk
-                elif chunk + count < chunks:
-                    following = panel * chunks + chunk + count
-                else:  # of the next job, from the front or from the back
-                    following = (panel - panel_chunk if counter & 1 else beyond) * chunks
-                for row in range(first, last, HIGH):
-                    x = sums + ((number - panel) * height + row - first) * SUMS_ROW if height else sums
-                    ahead = weights + following * STEP + (row - first) // HIGH * count * pace
-                    amx.multiply_chunks(
-                        2 if last - row > 16 else 1,
-                        source + row * 64,
-                        part,
-                        offsets + chunk * 8,
-                        count,
-                        weights + (number * chunks + chunk) * STEP,
-                        ahead,
-                        pace,
+            next_number, next_chunk = panel + (stretch + 1) % width, (stretch + 1) // width * chunk_block
+            plain = weights + (next_number * chunks + next_chunk) * PLAIN
+            slots = (min(chunk_block, chunks - next_chunk) + 3) // 4 * SLOTS if stretch + 1 < stretches else 0
+            done, pace = 0, 1 if last - first > 8 * HIGH else 4
+            for row in range(first, last, HIGH):
+                x = sums + ((number - panel) * height + row - first) * SUMS_ROW if height else sums
+                amx.multiply_chunks(
+                    2 if last - row > 16 else 1,
+                    pace if done < slots else 0,
+                    source + row * 64,
+                    part,
+                    offsets + chunk * 8,
+                    count,
+                    here,
+                    x,
+                    1 if chunk == 0 else 0,
+                    plain,
+                    there,
+                    done,
+                    slots,
+                )
+                done += count * pace
+                if chunk + count == chunks:
+                    _finish_panel(
                         x,
-                        1 if chunk == 0 else 0,
+                        row,
+                        min(last, row + HIGH),
+                        window,
+                        rows,
+                        min(4, blocks - number * 4),
+                        out + number * 4 * out_block,
+                        out_batch,
+                        out_block,
+                        bias + number * 4 * 32,
+                        extra + number * 4 * extra_block,
+                        extra_batch,
+                        extra_block,
+                        extra_row,
+                        after,
+                        after_slope + number * 4 * after_slope_block,
+                        after_slope_block,
                     )
-                    if chunk + count == chunks:
-                        _finish_panel(
-                            x,
-                            row,
-                            min(last, row + HIGH),
-                            window,
-                            rows,
-                            min(4, blocks - number * 4),
-                            out + number * 4 * out_block,
-                            out_batch,
-                            out_block,
-                            bias + number * 4 * 32,
-                            extra + number * 4 * extra_block,
-                            extra_batch,
-                            extra_block,
-                            extra_row,
-                            after,
-                            after_slope + number * 4 * after_slope_block,
-                            after_slope_block,
-                        )
+            for slot in range(done, slots):
+                amx.split_slot(plain, there, slot, slots)
+            here, there = there, here
     amx.end()
     keep(scratch)
 
@@ -235,8 +244,8 @@ class Division(NamedTuple):
     """How a layer becomes jobs.
 
     Attributes:
-        rows: of a job; a multiple of `HIGH` where sums wait.
-        chunks: that it multiplies before the next.
+        rows: of a job, a multiple of `HIGH`.
+        chunks: of a stretch.
         panels: of a job.
     """
 
@@ -255,15 +264,12 @@ def division(total: int, inputs: int, chunks: int, panels: int, threads: int) ->
         panels: of the layer.
         threads: that do the jobs.
     """
-    whole = _rows(inputs)
-    if total <= whole * 5 // 4:
-        return Division(total, chunks, 1)
-    if inputs <= BLOCK * 3 // 2:
-        return Division(whole, chunks, 1)
-    row_jobs = -(-total // _rows(BLOCK))
+    block = -(-chunks // -(-chunks // BLOCK))
+    whole = _rows(inputs if inputs <= BLOCK * 3 // 2 else BLOCK)
+    row_jobs = 1 if total <= _rows(inputs) * 5 // 4 else -(-total // whole)
     rows = -(-total // (row_jobs * HIGH)) * HIGH
-    here = max(1, min(BLOCK_PANELS, panels * row_jobs // (2 * threads)))  # two jobs for each thread, at least
-    return Division(rows, -(-chunks // -(-chunks // BLOCK)), here)
+    here = max(1, min(MOST_PANELS, panels * row_jobs // (4 * threads)))  # four jobs for each thread, at least
+    return Division(rows, block, here)
 
 
 def _rows(chunks: int) -> int:

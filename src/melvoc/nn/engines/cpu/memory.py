@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import mmap
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 LARGE = 2**15  # floats, of 128 KB: what the C library asks the system for each time
 MOST_FREE = 8  # per size
+HUGE = 2**21  # bytes of a large page, on most machines
 
 
 def floats(*shape: int) -> Tensor:
@@ -25,6 +27,25 @@ def floats(*shape: int) -> Tensor:
 def zeros(*shape: int) -> Tensor:
     """The same, filled with zeros."""
     return floats(*shape).zero_()
+
+
+def settled(x: Tensor) -> Tensor:
+    """Floats in large pages of memory, where the system has such, or as they are.
+
+    Weights are read from end to end in every call, and what the processor fetches ahead ends with a page.
+    """
+    advice = getattr(mmap, "MADV_HUGEPAGE", None)  # of Linux
+    size = x.numel() * x.element_size()
+    if advice is None or size < HUGE:
+        return x
+    memory = mmap.mmap(-1, size + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without
+        memory.madvise(advice)
+    space = np.frombuffer(memory, np.uint8)
+    start = -int(space.ctypes.data) % HUGE
+    own = torch.from_numpy(space[start : start + size].view(np.float32)).view(x.shape)
+    own.copy_(x)
+    return own
 
 
 class Lease(np.ndarray):

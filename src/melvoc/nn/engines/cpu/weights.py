@@ -23,7 +23,7 @@ from melvoc.nn.engines.cpu import amx, gemm, matrix
 from melvoc.nn.engines.cpu.atomics import take_job
 from melvoc.nn.engines.cpu.compile import Strided, kernel
 from melvoc.nn.engines.cpu.finish import leaky
-from melvoc.nn.engines.cpu.memory import Workspace, floats, zeros
+from melvoc.nn.engines.cpu.memory import Workspace, floats, settled, zeros
 from melvoc.nn.engines.cpu.rows import blocks_of, constant
 from melvoc.nn.engines.cpu.threads import TEAM
 from melvoc.nn.engines.cpu.transform import Transform
@@ -297,5 +297,5 @@ class SplitWeights:
         with self._lock:
             if self._packed is None:
                 TEAM.spoil()  # as in `Weights`
-                self._packed = amx.packed(self._weight)
+                self._packed = settled(amx.packed(self._weight))
             return self._packed
