@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import mmap
 
+import pytest
 import torch
 
-from melvoc.nn.engines.cpu.memory import LARGE, MOST_FREE, Pool
+from melvoc.nn.engines.cpu.memory import HUGE, LARGE, MOST_FREE, Pool, settled
 
 ROWS = LARGE // 8 + 1
 
@@ -49,3 +51,19 @@ def test_small_signals_are_torchs() -> None:
     pool = Pool()
     assert pool.empty(2, 1, 3, 8).shape == (2, 1, 3, 8)
     assert not pool._free
+
+
+def test_weights_in_large_pages_are_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(3, HUGE // 4 + 5)
+    found = settled(x)
+    assert torch.equal(found, x)
+    assert found.is_contiguous()
+    small = x[:, :100].contiguous()
+    assert settled(small) is small
+    monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)  # another system
+    assert settled(x) is x
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_HUGEPAGE"), reason="needs Linux")
+def test_large_pages_begin_where_pages_do() -> None:
+    assert settled(torch.randn(HUGE // 4)).data_ptr() % HUGE == 0

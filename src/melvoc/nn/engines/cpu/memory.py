@@ -39,10 +39,10 @@ def settled(x: Tensor) -> Tensor:
     if advice is None or size < HUGE:
         return x
     memory = mmap.mmap(-1, size + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without
-        memory.madvise(advice)
     space = np.frombuffer(memory, np.uint8)
     start = -int(space.ctypes.data) % HUGE
+    with suppress(OSError):  # a kernel without
+        memory.madvise(advice, start, size // HUGE * HUGE)  # the rest would be most of a page of nothing
     own = torch.from_numpy(space[start : start + size].view(np.float32)).view(x.shape)
     own.copy_(x)
     return own
