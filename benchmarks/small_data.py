@@ -35,7 +35,6 @@ CANDIDATES: Mapping[str, Sequence[str]] = {  # options of `melvoc train`
     "default": (),
     "glnet": ("--architecture", "glnet"),
     "glnet-base": ("--architecture", "glnet", "--size", "base"),
-    "glnet-mixed": ("--architecture", "glnet", "--mix", "0.5"),
     "vocos": ("--architecture", "vocos"),
     "vocos-plain": ("--architecture", "vocos", "--refined-weight", "0"),
     "wavenext": ("--architecture", "wavenext"),

@@ -19,7 +19,7 @@ from training import SPEC, noise, write_sounds
 
 from melvoc import MelSpec, MelSpectrogram, MelvocError, SpecError, audio
 from melvoc.spectrogram.file import save_mel
-from melvoc.train.augment import augment, mixed
+from melvoc.train.augment import augment
 from melvoc.train.data import Segments, fingerprint, split
 from melvoc.train.sounds import Skipped, Sound, find_sounds, gather, read_sounds, spec_of_mels
 from melvoc.train.usable import clipped_share
@@ -32,7 +32,7 @@ SHIFTED = MelSpec(sample_rate=16000, n_fft=256, hop_length=50, n_mels=20, win_le
 @settings(max_examples=30, deadline=None)
 def test_a_batch_depends_on_seed_and_position_alone(position: int, size: int, seed: int) -> None:
     def segments() -> Segments:
-        return Segments(SOUNDS, SPEC, segment=1024, seed=seed, gain_db=6, flip_polarity=True, tilt_db=3, mix=0.5)
+        return Segments(SOUNDS, SPEC, segment=1024, seed=seed, gain_db=6, flip_polarity=True, tilt_db=3)
 
     first = segments()
     first.batch(position // 2, 3)  # what was drawn before leaves no trace
@@ -96,32 +96,6 @@ def test_no_augmentation_is_the_sound_itself() -> None:
     wave = noise(500)
     same = augment(wave, torch.Generator().manual_seed(1), gain_db=0, flip_polarity=False, tilt_db=0)
     assert torch.equal(same, wave)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_the_share_of_segments_that_get_another_added(share: float) -> None:
-    wave, other, generator = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.Generator().manual_seed(5)
-    found = [mixed(wave, other, generator, share=share) for _ in range(400)]
-    changed = [one for one in found if not torch.equal(one, wave)]
-    assert abs(len(changed) / 400 - share) < 0.08
-    levels = [float(20 * torch.log10(one[1] / one[0])) for one in changed]
-    assert all(one.sum() <= 1.0001 for one in changed), "a sum of two full-scale sounds would clip"
-    assert not levels or (-12.001 <= min(levels) < -10 and -2 < max(levels) <= 0)
-
-
-def test_mixed_segments_are_sums_of_sounds_and_have_the_sums_mel() -> None:
-    low, high = (torch.sin(2 * math.pi * hertz * torch.arange(4000) / 16000) for hertz in (500, 4000))
-    segments = Segments(
-        [Sound(name="low", wave=low), Sound(name="high", wave=high)], SPEC, segment=1024, seed=0, mix=1.0
-    )
-    batch = segments.batch(0, 12)
-    parts = torch.fft.rfft(batch.wave[:, 0]).abs()[:, [32, 256]]
-    both = (parts > 20).all(1)
-    assert 0 < int(both.sum()) < 12, "the second sound may be the first's"
-    inner = slice(3, -3)
-    torch.testing.assert_close(
-        batch.mel[..., inner], MelSpectrogram(SPEC)(batch.wave[:, 0])[..., inner], rtol=1e-4, atol=1e-4
-    )
 
 
 def test_the_split_is_by_file_and_steady() -> None:

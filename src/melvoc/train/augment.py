@@ -1,5 +1,5 @@
 """Light augmentation for small datasets, none of which moves a pitch or an onset: gain, polarity and spectral tilt of
-what is drawn, a second sound beside it, and phases of what is judged."""
+what is drawn, and phases of what is judged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 N_FFT, HOP = 1024, 256  # of the transform in which phases are rotated, as published
 _OFFSET, _VARIANCE, _REACH = 2.0, 6.0, 20.0  # delays in samples: of all bins, of single ones; bins that share theirs
-MIX_DB = 12.0  # by which a second sound is lower, at most
 _NEPERS = math.log(10) / 20  # per decibel
 
 
@@ -41,27 +40,6 @@ def augment(wave: Tensor, generator: torch.Generator, *, gain_db: float, flip_po
         return wave * gain
     before = torch.cat([wave[:1], wave[:-1]])
     return (wave + a * before) * (gain / (1 + abs(a)))
-
-
-def mixed(wave: Tensor, other: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
-    """A segment, or, for a share of them, its sum with another that is 0 to 12 dB lower; nothing gets louder.
-
-    A few sounds have many sums, which can hardly be learnt by heart.
-
-    Args:
-        wave: `[N]`.
-        other: `[N]`.
-        generator: two numbers are drawn from it, whatever the share.
-        share: of the segments, 0 to 1.
-
-    Returns:
-        `[N]`.
-    """
-    chance, level = torch.rand(2, generator=generator).tolist()
-    if chance >= share:
-        return wave
-    gain = math.exp(-level * MIX_DB * _NEPERS)
-    return (wave + gain * other) / (1 + gain)
 
 
 def rotations(share: float, generator: torch.Generator) -> Tensor:

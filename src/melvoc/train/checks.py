@@ -113,7 +113,6 @@ def _check_ranges(config: TrainConfig) -> None:
     check_number("clip_gradients", config.clip_gradients, above=0.0)
     for name in ("weight_decay", "gain_db", "tilt_db", "phase_rotation"):
         check_number(name, getattr(config, name), least=0.0)
-    check_number("mix", config.mix, least=0.0, most=1.0)
     if config.lr_decay is not None:
         check_number("lr_decay", config.lr_decay, above=0.0, most=1.0)
     check_number("ema_decay", config.ema_decay, least=0.0, below=1.0)

@@ -82,7 +82,6 @@ class TrainConfig:
         gain_db: augmentation: maximum random attenuation of a segment, in dB.
         flip_polarity: augmentation: invert the polarity of half of the segments.
         tilt_db: augmentation: maximum spectral tilt between 0 Hz and Nyquist, in either direction, in dB.
-        mix: augmentation: the share of segments, 0 to 1, to which another one is added.
         keep_clipped: whether to train on files that are clipped, too; they are named.
         phase_rotation: augmentation of what the discriminators judge (PhaseAug): the share of the published random
             rotations of phases, the same for real and generated sound; 0 for none.
@@ -140,7 +139,6 @@ class TrainConfig:
     gain_db: float = 6.0
     flip_polarity: bool = True
     tilt_db: float = 3.0
-    mix: float = 0.0
     keep_clipped: bool = False
     phase_rotation: float = 0.0
     validation_files: int | None = None

@@ -14,7 +14,7 @@ from torch import Tensor
 from melvoc.errors import SpecError
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import frames_to_mel
-from melvoc.train.augment import augment, mixed
+from melvoc.train.augment import augment
 from melvoc.train.sounds import Sound
 
 MOSTLY = 0.5  # of what is drawn
@@ -84,7 +84,6 @@ class Segments:
         gain_db: as in `augment`.
         flip_polarity: as in `augment`.
         tilt_db: as in `augment`. With another model's mels, only the polarity is changed, because no mel shows it.
-        mix: as in `mixed`. Not with another model's mels.
 
     Attributes:
         padding: the share of what is drawn that is not sound but zeros, because files are shorter than a segment.
@@ -101,10 +100,9 @@ class Segments:
         gain_db: float = 0.0,
         flip_polarity: bool = False,
         tilt_db: float = 0.0,
-        mix: float = 0.0,
     ) -> None:
         self.spec, self.segment, self.seed = spec, segment, seed
-        self.gain_db, self.flip_polarity, self.tilt_db, self.mix = gain_db, flip_polarity, tilt_db, mix
+        self.gain_db, self.flip_polarity, self.tilt_db = gain_db, flip_polarity, tilt_db
         self.frames = segment // spec.hop_length
         self.right = max(0, spec.n_fft - spec.hop_length - spec.pad)  # samples after a segment that its last frame sees
         self._mels = [None if sound.mel is None else _lengthened(sound.mel, self.frames) for sound in sounds]
@@ -163,15 +161,7 @@ class Segments:
             flip_polarity=self.flip_polarity,
             tilt_db=self.tilt_db if mel is None else 0.0,
         )
-        if mel is None and self.mix:
-            padded = mixed(padded, self._any(size, generator), generator, share=self.mix)
         return padded, None if mel is None else mel[:, frame : frame + self.frames]
-
-    def _any(self, size: int, generator: torch.Generator) -> Tensor:
-        """Samples from anywhere."""
-        file = self._places[int(torch.randint(len(self._places), (), generator=generator))]
-        start = int(torch.randint(self._lengths[file] - self.segment + 1, (), generator=generator))
-        return self._waves[file][start : start + size]
 
     def _order(self, turn: int) -> Tensor:
         """The order of the slots in a pass; the last one computed is cached."""

@@ -94,7 +94,6 @@ def _segments(sounds: Sequence[Sound], config: ResolvedConfig, segment: int) -> 
         gain_db=config.gain_db,
         flip_polarity=config.flip_polarity,
         tilt_db=config.tilt_db,
-        mix=config.mix,
     )
 
 
