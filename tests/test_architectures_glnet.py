@@ -89,6 +89,11 @@ def test_only_the_network_learns() -> None:
     assert sum(float(weight.grad.abs().sum()) for weight in net.parameters() if weight.grad is not None) > 0
 
 
+def test_only_the_size_that_was_measured_has_a_speed() -> None:
+    assert ARCHITECTURE.speed(GLNetConfig()) == "medium"
+    assert ARCHITECTURE.speed(dataclasses.replace(GLNetConfig(), dim=384)) is None
+
+
 def test_it_is_stored_with_its_mel() -> None:
     again = melvoc.from_bytes(melvoc.to_bytes(VOCODERS["auto"]), device="cpu")
     mel = random_mel(again, 9)

@@ -203,4 +203,5 @@ ARCHITECTURE = Architecture(
         autocast=pointwise,
         quick=True,
     ),
+    speed=lambda config: "medium" if config.dim <= 192 else None,
 )
