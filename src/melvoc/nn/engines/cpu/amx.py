@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from melvoc.nn.engines.cpu.compile import instructions, target_features
-from melvoc.nn.engines.cpu.vector import INT, WIDE, at, integer, load, switch
+from melvoc.nn.engines.cpu.vector import INT, WIDE, at, both, integer, load, switch
 
 CHUNK = 32  # inputs that a tile's row has
 HIGH = 32  # rows that are summed at a time
@@ -207,17 +207,23 @@ def _slot(builder: ir.IRBuilder, plain: ir.Value, target: ir.Value, slot: ir.Val
 
 
 def _split_row(builder: ir.IRBuilder, source: ir.Value, out: ir.Value) -> None:
-    """A row of a tile, sixteen outputs of two inputs, to its parts, as `_emit_split`."""
-    words, halves = ir.VectorType(ir.IntType(32), 16), ir.VectorType(ir.IntType(16), 32)
-    rounder, mask = (ir.Constant(words, [value] * 16) for value in (0x8000, 0xFFFF0000))
+    """A row of a tile, sixteen outputs of two inputs, to its parts."""
+    halves = ir.VectorType(ir.IntType(16), 32)
     odd = ir.Constant(ir.VectorType(ir.IntType(32), 32), list(range(1, 64, 2)))
     rest = [load(builder, at(builder, source, i, LINE), WIDE).value for i in range(2)]
     for number in range(3):
-        bits = [builder.add(builder.bitcast(half, words), rounder) for half in rest]
-        short = builder.shuffle_vector(*(builder.bitcast(half, halves) for half in bits), odd)
+        (one, first), (two, second) = (_rounded(builder, half) for half in rest)
+        short = builder.shuffle_vector(builder.bitcast(one, halves), builder.bitcast(two, halves), odd)
         builder.store(short, builder.inttoptr(at(builder, out, number, PAIR), halves.as_pointer()), align=4)
-        high = [builder.bitcast(builder.and_(half, mask), WIDE) for half in bits]
-        rest = [builder.fsub(one, other) for one, other in zip(rest, high, strict=True)]
+        rest = [first, second]
+
+
+def _rounded(builder: ir.IRBuilder, numbers: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """The nearest bfloat16s of sixteen floats (ties go away from zero), in the upper halves of words; and the rest."""
+    words = ir.VectorType(ir.IntType(32), 16)
+    half, mask = (ir.Constant(words, [value] * 16) for value in (0x8000, 0xFFFF0000))
+    bits = builder.add(builder.bitcast(numbers, words), half)
+    return bits, builder.fsub(numbers, builder.bitcast(builder.and_(bits, mask), WIDE))
 
 
 def _emit_begin(builder: ir.IRBuilder, configuration: ir.Value) -> None:
@@ -229,20 +235,14 @@ def _emit_end(builder: ir.IRBuilder) -> None:
 
 
 def _emit_split(builder: ir.IRBuilder, first: ir.Value, second: ir.Value, out: ir.Value, part: ir.Value) -> None:
-    """Two rows of eight channels to their parts, each rounded to the nearest; ties go away from zero."""
-    words, halves = ir.VectorType(ir.IntType(32), 16), ir.VectorType(ir.IntType(16), 16)
-
-    def constant(value: int) -> ir.Constant:
-        return ir.Constant(words, [value] * 16)
-
-    lanes = ir.Constant(ir.VectorType(ir.IntType(32), 16), list(range(16)))
-    rest = builder.shuffle_vector(load(builder, first).value, load(builder, second).value, lanes)
+    """Two rows of eight channels to their parts."""
+    halves = ir.VectorType(ir.IntType(16), 16)
+    rest = both(load(builder, first), load(builder, second)).value
     for number in range(3):
-        bits = builder.add(builder.bitcast(rest, words), constant(0x8000))
-        short = builder.trunc(builder.lshr(bits, constant(16)), halves)
+        bits, rest = _rounded(builder, rest)
+        short = builder.trunc(builder.lshr(bits, ir.Constant(bits.type, [16] * 16)), halves)
         place = builder.inttoptr(at(builder, out, number, part), halves.as_pointer())
         builder.store(short, place, align=4)
-        rest = builder.fsub(rest, builder.bitcast(builder.and_(bits, constant(0xFFFF0000)), WIDE))
 
 
 begin, end = instructions(1, _emit_begin), instructions(0, _emit_end)  # around products: the address of a configuration

@@ -101,7 +101,8 @@ class Convolution:
         )
         TEAM.run(matrix.split_rows, batch * chunks * -(-length // 32), splitting, vectors=total * weights.inputs * 10)
         offsets = offsets_of(weights.taps, self.dilation * 64, chunks, 3 * part)
-        cut = matrix.division(total, chunks, offsets.count, split.panels, torch.get_num_threads())
+        multiplied = total - self.span  # rows that a whole window follows
+        cut = matrix.division(multiplied, chunks, offsets.count, split.panels, torch.get_num_threads())
         arguments = matrix.MultiplyTiles(
             configuration=amx.CONFIGURATION,
             source=source,
@@ -111,7 +112,7 @@ class Convolution:
             weights=split.packed().data_ptr(),
             panels=split.panels,
             panel_chunk=cut.panels,
-            total=total - self.span,
+            total=multiplied,
             row_chunk=cut.rows,
             chunk_block=cut.chunks,
             window=length,
@@ -122,7 +123,7 @@ class Convolution:
             extra=addend(extra),
             after=after,
         )
-        jobs = -(-split.panels // cut.panels) * -(-total // cut.rows)
+        jobs = -(-split.panels // cut.panels) * -(-multiplied // cut.rows)
         TEAM.run(matrix.multiply_tiles, jobs, arguments, vectors=total * split.panels * chunks * 256, kept=offsets)
 
     def _direct(self, window: Tensor, out: Tensor, extra: Tensor | None, workspace: Workspace, after: After) -> None:

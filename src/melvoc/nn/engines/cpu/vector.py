@@ -72,11 +72,6 @@ class Vec:
         return Vec(self.builder, self.builder.select(positive, self.value, (self * slope).value))
 
 
-def splat(value: float) -> ir.Constant:
-    """The same constant in each lane."""
-    return ir.Constant(VECTOR, [value] * LANES)
-
-
 def integer(value: int) -> ir.Constant:
     """An int64."""
     return ir.Constant(INT, value)
@@ -143,7 +138,7 @@ def _emit_copy(builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> Non
 
 
 def _emit_zero(builder: ir.IRBuilder, target: ir.Value) -> None:
-    store(builder, target, Vec(builder, splat(0.0)))
+    store(builder, target, Vec(builder, ir.Constant(VECTOR, [0.0] * LANES)))
 
 
 def _emit_copy_value(builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> None:
