@@ -108,7 +108,7 @@ class NetworkConfig:
         return cls(**values)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Layout:
     """One form in which checkpoints of an architecture were published.
 
@@ -182,7 +182,7 @@ class Pin:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Architecture:
     """All that melvoc knows about one architecture.
 

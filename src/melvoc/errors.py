@@ -20,7 +20,7 @@ DownloadReason = Literal["offline", "not found", "token", "hash", "disk"]
 
 _HEAD, _TAIL = 1100, 700  # bytes of a long message that are kept: what is wrong stands first, what to do last
 _GAP = " [...] "
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"  # compiled with the first error
 _ADVICE: Mapping[int, str] = {
     errno.EACCES: "you may not read it; change its permissions, or copy it",
     errno.EPERM: "you may not read it; change its permissions, or copy it",
@@ -132,7 +132,7 @@ def about(path: str | os.PathLike[str]) -> Iterator[None]:
 
 def clipped(text: str) -> str:
     """The text in less than 2 kB of UTF-8, its middle left out if need be, without control characters."""
-    data = _CONTROL.sub("\ufffd", text).encode()
+    data = re.sub(_CONTROL, "\ufffd", text).encode()
     if len(data) <= _HEAD + len(_GAP) + _TAIL:  # so that a message of a message stays as it is
         return data.decode()
     return data[:_HEAD].decode(errors="ignore") + _GAP + data[-_TAIL:].decode(errors="ignore")

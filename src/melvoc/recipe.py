@@ -63,7 +63,7 @@ def convolutions(network: nn.Module) -> list[nn.Module]:
     return [module for module in network.modules() if isinstance(module, nn.Conv1d | nn.ConvTranspose1d)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Recipe:
     """How an architecture is trained. Its weights are always exported under the network's own names.
 

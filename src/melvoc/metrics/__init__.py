@@ -19,7 +19,7 @@ from melvoc.errors import MelvocError, MissingPackageError
 Better = Literal["lower", "higher", "nearer 0"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Metric:
     """A figure of merit.
 

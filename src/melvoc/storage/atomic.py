@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_HALF_WRITTEN = re.compile(r"\.(?P<stem>.+)\.\w{8}\.part(?P<suffix>(?:\.[^.]*)?)", re.DOTALL)  # by `replacing`
+_HALF_WRITTEN = r"(?s)\.(?P<stem>.+)\.\w{8}\.part(?P<suffix>(?:\.[^.]*)?)"  # by `replacing`
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
 def half_written(folder: Path) -> Iterator[tuple[Path, str]]:
     """What `replacing` writes in a folder, or left there when it was killed: each file, and the name it was to get."""
     for path in folder.glob(".*.part*"):
-        if match := _HALF_WRITTEN.fullmatch(path.name):
+        if match := re.fullmatch(_HALF_WRITTEN, path.name):
             yield path, match["stem"] + match["suffix"]
 
 
