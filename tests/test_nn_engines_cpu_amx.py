@@ -13,7 +13,7 @@ from melvoc.nn.engines.cpu.compile import routine, target_features
 @routine
 def split(plain: int, parts: int, slots: int) -> None:
     for slot in range(slots + 3):  # what is beyond the last does no harm
-        amx.split_slot(plain, parts, slot, slots)
+        amx.split_slot(plain, plain, parts, slot, slots)
 
 
 @pytest.mark.skipif("avx512bw" not in target_features(), reason="needs a processor with AVX-512")

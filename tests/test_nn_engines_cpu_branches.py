@@ -67,6 +67,9 @@ def test_recorded_steps(name: str) -> None:
 
 
 def inside(machine: Machine) -> list[Machine]:
+    """A machine and all within it, where borders are opened."""
+    if isinstance(machine, Border):
+        machine.machine = machine.opened()
     return [machine, *[one for part in machine.inside() if isinstance(part, Machine) for one in inside(part)]]
 
 

@@ -19,8 +19,8 @@ from melvoc.nn.engines.cpu.branches import SumRows
 from melvoc.nn.engines.cpu.engine import Border, Quiet
 from melvoc.nn.engines.cpu.framewise import GeluMachine, NormMachine
 from melvoc.nn.engines.cpu.machines import Section
-from melvoc.nn.engines.cpu.quiet import FEW_FRAMES, FrameByFrame, QuietInverseSTFT, QuietLogPolar
-from melvoc.nn.graph import Chain, Machine, Map, Node, Residual, join
+from melvoc.nn.engines.cpu.quiet import FEW_FRAMES, MORE_FRAMES, FrameByFrame, QuietInverseSTFT, QuietLogPolar
+from melvoc.nn.graph import Chain, Machine, Map, MapMachine, Node, Residual, join
 from melvoc.nn.layers import BiasNorm, Conv1d, FrameLinear, FrameNorm, FrameScale, PReLU
 from melvoc.nn.stft import InverseSTFT, LogPolar
 
@@ -113,8 +113,8 @@ def test_vocos_whole_and_in_pieces(size: int, rng: torch.Generator) -> None:
 
 def test_which_machines_run_vocos() -> None:
     machine = engine().open(randomised(Vocos(SMALL)).graph)
-    assert [type(part) for part in machine.machines] == [Border, Quiet, Quiet]
-    inside = machine.machines[0].machine.machine.machines
+    assert [type(part) for part in machine.machines] == [Border, MapMachine, Quiet]
+    inside = machine.machines[0].opened().machine.machines
     kinds = [Section, NormMachine, *[SumRows] * 3, NormMachine, Section]
     assert [type(part) for part in inside] == kinds
     assert [type(part) for part in inside[2].second.machines] == [Section, NormMachine, Section]
@@ -153,7 +153,7 @@ def test_frame_by_frame(frames: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("frames", [1, 16, FEW_FRAMES, FEW_FRAMES + 1])
+@pytest.mark.parametrize("frames", [1, 16, MORE_FRAMES, MORE_FRAMES + 1])
 def test_inverse_transforms_of_short_pieces_are_the_layers(
     frames: int, dtype: torch.dtype, rng: torch.Generator
 ) -> None:
@@ -165,7 +165,7 @@ def test_inverse_transforms_of_short_pieces_are_the_layers(
 
 
 @pytest.mark.parametrize("function", [LogPolar(), LogPolar(100.0), LogPolar(sine=True)], ids=repr)
-@pytest.mark.parametrize("frames", [1, FEW_FRAMES, FEW_FRAMES + 1])
+@pytest.mark.parametrize("frames", [1, MORE_FRAMES, MORE_FRAMES + 1])
 def test_spectra_of_short_pieces_are_the_functions(frames: int, function: LogPolar, rng: torch.Generator) -> None:
     x = 4 * torch.randn(2, 50, frames, generator=rng)
     x[0, 0, 0], x[0, 1, 0], x[1, 30, 0] = 1000.0, float("nan"), 3000.0

@@ -156,8 +156,9 @@ def test_which_machines_run_what() -> None:
     (one,) = border.machines
     assert isinstance(one, Border)
     block = ["ChainMachine", ResidualSections, ResidualSections, ResidualSections]
-    assert isinstance(one.machine, RecordingMachine)
-    chain = one.machine.machine
+    recording = one.opened()
+    assert isinstance(recording, RecordingMachine)
+    chain = recording.machine
     assert kinds(chain) == ["ChainMachine", Section, UpsamplingMachine, ["AddedRows", block, block], Section]
     sections = chain.machines[2].machines[0].machines[0].sections
     assert all(isinstance(section.activation, SnakeMachine) for section in sections)

@@ -221,7 +221,7 @@ def test_a_recording_of_whole_signals_ends_with_the_weights_it_was_made_of(
         torch.testing.assert_close(at_once(engine, "mine", mel), whole("mine", mel), **EXACT)
     monkeypatch.undo()
     gc.collect()
-    assert not engine._runs
+    assert not engine._plans
 
 
 def test_a_whole_signal_that_cannot_be_recorded_runs_all_the_same(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from melvoc.nn.graph import Engine, Machine
+from melvoc.nn.powers import overlap_add
 from melvoc.nn.window import Mode, Window, padded
 
 
@@ -94,18 +94,18 @@ class InverseSTFT(nn.Module):
         self.window: Tensor
 
     def frames(self, spectrum: Tensor) -> Tensor:
-        """Inverse transforms of single frames, not windowed: `[B, 2 * (n_fft // 2 + 1), T]` to `[B, n_fft, T]`."""
+        """Windowed inverse transforms of single frames: `[B, 2 * (n_fft // 2 + 1), T]` to `[B, T, n_fft]`."""
         real, imaginary = spectrum.chunk(2, dim=1)
-        frames: Tensor = torch.fft.irfft(torch.complex(real, imaginary), n=self.n_fft, dim=1)
-        return frames
+        frames: Tensor = torch.fft.irfft(torch.complex(real, imaginary).transpose(1, 2), n=self.n_fft)
+        return frames * self.window
 
     def overlap_add(self, frames: Tensor) -> Tensor:
-        """The sums of the windowed frames and of the squared windows: `[B, 2, (T - 1) * hop_length + n_fft]`."""
-        weights = self.window[:, None].square().expand(frames.shape)
-        parts = torch.stack([frames * self.window[:, None], weights], dim=1).flatten(0, 1)  # [2 B, n_fft, T]
-        length = (frames.shape[-1] - 1) * self.hop_length + self.n_fft
-        sums = F.fold(parts, (1, length), kernel_size=(1, self.n_fft), stride=(1, self.hop_length))
-        return sums.reshape(-1, 2, length)
+        """The sums of windowed frames and of the squared windows: `[B, 2, (T - 1) * hop_length + n_fft]`."""
+        squares = overlap_add(self.window.square().expand(frames.shape[1], -1), self.hop_length)
+        sums = frames.new_empty(frames.shape[0], 2, len(squares))
+        sums[:, 0] = overlap_add(frames, self.hop_length)
+        sums[:, 1] = squares
+        return sums
 
     def forward(self, spectrum: Tensor) -> Tensor:
         """Run on all frames `[B, 2 * (n_fft // 2 + 1), T]`."""

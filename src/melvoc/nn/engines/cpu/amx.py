@@ -13,7 +13,8 @@ middle and low tiles of the rows and of the weights are read, two of each beside
     split      [chunks, 3 parts, 2, 16, 16, 2]                     bfloat16, of one panel, made anew for each product
 
 Weights are more than the caches have room for, and three parts are six bytes. So they are read as float32 and split
-for each product anew, in slots, while the unit works on those before.
+for each product anew, in slots, while the unit works on those before; with each slot the one that comes after it is
+fetched into the second-level cache.
 
 Subnormal numbers count as 0 there.
 """
@@ -51,6 +52,7 @@ ARCH_PRCTL = 158
 
 # The order in which the parts of rows and weights meet, low before high; a part that stays is not read again.
 ORDER = ((0, 2), (0, 1), (1, 1), (1, 0), (2, 0), (0, 0))
+TURNS = len(ORDER)
 
 
 @functools.cache
@@ -97,10 +99,8 @@ def _tile(number: int) -> ir.Constant:
     return ir.Constant(BYTE, number)
 
 
-def _emit_product(builder: ir.IRBuilder, tiles: ir.Value, splits: ir.Value, *arguments: ir.Value) -> None:
-    kind = builder.add(builder.shl(splits, integer(2)), tiles)
-    kinds = {count + 4 * also: (count, also) for count in (1, 2) for also in (0, 1, 4)}
-    switch(builder, kind, {number: partial(_product, builder, *which, *arguments) for number, which in kinds.items()})
+def _emit_product(builder: ir.IRBuilder, tiles: ir.Value, *arguments: ir.Value) -> None:
+    switch(builder, tiles, {count: partial(_product, builder, count, *arguments) for count in (1, 2)})
 
 
 def _multiply(
@@ -110,8 +110,12 @@ def _multiply(
     part: ir.Value,
     weights: ir.Value,
     meanwhile: Sequence[Sequence[Callable[[], None]]],
+    turned: Callable[[int], None],
 ) -> None:
-    """Add the products of a chunk to the sums; and, spread among them, do what can be done meanwhile."""
+    """Add the products of a chunk to the sums; and, spread among them, do what can be done meanwhile.
+
+    `turned` is called after each turn with its number, 0 to TURNS - 1.
+    """
     last: tuple[int | None, int | None] = (None, None)
     for turn, (ours, theirs) in enumerate(ORDER):
         if ours != last[0]:
@@ -124,20 +128,20 @@ def _multiply(
         for i, j in itertools.product(range(high), range(2)):
             _do(builder, "x86.tdpbf16ps", _tile(2 * i + j), _tile(4 + i), _tile(6 + j))
         for work in meanwhile:
-            for do in work[turn * len(work) // len(ORDER) : (turn + 1) * len(work) // len(ORDER)]:
+            for do in work[turn * len(work) // TURNS : (turn + 1) * len(work) // TURNS]:
                 do()
+        turned(turn)
 
 
-def _fetch(builder: ir.IRBuilder, address: ir.Value, place: int) -> None:
-    """A line into the first-level cache."""
-    hint = [ir.Constant(ir.IntType(32), number) for number in (0, 3, 1)]  # to read, near, data
+def _fetch(builder: ir.IRBuilder, level: int, address: ir.Value, place: int) -> None:
+    """A line into the cache of the first or second level."""
+    hint = [ir.Constant(ir.IntType(32), number) for number in (0, 4 - level, 1)]  # to read, how near, data
     _do(builder, "prefetch", builder.inttoptr(at(builder, address, 1, place), POINTER), *hint)
 
 
 def _product(
     builder: ir.IRBuilder,
     high: int,
-    splits: int,
     rows: ir.Value,
     part: ir.Value,
     offsets: ir.Value,
@@ -146,13 +150,15 @@ def _product(
     sums: ir.Value,
     fresh: ir.Value,
     plain: ir.Value,
+    ahead: ir.Value,
     target: ir.Value,
     slot: ir.Value,
     slots: ir.Value,
+    pace: ir.Value,
 ) -> None:
     """`high` tiles of rows by two of columns: tiles 0 to 3 are sums, 4 and 5 rows, 6 and 7 weights.
 
-    With each chunk, `splits` slots of the weights that come next are split.
+    With each chunk, `pace` slots of the weights that come next are split.
     """
     places = {2 * i + j: at(builder, sums, 1, i * 16 * SUMS_ROW + 64 * j) for i in range(high) for j in range(2)}
 
@@ -178,32 +184,42 @@ def _product(
         _entry(builder, offsets, builder.select(more, following, integer(0))),
     )
     next_rows = [at(builder, coming, number, part) for number in range(3)]
-    first = builder.add(slot, builder.mul(chunk, integer(splits)))
+    first = builder.add(slot, builder.mul(chunk, pace))
     meanwhile = [
-        [partial(_fetch, builder, address, LINE * line) for address in next_rows for line in range(16 * high)],
-        [partial(_fetch, builder, panel, STEP + LINE * line) for line in range(STEP // LINE)],
-        [partial(_slot, builder, plain, target, at(builder, first, i, 1), slots) for i in range(splits)],
+        [partial(_fetch, builder, 1, address, LINE * line) for address in next_rows for line in range(16 * high)],
+        [partial(_fetch, builder, 1, panel, STEP + LINE * line) for line in range(STEP // LINE)],
     ]
-    _multiply(builder, high, builder.add(rows, _entry(builder, offsets, chunk)), part, panel, meanwhile)
+
+    def turned(turn: int) -> None:
+        with builder.if_then(builder.icmp_signed("<", integer(turn), pace)):
+            _slot(builder, plain, ahead, target, at(builder, first, turn, 1), slots)
+
+    _multiply(builder, high, builder.add(rows, _entry(builder, offsets, chunk)), part, panel, meanwhile, turned)
     for phi, value in ((chunk, following), (panel, at(builder, panel, 1, STEP))):
-        phi.add_incoming(value, loop)
+        phi.add_incoming(value, builder.block)
     builder.cbranch(more, loop, done)
     builder.position_at_end(done)
     for number, place in places.items():
         _do(builder, "x86.tilestored64", _tile(number), builder.inttoptr(place, POINTER), integer(SUMS_ROW))
 
 
-def _slot(builder: ir.IRBuilder, plain: ir.Value, target: ir.Value, slot: ir.Value, slots: ir.Value) -> None:
+def _slot(
+    builder: ir.IRBuilder, plain: ir.Value, ahead: ir.Value, target: ir.Value, slot: ir.Value, slots: ir.Value
+) -> None:
     """Splits a slot of weights, a row of tiles in each of four chunks; what is beyond the last slot is the first.
 
-    Four chunks are four pages of memory, from each of which the processor fetches ahead.
+    The same slot of the weights `ahead` is fetched. Four chunks are four pages of memory, from each of which the
+    processor fetches ahead too.
     """
     slot = builder.select(builder.icmp_signed("<", slot, slots), slot, integer(0))
     page, place = builder.lshr(slot, integer(5)), builder.and_(slot, integer(31))
-    x = builder.add(builder.add(plain, builder.mul(page, integer(4 * PLAIN))), builder.shl(place, integer(7)))
+    start = builder.add(builder.mul(page, integer(4 * PLAIN)), builder.shl(place, integer(7)))
+    x, later = builder.add(plain, start), builder.add(ahead, start)
     y = builder.add(builder.add(target, builder.mul(page, integer(4 * STEP))), builder.shl(place, integer(6)))
     for chunk in range(4):
         _split_row(builder, at(builder, x, chunk, PLAIN), at(builder, y, chunk, STEP))
+        for line in range(2):
+            _fetch(builder, 2, at(builder, later, chunk, PLAIN), LINE * line)
 
 
 def _split_row(builder: ir.IRBuilder, source: ir.Value, out: ir.Value) -> None:
@@ -248,10 +264,11 @@ def _emit_split(builder: ir.IRBuilder, first: ir.Value, second: ir.Value, out: i
 begin, end = instructions(1, _emit_begin), instructions(0, _emit_end)  # around products: the address of a configuration
 # two rows' addresses, of the parts of the result, bytes from part to part
 split_pair = instructions(4, _emit_split)
-split_slot = instructions(4, _slot)  # addresses of weights and of their parts; which slot, of how many
-# tiles of rows (1 or 2), slots to split with each chunk (0, 1 or 4); address of rows, bytes from part to part; offsets,
-# chunks; split weights; sums, and whether they begin with 0; as `split_slot`, the first slot
-multiply_chunks = instructions(13, _emit_product)
+# addresses of weights, of those to fetch, and of the parts of the first; which slot, of how many
+split_slot = instructions(5, _slot)
+# tiles of rows (1 or 2); address of rows, bytes from part to part; offsets, chunks; split weights; sums, and whether
+# they begin with 0; as `split_slot`, the first slot; slots to split with each chunk, up to TURNS
+multiply_chunks = instructions(14, _emit_product)
 
 
 def packed(weight: Tensor) -> Tensor:

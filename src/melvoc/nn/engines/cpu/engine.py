@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterable, MutableMapping
@@ -44,7 +45,15 @@ from melvoc.nn.engines.cpu.nodes import (
     weights_of,
 )
 from melvoc.nn.engines.cpu.plan import CostModel
-from melvoc.nn.engines.cpu.quiet import FrameByFrame, Quiet, QuietInverseSTFT, QuietLogPolar, parts_of
+from melvoc.nn.engines.cpu.quiet import (
+    MORE_FRAMES,
+    SERIAL,
+    FrameByFrame,
+    Quiet,
+    QuietInverseSTFT,
+    QuietLogPolar,
+    parts_of,
+)
 from melvoc.nn.engines.cpu.rows import PRELU, SCALED, blocks_of, from_rows, to_rows
 from melvoc.nn.engines.cpu.tanh import TanhMachine
 from melvoc.nn.engines.cpu.tape import TapeRecorder, Whole
@@ -85,17 +94,16 @@ class CpuEngine(Engine):
         self.workspace = Workspace()
         self.budget = Budget(memory == "low")
         self.recorder = TapeRecorder(self.workspace, self.budget)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._layers: weakref.WeakKeyDictionary[Any, Prepared] = weakref.WeakKeyDictionary()
-        self._runs: dict[tuple[int, int], Prepared] = {}
+        self._plans: dict[int, Prepared] = {}
 
     def open(self, node: Node) -> Machine:
         """A machine over `[B, C, n]`."""
         if isinstance(node, Chain):
             return self._open_chain(node)
-        native = self._native(node)
-        ends = None if native is None else borders(node)  # of the layers that it knows
-        return self._beside(node) if native is None or ends is None else Border(native, node, ends)
+        ends = borders(node) if self._native(node) else None  # of the layers that it knows
+        return Border(partial(self._opened, node), node, ends) if ends else self._beside(node)
 
     def finite(self, wave: Tensor) -> bool:
         """Without waking torch's threads."""
@@ -109,29 +117,40 @@ class CpuEngine(Engine):
     def _open_chain(self, chain: Chain) -> Machine:
         """Runs of nodes that the engine knows become one machine each."""
         machines: list[Machine] = []
-        nodes: list[Node] = []
-        known: list[Machine] = []
-
-        def close() -> None:
-            run = Chain(tuple(nodes))
-            if ends := borders(run):
-                machine = RecordingMachine(ChainMachine(_sections(known)), self.recorder)
-                machines.append(Border(machine, run, ends, partial(self._whole, chain, len(machines), run)))
+        for stretch in self._plan(chain):
+            run = stretch.run
+            if stretch.ends:
+                machines.append(Border(partial(self._opened_run, run), run, stretch.ends, stretch.whole))
+            elif stretch.known:
+                machines.extend(super(CpuEngine, self).open(node) for node in run.nodes)
             else:
-                machines.extend(super(CpuEngine, self).open(node) for node in nodes)
-            nodes.clear()
-            known.clear()
-
-        for node in flat(chain):
-            native = self._native(node)
-            if native is None:
-                close()
-                machines.append(self._beside(node))
-            else:
-                nodes.append(node)
-                known.append(native)
-        close()
+                machines.extend(self._beside(node) for node in run.nodes)
         return ChainMachine(machines)
+
+    def _plan(self, chain: Chain) -> list[Stretch]:
+        """The stretches of a chain, found once for its current weights: a vocoder opens its chain for every call."""
+        key = id(chain)
+        if key not in self._plans:
+            weakref.finalize(chain, self._plans.pop, key, None).atexit = False
+        plan: list[Stretch] = self._kept(self._plans, key, weights_of(chain), lambda: self._planned(chain))
+        return plan
+
+    def _planned(self, chain: Chain) -> list[Stretch]:
+        plan = []
+        for known, nodes in itertools.groupby(flat(chain), lambda node: self._native(node) is not None):
+            run = Chain(tuple(nodes))
+            plan.append(Stretch(run, known, borders(run) if known else None, Whole(self.recorder)))
+        return plan
+
+    def _opened(self, node: Node) -> Machine:
+        """A machine over rows for a node that the engine knows."""
+        native = self._native(node)
+        assert native is not None
+        return native
+
+    def _opened_run(self, run: Chain) -> Machine:
+        """The same for consecutive ones, which is recorded."""
+        return RecordingMachine(ChainMachine(_sections([self._opened(node) for node in run.nodes])), self.recorder)
 
     def _beside(self, node: Node) -> Machine:
         """A machine of torch's that does not wake torch's threads; what is in a composite is opened by the engine."""
@@ -140,12 +159,12 @@ class CpuEngine(Engine):
         if isinstance(node, End):
             return self._open_end(node)
         if isinstance(node, InverseSTFT):
-            return Quiet(QuietInverseSTFT(node))
+            return Quiet(QuietInverseSTFT(node), part=max(1, SERIAL // node.hop_length), short=MORE_FRAMES)
         if isinstance(node, Map):
             if node.function is torch.tanh:
                 return TanhMachine()
             if isinstance(node.function, LogPolar):
-                return Quiet(MapMachine(QuietLogPolar(node.function)))
+                return MapMachine(QuietLogPolar(node.function))
             return Quiet(MapMachine(FrameByFrame(node.function)))
         return Quiet(node.open(self))
 
@@ -245,14 +264,6 @@ class CpuEngine(Engine):
     def _convolution(self, layer: Conv1d | ConvTranspose1d) -> Convolution:
         return Convolution(layer, self.costs, self.budget)
 
-    def _whole(self, chain: Chain, place: int, run: Chain) -> Whole:
-        """Recordings of whole signals through a run of a chain's nodes, which belong to their weights."""
-        key = id(chain), place
-        if key not in self._runs:
-            weakref.finalize(chain, self._runs.pop, key, None).atexit = False
-        whole: Whole = self._kept(self._runs, key, weights_of(run), lambda: Whole(self.recorder))
-        return whole
-
     def _prepared(self, layer: Any, prepare: Callable[[Any], Any], *more: Tensor) -> Any:
         """What belongs to a layer's current weights, and to `more`, made when it is first opened.
 
@@ -284,6 +295,23 @@ OPENERS: dict[type, Callable[[CpuEngine, Any], Machine | None]] = {  # of machin
 
 
 @dataclass(frozen=True)
+class Stretch:
+    """Consecutive nodes of a chain.
+
+    Attributes:
+        run: the nodes.
+        known: whether the engine has machines over rows for them.
+        ends: their channels, if a layer among them says which.
+        whole: recordings of whole signals through them, which belong to their weights.
+    """
+
+    run: Chain
+    known: bool
+    ends: Borders | None
+    whole: Whole
+
+
+@dataclass(frozen=True)
 class Prepared:
     """What was made of a layer's weights.
 
@@ -303,16 +331,24 @@ def _versions(parameters: list[Tensor]) -> list[tuple[int, int]]:
 
 
 class Border(Machine):
-    """Between `[B, C, n]` and rows. Input that the kernels do not take (another type, autograd) goes to plain torch."""
+    """Between `[B, C, n]` and rows. Input that the kernels do not take (another type, autograd) goes to plain torch.
+
+    Args:
+        opened: opens a machine over rows; a whole signal that runs from a recording needs none.
+        node: what it runs.
+        channels: of the node.
+        whole: recordings of whole signals.
+    """
 
     parts = ("machine",)
     state = ("kind",)
 
     def __init__(
-        self, machine: Machine, node: Node, channels: Borders, whole: Callable[[], Whole] | None = None
+        self, opened: Callable[[], Machine], node: Node, channels: Borders, whole: Whole | None = None
     ) -> None:
-        self.machine, self.node, self.whole = machine, node, whole
+        self.opened, self.node, self.whole = opened, node, whole
         self.taken, self.channels, self.selects = channels
+        self.machine: Machine | None = None
         self.kind: object = None  # of the pieces: batch, channels, type and device
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
@@ -330,7 +366,8 @@ class Border(Machine):
         with torch.inference_mode():
             rows = to_rows(x) if x.shape[-1] else floats(x.shape[0], blocks_of(self.taken), 0, 8)
             if whole:
-                return whole()(self.machine, rows, lambda result: from_rows(result, self.channels))
+                return whole(self.opened, rows, lambda result: from_rows(result, self.channels))
+            self.machine = self.machine or self.opened()
             return from_rows(self.machine(rows, last), self.channels)
 
     def _begin(self, x: Tensor) -> None:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 from llvmlite import ir
 from torch import Tensor
 
 from melvoc.nn.engines.cpu.atomics import take_job
-from melvoc.nn.engines.cpu.compile import View, instructions, keep, kernel
+from melvoc.nn.engines.cpu.compile import View, instructions, kernel
 from melvoc.nn.engines.cpu.finish import After
 from melvoc.nn.engines.cpu.memory import POOL, Workspace, zeros
 from melvoc.nn.engines.cpu.rows import GELU, ROW_CHUNK, SCALED_SUM, blocks_of, constant, move, view
 from melvoc.nn.engines.cpu.threads import TEAM
-from melvoc.nn.engines.cpu.vector import FLOAT, LANES, Vec, at, load, spread, store, zero_row
+from melvoc.nn.engines.cpu.vector import (
+    FLOAT,
+    LANES,
+    ROW_BYTES,
+    VECTOR,
+    Vec,
+    at,
+    everywhere,
+    integer,
+    load,
+    looped,
+    store,
+)
 from melvoc.nn.graph import Machine
 from melvoc.nn.layers import BiasNorm, Conv1d, FrameNorm
 
@@ -38,15 +50,6 @@ def _depthwise(rows: int) -> Any:
     return instructions(4, emit)
 
 
-def _emit_add(builder: ir.IRBuilder, source: ir.Value, total: ir.Value) -> None:
-    store(builder, total, load(builder, total) + load(builder, source))
-
-
-def _emit_add_square(builder: ir.IRBuilder, source: ir.Value, mean: ir.Value, total: ir.Value) -> None:
-    rest = load(builder, source) - load(builder, mean)
-    store(builder, total, load(builder, total) + rest * rest)
-
-
 def _sum(row: Vec) -> Vec:
     """The sum of the lanes, in each lane."""
     for distance in (4, 2, 1):
@@ -55,27 +58,97 @@ def _sum(row: Vec) -> Vec:
     return row
 
 
-def _emit_mean(builder: ir.IRBuilder, total: ir.Value, share: ir.Value) -> None:
-    store(builder, total, _sum(load(builder, total)) * load(builder, share))
+class _Rows:
+    """Rows of several blocks, side by side in registers while a kernel is compiled.
+
+    Args:
+        count: of rows.
+        block: bytes from block to block.
+        blocks: how many.
+    """
+
+    def __init__(self, builder: ir.IRBuilder, count: int, source: ir.Value, block: ir.Value, blocks: ir.Value) -> None:
+        self.builder, self.count, self.source, self.block, self.blocks = builder, count, source, block, blocks
+
+    def of(self, number: ir.Value) -> list[Vec]:
+        """The rows of a block."""
+        first = self.builder.add(self.source, self.builder.mul(number, self.block))
+        return [load(self.builder, at(self.builder, first, i)) for i in range(self.count)]
+
+    def totals(self, change: Callable[[ir.Value, int, Vec], Vec]) -> list[Vec]:
+        """The sums over all channels of what a block's number, a row's and its values become."""
+        nothing = Vec(self.builder, ir.Constant(VECTOR, [0.0] * LANES))
+
+        def turn(number: ir.Value, totals: Sequence[Vec]) -> list[Vec]:
+            return [totals[i] + change(number, i, row) for i, row in enumerate(self.of(number))]
+
+        return [_sum(total) for total in looped(self.builder, self.blocks, [nothing] * self.count, turn)]
+
+    def inverse_roots(self, totals: Sequence[Vec], share: Vec, least: Vec | None = None) -> list[Vec]:
+        """One over the roots of means, in each lane, from the sums."""
+        return [self._inverse_root(total * share + least if least else total * share) for total in totals]
+
+    def _inverse_root(self, mean: Vec) -> Vec:
+        first = self.builder.extract_element(mean.value, ir.Constant(ir.IntType(32), 0))  # the same in each lane
+        root = self.builder.call(self.builder.module.declare_intrinsic("llvm.sqrt", [FLOAT]), [first])
+        return everywhere(self.builder, self.builder.fdiv(ir.Constant(FLOAT, 1.0), root))
+
+    def write(self, out: ir.Value, block: ir.Value, change: Callable[[ir.Value, int, Vec], Vec]) -> None:
+        """What a block's number, a row's and its values become, from `out` on."""
+
+        def turn(number: ir.Value, _: Sequence[Vec]) -> list[Vec]:
+            first = self.builder.add(out, self.builder.mul(number, block))
+            for i, row in enumerate(self.of(number)):
+                store(self.builder, at(self.builder, first, i), change(number, i, row))
+            return []
+
+        looped(self.builder, self.blocks, [], turn)
 
 
-def _emit_inverse_root(builder: ir.IRBuilder, total: ir.Value, share: ir.Value, least: ir.Value) -> None:
-    variance = _sum(load(builder, total)) * load(builder, share) + load(builder, least)  # the same in each lane
-    first = builder.extract_element(variance.value, ir.Constant(ir.IntType(32), 0))
-    root = builder.call(builder.module.declare_intrinsic("llvm.sqrt", [FLOAT]), [first])
-    builder.store(builder.fdiv(ir.Constant(FLOAT, 1.0), root), builder.inttoptr(total, FLOAT.as_pointer()), align=4)
-    store(builder, total, spread(builder, total))
+def _row_of(builder: ir.IRBuilder, table: ir.Value, number: ir.Value) -> Vec:
+    """A block's row of a table."""
+    return load(builder, builder.add(table, builder.mul(number, integer(ROW_BYTES))))
 
 
-def _emit_normed(builder: ir.IRBuilder, *addresses: ir.Value) -> None:
-    source, mean, scale, weight, bias = (load(builder, address) for address in addresses[:5])
-    store(builder, addresses[5], (source - mean) * scale * weight + bias)
+def _norm(count: int) -> Any:
+    """Instructions: layer normalisation of `count` rows."""
+
+    def emit(builder: ir.IRBuilder, *addresses: ir.Value) -> None:
+        source, block, blocks, weight, bias, share, least, out, out_block = addresses
+        rows, part = _Rows(builder, count, source, block, blocks), load(builder, share)
+        means = [total * part for total in rows.totals(lambda number, i, row: row)]
+        squares = rows.totals(lambda number, i, row: (row - means[i]) * (row - means[i]))
+        scales = rows.inverse_roots(squares, part, load(builder, least))
+
+        def normed(number: ir.Value, i: int, row: Vec) -> Vec:
+            factor, offset = _row_of(builder, weight, number), _row_of(builder, bias, number)
+            return (row - means[i]) * scales[i] * factor + offset
+
+        rows.write(out, out_block, normed)
+
+    return instructions(9, emit)
+
+
+def _bias_norm(count: int) -> Any:
+    """Instructions: `count` rows over the root mean square of them less a bias."""
+
+    def emit(builder: ir.IRBuilder, *addresses: ir.Value) -> None:
+        source, block, blocks, bias, factor, share, out, out_block = addresses
+        rows, whole = _Rows(builder, count, source, block, blocks), load(builder, factor)
+
+        def square(number: ir.Value, i: int, row: Vec) -> Vec:
+            rest = row - _row_of(builder, bias, number)
+            return rest * rest
+
+        scales = rows.inverse_roots(rows.totals(square), load(builder, share))
+        rows.write(out, out_block, lambda number, i, row: row * scales[i] * whole)
+
+    return instructions(8, emit)
 
 
 _eight, _single = _depthwise(8), _depthwise(1)
-_add, _add_square = instructions(2, _emit_add), instructions(3, _emit_add_square)
-_mean, _inverse_root = instructions(2, _emit_mean), instructions(3, _emit_inverse_root)
-_normed = instructions(6, _emit_normed)
+_four_normed, _one_normed = _norm(4), _norm(1)
+_four_bias_normed, _one_bias_normed = _bias_norm(4), _bias_norm(1)
 
 
 class DepthwiseRows(NamedTuple):
@@ -156,34 +229,24 @@ def normalise(
 ) -> None:
     """Each row over all blocks; a job is up to FRAMES rows. `share` is a row of 1 / channels, `least` of epsilon."""
     chunk_count = (rows + FRAMES - 1) // FRAMES
-    scratch = np.empty(2 * 8, np.float32)
-    mean = scratch.ctypes.data
-    scale = mean + 32
     while True:
         job = take_job(counter, jobs)
         if job >= jobs:
             break
-        first = (job % chunk_count) * FRAMES
-        for i in range(first, min(rows, first + FRAMES)):
-            x = source + (job // chunk_count) * source_batch + i * 32
-            y = out + (job // chunk_count) * out_batch + i * 32
-            zero_row(mean)
-            zero_row(scale)
-            for block in range(blocks):
-                _add(x + block * source_block, mean)
-            _mean(mean, share)
-            for block in range(blocks):
-                _add_square(x + block * source_block, mean, scale)
-            _inverse_root(scale, share, least)
-            for block in range(blocks):
-                _normed(
-                    x + block * source_block, mean, scale, weight + block * 32, bias + block * 32, y + block * out_block
-                )
-    keep(scratch)
+        i = (job % chunk_count) * FRAMES
+        end = min(rows, i + FRAMES)
+        x = source + (job // chunk_count) * source_batch
+        y = out + (job // chunk_count) * out_batch
+        while i + 4 <= end:
+            _four_normed(x + i * 32, source_block, blocks, weight, bias, share, least, y + i * 32, out_block)
+            i += 4
+        while i < end:
+            _one_normed(x + i * 32, source_block, blocks, weight, bias, share, least, y + i * 32, out_block)
+            i += 1
 
 
 class BiasNormalise(NamedTuple):
-    """Arguments of `bias_normalise`; `bias` is the address of a row per block, `factor`, `share`, `none` of one."""
+    """Arguments of `bias_normalise`; `bias` is the address of a row per block, `factor` and `share` of one."""
 
     blocks: int
     rows: int
@@ -191,7 +254,6 @@ class BiasNormalise(NamedTuple):
     bias: int
     factor: int
     share: int
-    none: int
     out: View
 
 
@@ -207,33 +269,29 @@ def bias_normalise(
     bias: int,
     factor: int,
     share: int,
-    none: int,
     out: int,
     out_batch: int,
     out_block: int,
 ) -> None:
     """Each row over the root mean square of it less a bias, over all blocks; a job is up to FRAMES rows.
 
-    `share` is a row of 1 / channels, `factor` of what multiplies the result, `none` of zeros.
+    `share` is a row of 1 / channels, `factor` of what multiplies the result.
     """
     chunk_count = (rows + FRAMES - 1) // FRAMES
-    scratch = np.empty(8, np.float32)
-    scale = scratch.ctypes.data
     while True:
         job = take_job(counter, jobs)
         if job >= jobs:
             break
-        first = (job % chunk_count) * FRAMES
-        for i in range(first, min(rows, first + FRAMES)):
-            x = source + (job // chunk_count) * source_batch + i * 32
-            y = out + (job // chunk_count) * out_batch + i * 32
-            zero_row(scale)
-            for block in range(blocks):
-                _add_square(x + block * source_block, bias + block * 32, scale)
-            _inverse_root(scale, share, none)
-            for block in range(blocks):
-                _normed(x + block * source_block, none, scale, factor, none, y + block * out_block)
-    keep(scratch)
+        i = (job % chunk_count) * FRAMES
+        end = min(rows, i + FRAMES)
+        x = source + (job // chunk_count) * source_batch
+        y = out + (job // chunk_count) * out_batch
+        while i + 4 <= end:
+            _four_bias_normed(x + i * 32, source_block, blocks, bias, factor, share, y + i * 32, out_block)
+            i += 4
+        while i < end:
+            _one_bias_normed(x + i * 32, source_block, blocks, bias, factor, share, y + i * 32, out_block)
+            i += 1
 
 
 @dataclass(frozen=True)
@@ -305,7 +363,7 @@ class BiasNormCoefficients:
         self.bias = zeros(blocks_of(channels) * LANES)
         self.bias[:channels] = layer.bias.detach()
         self.factor = zeros(LANES) + layer.log_scale.detach().exp()
-        self.share, self.none = constant(1.0 / channels), constant(0.0)
+        self.share = constant(1.0 / channels)
 
 
 class BiasNormMachine(Machine):
@@ -326,7 +384,6 @@ class BiasNormMachine(Machine):
                 bias=own.bias.data_ptr(),
                 factor=own.factor.data_ptr(),
                 share=own.share.address,
-                none=own.none.address,
                 out=view(out),
             )
             TEAM.run(bias_normalise, batch * -(-rows // FRAMES), arguments, vectors=batch * blocks * rows * 8)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from melvoc.nn.engines.cpu import amx
-from melvoc.nn.engines.cpu.amx import CHUNK, HIGH, LINE, PANEL, PLAIN, STEP, SUMS_ROW
+from melvoc.nn.engines.cpu.amx import CHUNK, HIGH, LINE, PANEL, PLAIN, STEP, SUMS_ROW, TURNS
 from melvoc.nn.engines.cpu.atomics import take_job
 from melvoc.nn.engines.cpu.compile import Strided, View, keep, kernel, routine
 from melvoc.nn.engines.cpu.finish import After, finish, finish_two
@@ -111,6 +111,34 @@ def _finish_panel(
         row = following
 
 
+@routine
+def _weights_of(
+    weights: int,
+    job: int,
+    following: int,
+    jobs: int,
+    stretch: int,
+    chunks: int,
+    chunk_block: int,
+    panels: int,
+    panel_chunk: int,
+) -> int:
+    """The address of the weights of a job's stretch; beyond its last one, of the first of the job that follows.
+
+    Beyond that, or where none follows, 0.
+    """
+    panel_jobs, blocks = (panels + panel_chunk - 1) // panel_chunk, (chunks + chunk_block - 1) // chunk_block
+    panel = job % panel_jobs * panel_chunk
+    width = min(panel_chunk, panels - panel)
+    if stretch >= blocks * width:
+        stretch -= blocks * width
+        panel = following % panel_jobs * panel_chunk
+        width = min(panel_chunk, panels - panel)
+        if following >= jobs or stretch >= blocks * width:
+            return 0
+    return weights + ((panel + stretch % width) * chunks + stretch // width * chunk_block) * PLAIN
+
+
 class MultiplyTiles(NamedTuple):
     """Arguments of `multiply_tiles`; see there."""
 
@@ -166,8 +194,10 @@ def multiply_tiles(
 ) -> None:
     """All products of a layer; a job is `panel_chunk` panels and up to `row_chunk` rows of the batch's `total`.
 
-    Its stretches are `chunk_block` chunks of a panel; while the rows meet one, the weights of the next are split. Where
-    a panel has several stretches, sums wait for the next, and `row_chunk` is a multiple of `HIGH`.
+    Its stretches are `chunk_block` chunks of a panel; while the rows meet one, the weights of the next are split, and
+    those after it fetched, evenly over the time: memory is slower than the unit. A job is taken while the last one is
+    done, so that its first weights are ready. Where a panel has several stretches, sums wait for the next, and
+    `row_chunk` is a multiple of `HIGH`.
     `offsets` are the distances in bytes from a row to the chunks of its inputs. Of `window` rows of an entry, `rows`
     have an output, to which bias, `extra` and what comes `after` are applied.
     """
@@ -176,30 +206,32 @@ def multiply_tiles(
     here = (scratch.ctypes.data + LINE - 1) // LINE * LINE  # split weights, and those that come next
     there = here + (chunk_block + 3) * STEP
     sums = there + (chunk_block + 3) * STEP
-    panel_jobs = (panels + panel_chunk - 1) // panel_chunk
-    amx.begin(configuration)
-    while True:
-        job = take_job(counter, jobs)
-        if job >= jobs:
-            break
-        panel, first = job % panel_jobs * panel_chunk, job // panel_jobs * row_chunk
-        width, last = min(panel_chunk, panels - panel), min(total, first + row_chunk)
+    panel_jobs, per_panel = (panels + panel_chunk - 1) // panel_chunk, (chunks + chunk_block - 1) // chunk_block
+    job = take_job(counter, jobs)
+    if job < jobs:
+        plain = _weights_of(weights, job, jobs, jobs, 0, chunks, chunk_block, panels, panel_chunk)
+        ahead = _weights_of(weights, job, jobs, jobs, 1, chunks, chunk_block, panels, panel_chunk)
         slots = (chunk_block + 3) // 4 * SLOTS
         for slot in range(slots):
-            amx.split_slot(weights + panel * chunks * PLAIN, here, slot, slots)
-        stretches = (chunks + chunk_block - 1) // chunk_block * width
-        for stretch in range(stretches):
+            amx.split_slot(plain, ahead if ahead else plain, here, slot, slots)
+    amx.begin(configuration)
+    while job < jobs:
+        following = take_job(counter, jobs)
+        panel, first = job % panel_jobs * panel_chunk, job // panel_jobs * row_chunk
+        width, last = min(panel_chunk, panels - panel), min(total, first + row_chunk)
+        for stretch in range(per_panel * width):
             number, chunk = panel + stretch % width, stretch // width * chunk_block
             count = min(chunk_block, chunks - chunk)
-            next_number, next_chunk = panel + (stretch + 1) % width, (stretch + 1) // width * chunk_block
-            plain = weights + (next_number * chunks + next_chunk) * PLAIN
-            slots = (min(chunk_block, chunks - next_chunk) + 3) // 4 * SLOTS if stretch + 1 < stretches else 0
-            done, pace = 0, 1 if last - first > 8 * HIGH else 4
+            plain = _weights_of(weights, job, following, jobs, stretch + 1, chunks, chunk_block, panels, panel_chunk)
+            ahead = _weights_of(weights, job, following, jobs, stretch + 2, chunks, chunk_block, panels, panel_chunk)
+            next_count = min(chunk_block, chunks - (plain - weights) // PLAIN % chunks)
+            slots = (next_count + 3) // 4 * SLOTS if plain else 0
+            turns = (last - first + HIGH - 1) // HIGH * count
+            done, pace = 0, min(TURNS, (slots + turns - 1) // turns)
             for row in range(first, last, HIGH):
                 x = sums + ((number - panel) * height + row - first) * SUMS_ROW if height else sums
                 amx.multiply_chunks(
                     2 if last - row > 16 else 1,
-                    pace if done < slots else 0,
                     source + row * 64,
                     part,
                     offsets + chunk * 8,
@@ -208,9 +240,11 @@ def multiply_tiles(
                     x,
                     1 if chunk == 0 else 0,
                     plain,
+                    ahead if ahead else plain,
                     there,
                     done,
                     slots,
+                    pace if done < slots else 0,
                 )
                 done += count * pace
                 if chunk + count == chunks:
@@ -234,8 +268,9 @@ def multiply_tiles(
                         after_slope_block,
                     )
             for slot in range(done, slots):
-                amx.split_slot(plain, there, slot, slots)
+                amx.split_slot(plain, ahead if ahead else plain, there, slot, slots)
             here, there = there, here
+        job = following
     amx.end()
     keep(scratch)
 

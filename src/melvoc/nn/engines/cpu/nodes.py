@@ -133,7 +133,7 @@ def weights_of(node: Node) -> list[Tensor]:
     scale = function.scale if isinstance(function, Scaled) else function
     factors = [scale.factors] if isinstance(scale, FrameScale) else []
     layer = _layer(node)
-    return factors if layer is None else [*factors, *layer.parameters()]
+    return factors if layer is None else [*factors, *parameters(layer)]
 
 
 def plain(layer: nn.Module) -> bool:

@@ -18,6 +18,7 @@ from melvoc.nn.stft import InverseSTFT, InverseSTFTMachine, LogPolar
 
 SERIAL = 32_000  # values that torch copies or sums without waking its threads
 FEW_FRAMES = 64
+MORE_FRAMES = 200  # about two seconds; of more, torch's threads save numpy's time
 
 
 def parts_of(wave: Tensor) -> Sequence[Tensor]:
@@ -25,14 +26,14 @@ def parts_of(wave: Tensor) -> Sequence[Tensor]:
     return (wave,) if wave.numel() <= SERIAL else wave.split(max(1, SERIAL // (wave.shape[0] * wave.shape[1])), dim=-1)
 
 
-def short(x: Tensor) -> bool:
+def short(x: Tensor, most: int = FEW_FRAMES) -> bool:
     """Whether x is a piece that must not wake torch's threads."""
-    return x.device.type == "cpu" and 0 < x.shape[-1] <= FEW_FRAMES and not torch.is_grad_enabled()
+    return x.device.type == "cpu" and 0 < x.shape[-1] <= most and not torch.is_grad_enabled()
 
 
 def by_numpy(x: Tensor) -> bool:
-    """Whether x is a short piece for numpy, which works on the calling thread alone."""
-    return short(x) and x.dtype == torch.float32
+    """Whether x is a piece for numpy, which works on the calling thread alone."""
+    return short(x, MORE_FRAMES) and x.dtype == torch.float32
 
 
 @dataclass(frozen=True)
@@ -76,25 +77,30 @@ class QuietInverseSTFT(InverseSTFTMachine):
     def _frames(self, spectrum: Tensor) -> Tensor:
         if not by_numpy(spectrum):
             return self.layer.frames(spectrum)
-        real, imaginary = np.split(spectrum.numpy(), 2, axis=1)
+        real, imaginary = np.split(spectrum.numpy().transpose(0, 2, 1), 2, axis=2)
         values = np.empty(real.shape, np.complex64)
         values.real, values.imag = real, imaginary
-        frames = np.fft.irfft(values, n=self.layer.n_fft, axis=1)
-        return torch.from_numpy(frames.astype(np.float32, copy=False))  # numpy 1 transforms in float64
+        frames = np.fft.irfft(values, n=self.layer.n_fft).astype(np.float32, copy=False)  # numpy 1 gives float64
+        frames *= self.layer.window.numpy()
+        return torch.from_numpy(frames)
 
 
 class Quiet(Machine):
-    """Runs a machine of torch's, a short piece in parts so small that torch does not wake its threads for it."""
+    """Runs a machine of torch's, a short piece in parts so small that torch does not wake its threads for it.
+
+    Args:
+        machine: the machine.
+        part: samples of a part, at the rate of a mel, as after Vocos' backbone.
+        short: samples of a short piece.
+    """
 
     parts = ("machine",)
 
-    SHORT, PART = 64, 16  # samples at the rate of a mel, as after Vocos' backbone
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
+    def __init__(self, machine: Machine, *, part: int = 16, short: int = FEW_FRAMES) -> None:
+        self.machine, self.part, self.short = machine, part, short
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
-        if not self.PART < x.shape[-1] <= self.SHORT:
+        if not self.part < x.shape[-1] <= self.short:
             return self.machine(x, last)
-        parts = x.split(self.PART, dim=-1)
+        parts = x.split(self.part, dim=-1)
         return join(*[self.machine(part, last and number == len(parts)) for number, part in enumerate(parts, 1)])

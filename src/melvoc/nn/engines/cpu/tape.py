@@ -82,11 +82,11 @@ class Whole:
         self._enough: float = recorder.repeats  # repeats before a recording
         self._recording: tuple[Tensor, Step] | None = None  # its input, and what runs it
 
-    def __call__(self, machine: Machine, x: Tensor, receive: Callable[[Tensor], Tensor]) -> Tensor:
-        """Run a machine that has seen nothing yet.
+    def __call__(self, opened: Callable[[], Machine], x: Tensor, receive: Callable[[Tensor], Tensor]) -> Tensor:
+        """Run a whole signal.
 
         Args:
-            machine: of the run of nodes that this belongs to.
+            opened: opens a machine for the nodes that this belongs to.
             x: the signal.
             receive: takes the output, which it may not keep.
 
@@ -94,13 +94,13 @@ class Whole:
             What `receive` makes of the output.
         """
         if not self._recorder.fits(x) or not self._lock.acquire(blocking=False):
-            return receive(machine(x, True))
+            return receive(opened()(x, True))
         try:
-            return receive(self._output(machine, x))
+            return receive(self._output(opened, x))
         finally:
             self._lock.release()
 
-    def _output(self, machine: Machine, x: Tensor) -> Tensor:
+    def _output(self, opened: Callable[[], Machine], x: Tensor) -> Tensor:
         if self._recording and self._recording[0].shape == x.shape:
             own, replay = self._recording
             move(SCALED, x, own)
@@ -108,12 +108,11 @@ class Whole:
         self._repeats = self._repeats + 1 if x.shape == self._shape else 1
         self._shape = tuple(x.shape)
         if self._repeats <= self._enough:
-            return machine(x, True)
+            return opened()(x, True)
         self._enough *= 2  # where sizes keep changing, recordings become rare
-        twin = machine.fork()
-        expected = machine(x, True)
+        expected = opened()(x, True)
         try:
-            self._recording = self._recorded(twin, x, expected)
+            self._recording = self._recorded(opened(), x, expected)
         except Exception as error:  # what cannot be recorded still runs
             self._recording, self._enough = None, math.inf
             warn_of_failure("vocoder", self._recorder, error)

@@ -98,6 +98,39 @@ def switch(builder: ir.IRBuilder, value: ir.Value, cases: Mapping[int, Callable[
     builder.position_at_end(done)
 
 
+def looped(
+    builder: ir.IRBuilder,
+    count: ir.Value,
+    first: Sequence[Vec],
+    turn: Callable[[ir.Value, Sequence[Vec]], Sequence[Vec]],
+) -> list[Vec]:
+    """Vectors that stay in registers while a loop changes them.
+
+    Args:
+        builder: writes it.
+        count: turns, at least one.
+        first: what they are before it.
+        turn: writes a turn, given its number and the vectors, and returns what becomes of these.
+    """
+    entry, body, done = builder.block, builder.append_basic_block("turn"), builder.append_basic_block("done")
+    builder.branch(body)
+    builder.position_at_end(body)
+    number, kept = builder.phi(INT), [builder.phi(vector.value.type) for vector in first]
+    changed = list(turn(number, [Vec(builder, phi) for phi in kept]))
+    following = builder.add(number, integer(1))
+    for phi, before, after in zip(
+        [number, *kept],
+        [integer(0), *(vector.value for vector in first)],
+        [following, *(vector.value for vector in changed)],
+        strict=True,
+    ):
+        phi.add_incoming(before, entry)
+        phi.add_incoming(after, builder.block)
+    builder.cbranch(builder.icmp_signed("<", following, count), body, done)
+    builder.position_at_end(done)
+    return changed
+
+
 def load(builder: ir.IRBuilder, address: ir.Value, kind: ir.VectorType = VECTOR) -> Vec:
     """Eight floats from an address, or as many as the type has."""
     return Vec(builder, builder.load(builder.inttoptr(address, kind.as_pointer()), align=4))
@@ -115,7 +148,11 @@ def both(first: Vec, second: Vec) -> Vec:
 
 def spread(builder: ir.IRBuilder, address: ir.Value, kind: ir.VectorType = VECTOR) -> Vec:
     """One float from an address, in each lane."""
-    scalar = builder.load(builder.inttoptr(address, FLOAT.as_pointer()), align=4)
+    return everywhere(builder, builder.load(builder.inttoptr(address, FLOAT.as_pointer()), align=4), kind)
+
+
+def everywhere(builder: ir.IRBuilder, scalar: ir.Value, kind: ir.VectorType = VECTOR) -> Vec:
+    """One float in each lane."""
     undefined = ir.Constant(kind, ir.Undefined)
     single = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
     return Vec(builder, builder.shuffle_vector(single, undefined, _lanes([0] * kind.count)))
