@@ -52,14 +52,16 @@ def split_rows(
 ) -> None:
     """Rows in three parts, those of an entry of the batch below those of the last; a job is a chunk and up to 32 rows.
 
-    A chunk is four blocks; those that it lacks are zeros.
+    A chunk is four blocks; those that it lacks are zeros. The jobs of a chunk follow one another, so that a thread
+    splits channels that it has made.
     """
     chunks, row_jobs = (blocks + 3) // 4, (rows + 31) // 32
+    chunk_jobs = jobs // chunks
     while True:
         job = take_job(counter, jobs)
         if job >= jobs:
             break
-        chunk, rest = job % chunks, job // chunks
+        chunk, rest = job // chunk_jobs, job % chunk_jobs
         entry, first = rest // row_jobs, rest % row_jobs * 32
         y = out + chunk * 3 * part + entry * rows * 64
         for half in range(2):

@@ -58,13 +58,17 @@ class QuietLogPolar:
         if not by_numpy(x):
             return self.function(x)
         magnitude, phase = np.split(x.numpy(), 2, axis=1)
+        spectrum = np.empty(x.shape, np.float32)
+        real, imaginary = np.split(spectrum, 2, axis=1)
         with np.errstate(all="ignore"):  # as torch: what becomes of Inf and NaN is seen in the sound
             magnitude = np.exp(magnitude)
             if self.function.largest is not None:
-                magnitude = np.minimum(magnitude, np.float32(self.function.largest))
+                np.minimum(magnitude, np.float32(self.function.largest), out=magnitude)
             if self.function.sine:
                 phase = np.sin(phase)
-            return torch.from_numpy(np.concatenate([magnitude * np.cos(phase), magnitude * np.sin(phase)], axis=1))
+            np.multiply(np.cos(phase, out=real), magnitude, out=real)
+            np.multiply(np.sin(phase, out=imaginary), magnitude, out=imaginary)
+        return torch.from_numpy(spectrum)
 
 
 class QuietInverseSTFT(InverseSTFTMachine):
