@@ -39,6 +39,7 @@ from melvoc.nn.engines.cpu.nodes import (
     borders,
     fills_blocks,
     flat,
+    holders,
     needs_grad,
     parameters,
     plain,
@@ -96,6 +97,7 @@ class CpuEngine(Engine):
         self.recorder = TapeRecorder(self.workspace, self.budget)
         self._lock = threading.RLock()
         self._layers: weakref.WeakKeyDictionary[Any, Prepared] = weakref.WeakKeyDictionary()
+        self._holders: dict[int, list[nn.Module | FrameScale]] = {}
         self._plans: dict[int, Prepared] = {}
 
     def open(self, node: Node) -> Machine:
@@ -130,10 +132,16 @@ class CpuEngine(Engine):
     def _plan(self, chain: Chain) -> list[Stretch]:
         """The stretches of a chain, found once for its current weights: a vocoder opens its chain for every call."""
         key = id(chain)
-        if key not in self._plans:
-            weakref.finalize(chain, self._plans.pop, key, None).atexit = False
-        plan: list[Stretch] = self._kept(self._plans, key, weights_of(chain), lambda: self._planned(chain))
+        if key not in self._holders:
+            self._holders[key] = holders(chain)
+            weakref.finalize(chain, self._forget, key).atexit = False
+        weights = weights_of(self._holders[key])
+        plan: list[Stretch] = self._kept(self._plans, key, weights, lambda: self._planned(chain))
         return plan
+
+    def _forget(self, key: int) -> None:
+        for table in (self._holders, self._plans):
+            table.pop(key, None)
 
     def _planned(self, chain: Chain) -> list[Stretch]:
         plan = []
@@ -170,7 +178,9 @@ class CpuEngine(Engine):
 
     def _open_end(self, node: End) -> Machine:
         """What it makes belongs to the weights: it is made once, unless a gradient is wanted."""
-        made: Tensor = self._prepared(node, lambda end: end.made(zeros(1, 1, 0)).detach(), *weights_of(node.node))
+        made: Tensor = self._prepared(
+            node, lambda end: end.made(zeros(1, 1, 0)).detach(), *weights_of(holders(node.node))
+        )
 
         def known(x: Tensor) -> Tensor:
             grad = torch.is_grad_enabled() and needs_grad(x, node.node)
@@ -230,8 +240,8 @@ class CpuEngine(Engine):
             return BiasNormMachine(self._prepared(function, BiasNormCoefficients))
         if isinstance(function, PReLU) and plain(function):
             return FactorsMachine(self._prepared(function, lambda layer: Factors(layer.weight)), PRELU)
-        if isinstance(function, FrameScale) and (factors := function.factors).dtype == torch.float32:
-            return FactorsMachine(self._prepared(function, lambda scale: Factors(scale.factors), factors), SCALED)
+        if isinstance(function, FrameScale) and plain(function):
+            return FactorsMachine(self._prepared(function, lambda scale: Factors(scale.factors)), SCALED)
         if isinstance(function, FrameLinear) and plain(function):
             return Section(self._prepared(function, self._linear), None, self.workspace)
         if isinstance(function, Scaled) and plain(function.linear):

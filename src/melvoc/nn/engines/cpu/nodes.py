@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -122,29 +123,34 @@ def _channels(layer: Any) -> tuple[int, int]:
 
 def needs_grad(x: Tensor, node: Node) -> bool:
     """Whether autograd has to see what the node does with x."""
-    return x.requires_grad or any(parameter.requires_grad for parameter in weights_of(node))
+    return x.requires_grad or any(parameter.requires_grad for parameter in weights_of(holders(node)))
 
 
-def weights_of(node: Node) -> list[Tensor]:
-    """All parameters of a node."""
+def holders(node: Node) -> list[nn.Module | FrameScale]:
+    """What holds the parameters of a node."""
     if isinstance(node, Composite):
-        return [weight for part in node.nodes for weight in weights_of(part)]
+        return [holder for part in node.nodes for holder in holders(part)]
     function = _function(node)
     scale = function.scale if isinstance(function, Scaled) else function
-    factors = [scale.factors] if isinstance(scale, FrameScale) else []
+    scales: list[nn.Module | FrameScale] = [scale] if isinstance(scale, FrameScale) else []
     layer = _layer(node)
-    return factors if layer is None else [*factors, *parameters(layer)]
+    return scales if layer is None else [*scales, layer]
 
 
-def plain(layer: nn.Module) -> bool:
+def weights_of(holding: Iterable[nn.Module | FrameScale]) -> list[Tensor]:
+    """All parameters of `holders`."""
+    return [weight for holder in holding for weight in parameters(holder)]
+
+
+def plain(layer: nn.Module | FrameScale) -> bool:
     """Whether all of a layer is float32, and in CPU memory."""
     return all(p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters(layer))
 
 
 def parameters(layer: nn.Module | FrameScale) -> list[Tensor]:
     """A layer's own, quickly: `Module.parameters` searches everything, on each call of a vocoder."""
-    if not isinstance(layer, nn.Module):
-        return []
+    if isinstance(layer, FrameScale):
+        return [layer.factors]
     if layer._modules:
         return list(layer.parameters())
     return [parameter for parameter in layer._parameters.values() if parameter is not None]
