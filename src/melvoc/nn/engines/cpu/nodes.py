@@ -147,10 +147,12 @@ def plain(layer: nn.Module | FrameScale) -> bool:
     return all(p.dtype == torch.float32 and p.device.type == "cpu" for p in parameters(layer))
 
 
-def parameters(layer: nn.Module | FrameScale) -> list[Tensor]:
+def parameters(layer: object) -> list[Tensor]:
     """A layer's own, quickly: `Module.parameters` searches everything, on each call of a vocoder."""
     if isinstance(layer, FrameScale):
         return [layer.factors]
+    if not isinstance(layer, nn.Module):
+        return []
     if layer._modules:
         return list(layer.parameters())
     return [parameter for parameter in layer._parameters.values() if parameter is not None]
