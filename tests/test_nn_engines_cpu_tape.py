@@ -129,6 +129,39 @@ def test_what_else_the_model_does_in_between_changes_nothing(name: str, rng: tor
     torch.testing.assert_close(join(*given, finish(machine, mel[..., -16:])), whole(name, mel), **EXACT)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_next_stream_goes_on_with_the_recording_of_one_that_has_ended(
+    name: str, monkeypatch: pytest.MonkeyPatch, rng: torch.Generator
+) -> None:
+    engine, graph, recorded = CpuEngine(), NETWORKS[name].graph, []
+    record = TapeRecorder.record
+    monkeypatch.setattr(TapeRecorder, "record", lambda self, step: recorded.append(step) or record(self, step))
+    steady = 80 // 16 + 4  # pieces after which the state keeps its sizes
+    for number in range(3):
+        mel = torch.randn(1, 12, 16 * (steady + 6) + number, generator=rng)
+        parts = list(mel.split(16, -1))
+        machine, other = engine.open(graph), engine.open(graph)
+        push(other, [torch.randn(1, 12, 5)])  # of another size: it leaves the recording where it is
+        given = push(machine, parts[:steady])
+        with counted(monkeypatch) as counts:
+            given += push(machine, parts[steady:-1])
+        assert counts["tapes"] == len(parts) - 1 - steady
+        torch.testing.assert_close(join(*given, finish(machine, parts[-1])), whole(name, mel), **EXACT)
+    assert len(recorded) == 1
+
+
+def test_streams_at_the_same_time_have_recordings_of_their_own(rng: torch.Generator) -> None:
+    engine, graph = CpuEngine(), NETWORKS["hifigan"].graph
+    for _ in range(2):
+        mels = torch.randn(3, 1, 12, 16 * 14, generator=rng)
+        machines, given = [engine.open(graph) for _ in mels], [[] for _ in mels]
+        for parts in zip(*(mel.split(16, -1)[:-1] for mel in mels), strict=True):
+            for machine, part, own in zip(machines, parts, given, strict=True):
+                own += push(machine, [part])
+        for machine, mel, own in zip(machines, mels, given, strict=True):
+            torch.testing.assert_close(join(*own, finish(machine, mel[..., -16:])), whole("hifigan", mel), **EXACT)
+
+
 def test_a_fork_of_a_recorded_machine_has_a_state_of_its_own(rng: torch.Generator) -> None:
     mel = torch.randn(1, 12, 16 * 14, generator=rng)
     machine = CpuEngine().open(NETWORKS["bigvgan"].graph)

@@ -5,6 +5,7 @@ recording launches them all at once, but it fixes every shape and address. A str
 begun, each piece of n samples leaves a state of the same shape. So after a few equal pieces the step is recorded, with
 its state in buffers that it reads at its beginning and writes at its end. No mel is ever padded to fit: a piece of
 another size, or the last one, runs directly, and where the state keeps its shape the recording stays in use after it.
+When a stream has ended, the next one through the same nodes goes on with its recording.
 """
 
 from __future__ import annotations
@@ -73,13 +74,14 @@ class RecordingMachine(Machine):
     Args:
         machine: the other machine, in its state before the first piece.
         recorder: makes a step fast.
+        shelf: of streams through the same nodes with the same weights; None: each makes its own recording.
     """
 
     parts = ("machine",)
 
-    def __init__(self, machine: Machine, recorder: Recorder) -> None:
+    def __init__(self, machine: Machine, recorder: Recorder, shelf: Shelf | None = None) -> None:
         self.machine = machine
-        self._recorder = recorder
+        self._recorder, self._shelf = recorder, shelf
         self._recording: Recording | None = None
         self._seen: object = None
         self._before: list[object] | None = None  # the state's sizes after the previous piece, if they were taken
@@ -90,7 +92,12 @@ class RecordingMachine(Machine):
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         """Take the next samples; see `Machine`."""
         if last:
-            return self.machine(x, last)
+            y = self.machine(x, last)
+            if self._recording and self._shelf:
+                self._shelf.put(self._recording)
+            return y
+        if not self._recording and self._shelf and (found := self._shelf.take(self.machine, x)):
+            self._recording, self.machine = found, found.machine
         if self._recording and self._recording.fits(x):
             return self._recording(x)
         kind = (tuple(x.shape), x.dtype)
@@ -123,7 +130,7 @@ class RecordingMachine(Machine):
         for cell in twin.machine.cells() if self._recording else ():  # a recording writes into the state
             if isinstance(value := cell.get(), Tensor):
                 cell.put(value.clone())
-        twin._recording, twin._attempts = None, 0
+        twin._recording, twin._attempts, twin._shelf = None, 0, None
         return twin
 
     def _record(self, x: Tensor) -> None:
@@ -145,12 +152,15 @@ class Recording:
         x: a piece like those to come, or the next one (where the recorder runs it).
         recorder: makes the step fast.
 
+    Attributes:
+        machine: that one.
+
     Raises:
         RuntimeError: the recording differs from the machine.
     """
 
     def __init__(self, machine: Machine, x: Tensor, recorder: Recorder) -> None:
-        self._machine, self._recorder = machine, recorder
+        self.machine, self._recorder = machine, recorder
         self._input = x.clone()
         cells = list(machine.cells())
         before = [cell.get() for cell in cells]
@@ -175,7 +185,7 @@ class Recording:
 
     def _expected(self) -> Tensor:
         """What two steps give, computed by a fork."""
-        twin = self._machine.fork()
+        twin = self.machine.fork()
         return [twin(self._input, False) for _ in range(2)][-1]
 
     def _rehearse(self, expected: Tensor) -> None:
@@ -199,6 +209,16 @@ class Recording:
                 cell.put(cell.get() + count)
             return self._recorder.given(self._replay())
 
+    def suits(self, machine: Machine) -> bool:
+        """Whether the state of another machine through the same nodes is as large as the recorded one."""
+        return sizes(machine) == self._sizes
+
+    def take_over(self, machine: Machine) -> None:
+        """Go on from its state."""
+        for own, other in zip(self.machine.cells(), machine.cells(), strict=True):
+            own.put(other.get())
+        self.adopt()
+
     def adopt(self) -> None:
         """Take over the state after a step that the machine made directly."""
         for cell, buffer in zip(self._tensors, self._buffers, strict=True):
@@ -211,11 +231,34 @@ class Recording:
             cell.put(buffer)
 
     def _step(self) -> Tensor:
-        self._output = self._machine(self._input, False)
-        if sizes(self._machine) != self._sizes:
+        self._output = self.machine(self._input, False)
+        if sizes(self.machine) != self._sizes:
             raise RuntimeError("the state did not keep its sizes")
         self.adopt()
         return self._output
+
+
+class Shelf:
+    """The recording of a stream that has ended, for the next one through the same nodes with the same weights."""
+
+    def __init__(self) -> None:
+        self._recordings: list[Recording] = []  # one at most; lists are safe between threads
+
+    def put(self, recording: Recording) -> None:
+        """Leave a recording here, instead of the one before."""
+        self._recordings = [recording]
+
+    def take(self, machine: Machine, x: Tensor) -> Recording | None:
+        """The recording, going on from the state of a machine, if it is for pieces like x and such a state."""
+        try:
+            recording = self._recordings.pop()
+        except IndexError:
+            return None
+        if not recording.fits(x) or not recording.suits(machine):
+            self._recordings.append(recording)
+            return None
+        recording.take_over(machine)
+        return recording
 
 
 def warn_of_failure(what: str, recorder: Recorder, error: Exception) -> None:

@@ -77,7 +77,7 @@ from melvoc.nn.graph import (
     concatenate,
 )
 from melvoc.nn.layers import BiasNorm, Conv1d, ConvTranspose1d, FrameLinear, FrameNorm, FrameScale, PReLU
-from melvoc.nn.recording import RecordingMachine
+from melvoc.nn.recording import RecordingMachine, Shelf
 from melvoc.nn.stft import InverseSTFT, LogPolar
 
 
@@ -122,7 +122,7 @@ class CpuEngine(Engine):
         for stretch in self._plan(chain):
             run = stretch.run
             if stretch.ends:
-                machines.append(Border(partial(self._opened_run, run), run, stretch.ends, stretch.whole))
+                machines.append(Border(partial(self._opened_run, stretch), run, stretch.ends, stretch.whole))
             elif stretch.known:
                 machines.extend(super(CpuEngine, self).open(node) for node in run.nodes)
             else:
@@ -147,7 +147,7 @@ class CpuEngine(Engine):
         plan = []
         for known, nodes in itertools.groupby(flat(chain), lambda node: self._native(node) is not None):
             run = Chain(tuple(nodes))
-            plan.append(Stretch(run, known, borders(run) if known else None, Whole(self.recorder)))
+            plan.append(Stretch(run, known, borders(run) if known else None, Whole(self.recorder), Shelf()))
         return plan
 
     def _opened(self, node: Node) -> Machine:
@@ -156,9 +156,10 @@ class CpuEngine(Engine):
         assert native is not None
         return native
 
-    def _opened_run(self, run: Chain) -> Machine:
+    def _opened_run(self, stretch: Stretch) -> Machine:
         """The same for consecutive ones, which is recorded."""
-        return RecordingMachine(ChainMachine(_sections([self._opened(node) for node in run.nodes])), self.recorder)
+        machines = _sections([self._opened(node) for node in stretch.run.nodes])
+        return RecordingMachine(ChainMachine(machines), self.recorder, stretch.shelf)
 
     def _beside(self, node: Node) -> Machine:
         """A machine of torch's that does not wake torch's threads; what is in a composite is opened by the engine."""
@@ -313,12 +314,14 @@ class Stretch:
         known: whether the engine has machines over rows for them.
         ends: their channels, if a layer among them says which.
         whole: recordings of whole signals through them, which belong to their weights.
+        shelf: of streams, the same.
     """
 
     run: Chain
     known: bool
     ends: Borders | None
     whole: Whole
+    shelf: Shelf
 
 
 @dataclass(frozen=True)
