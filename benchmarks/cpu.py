@@ -23,7 +23,6 @@ import json
 import math
 import multiprocessing
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -205,10 +204,17 @@ def _peak(name: str, way: str, frames: int, memory: str) -> float:
     run = {"melvoc": lambda mel: voc.mel_to_waveform(mel, spec=voc.spec), "torch": plain(voc)}.get(way)
     run = run or package(voc)
     mel = random_mel(voc, frames)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far, this process's parent's too
+    before = status("VmRSS")
     with torch.inference_mode():
         run(mel)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return status("VmHWM") - before
+
+
+def status(field: str) -> float:
+    """MB, of this process (Linux)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{field}:")) * 1024 / 1e6
 
 
 def _load(path: str) -> tuple[float, float, float]:
@@ -218,16 +224,11 @@ def _load(path: str) -> tuple[float, float, float]:
 
     warm = torch.zeros(1)
     del warm
-    before, start = _resident(), time.perf_counter()
+    before, start = status("VmRSS"), time.perf_counter()
     voc = melvoc.load(path, device="cpu")
-    seconds, loaded = time.perf_counter() - start, _resident() - before
+    seconds, loaded = time.perf_counter() - start, status("VmRSS") - before
     voc.mel_to_waveform(random_mel(voc, 96), spec=voc.spec)
-    return seconds, loaded, _resident() - before
-
-
-def _resident() -> float:
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
-        return int(file.read().split()[1]) * resource.getpagesize() / 1e6
+    return seconds, loaded, status("VmRSS") - before
 
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:

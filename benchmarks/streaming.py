@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from cpu import REAL, build, frame_rate, random_mel, spread, weights_folder
+from cpu import REAL, build, frame_rate, random_mel, spread, status, weights_folder
 from torch import Tensor
 
 from melvoc.neural import NeuralVocoder
@@ -62,17 +62,11 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _status(field: str) -> float:
-    """MB, of this process."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith(f"{field}:")) * 1024 / 1e6
-
-
 def _peak(name: str, way: str, frames: int) -> tuple[float, float]:
     voc = build(name)
     mel = random_mel(voc, frames)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
-    before = _status("VmRSS")
+    before = status("VmRSS")
     if way == "whole":
         voc.mel_to_waveform(mel, spec=voc.spec, block_frames=frames)
     elif way == "blocks":
@@ -81,7 +75,7 @@ def _peak(name: str, way: str, frames: int) -> tuple[float, float]:
         streamed(voc, mel, 64)
     budget = getattr(voc.engine(), "budget", None)
     prepared = 4e-6 * budget.kept if budget else 0.0
-    return _status("VmHWM") - before - prepared, prepared
+    return status("VmHWM") - before - prepared, prepared
 
 
 def peak(name: str, way: str, frames: int) -> tuple[float, float]:
