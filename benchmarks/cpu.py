@@ -204,7 +204,8 @@ def _peak(name: str, way: str, frames: int, memory: str) -> float:
     run = {"melvoc": lambda mel: voc.mel_to_waveform(mel, spec=voc.spec), "torch": plain(voc)}.get(way)
     run = run or package(voc)
     mel = random_mel(voc, frames)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far, this process's parent's too
+    # A child begins with its parent's peak. Forget the peak so far.
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = status("VmRSS")
     with torch.inference_mode():
         run(mel)

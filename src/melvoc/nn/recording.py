@@ -94,6 +94,7 @@ class RecordingMachine(Machine):
         if last:
             y = self.machine(x, last)
             if self._recording and self._shelf:
+                y = y.clone()  # it may be a buffer of the recording, which another thread may take at once
                 self._shelf.put(self._recording)
             return y
         if not self._recording and self._shelf and (found := self._shelf.take(self.machine, x)):

@@ -114,7 +114,7 @@ def _finish_panel(
 
 
 @routine
-def _weights_of(
+def _stretch_weights(
     weights: int,
     job: int,
     following: int,
@@ -211,8 +211,8 @@ def multiply_tiles(
     panel_jobs, per_panel = (panels + panel_chunk - 1) // panel_chunk, (chunks + chunk_block - 1) // chunk_block
     job = take_job(counter, jobs)
     if job < jobs:
-        plain = _weights_of(weights, job, jobs, jobs, 0, chunks, chunk_block, panels, panel_chunk)
-        ahead = _weights_of(weights, job, jobs, jobs, 1, chunks, chunk_block, panels, panel_chunk)
+        plain = _stretch_weights(weights, job, jobs, jobs, 0, chunks, chunk_block, panels, panel_chunk)
+        ahead = _stretch_weights(weights, job, jobs, jobs, 1, chunks, chunk_block, panels, panel_chunk)
         slots = (chunk_block + 3) // 4 * SLOTS
         for slot in range(slots):
             amx.split_slot(plain, ahead if ahead else plain, here, slot, slots)
@@ -224,8 +224,12 @@ def multiply_tiles(
         for stretch in range(per_panel * width):
             number, chunk = panel + stretch % width, stretch // width * chunk_block
             count = min(chunk_block, chunks - chunk)
-            plain = _weights_of(weights, job, following, jobs, stretch + 1, chunks, chunk_block, panels, panel_chunk)
-            ahead = _weights_of(weights, job, following, jobs, stretch + 2, chunks, chunk_block, panels, panel_chunk)
+            plain = _stretch_weights(
+                weights, job, following, jobs, stretch + 1, chunks, chunk_block, panels, panel_chunk
+            )
+            ahead = _stretch_weights(
+                weights, job, following, jobs, stretch + 2, chunks, chunk_block, panels, panel_chunk
+            )
             next_count = min(chunk_block, chunks - (plain - weights) // PLAIN % chunks)
             slots = (next_count + 3) // 4 * SLOTS if plain else 0
             turns = (last - first + HIGH - 1) // HIGH * count
