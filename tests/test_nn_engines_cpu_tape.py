@@ -204,6 +204,16 @@ def test_whole_signals_of_one_size_run_as_one_call(
     assert counts["kernels"] <= 5, "more than the borders, the input and the tanh"
 
 
+def test_a_whole_signal_that_runs_from_a_recording_opens_no_machine(
+    monkeypatch: pytest.MonkeyPatch, rng: torch.Generator
+) -> None:
+    engine, mel = CpuEngine(), torch.randn(1, 12, 30, generator=rng)
+    for _ in range(4):
+        expected = at_once(engine, "hifigan", mel)
+    monkeypatch.setattr(CpuEngine, "_native", lambda self, node: pytest.fail(f"{node} was opened"))
+    assert torch.equal(at_once(engine, "hifigan", mel), expected)
+
+
 def test_whole_signals_of_other_sizes_and_streams_in_between(rng: torch.Generator) -> None:
     engine = CpuEngine()
     stream = engine.open(NETWORKS["hifigan"].graph)
