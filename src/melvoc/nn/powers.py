@@ -9,6 +9,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+MANY = (
+    2**12
+)  # frames that overlap: torch's `fold` takes longer and more memory for fewer, but adds more of them at once
+
 
 def powers(padded: Tensor, window: Tensor, *, n_fft: int, hop_length: int) -> Tensor:
     """Squared magnitudes of the spectra of windowed frames, for losses: differentiable, but only once.
@@ -54,6 +58,11 @@ def overlap_add(frames: Tensor, hop_length: int) -> Tensor:
     """Frames added up, hop_length apart: `[..., t, size]` to `[..., (t - 1) * hop_length + size]`."""
     count, size = frames.shape[-2:]
     overlaps = -(-size // hop_length)
+    if overlaps > MANY:
+        columns = frames.reshape(-1, count, size).transpose(1, 2)
+        length = (count - 1) * hop_length + size
+        folded = F.fold(columns, (1, length), kernel_size=(1, size), stride=(1, hop_length))
+        return folded.reshape(*frames.shape[:-2], length)
     if size % hop_length:
         frames = F.pad(frames, (0, -size % hop_length))
     parts = frames.unflatten(-1, (overlaps, hop_length))

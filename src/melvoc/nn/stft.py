@@ -102,7 +102,7 @@ class InverseSTFT(nn.Module):
     def overlap_add(self, frames: Tensor) -> Tensor:
         """The sums of windowed frames and of the squared windows: `[B, 2, (T - 1) * hop_length + n_fft]`."""
         squares = overlap_add(self.window.square().expand(frames.shape[1], -1), self.hop_length)
-        sums = frames.new_empty(frames.shape[0], 2, len(squares))
+        sums = frames.new_empty(frames.shape[0], 2, squares.shape[-1])  # no len(): an export's lengths are symbols
         sums[:, 0] = overlap_add(frames, self.hop_length)
         sums[:, 1] = squares
         return sums
