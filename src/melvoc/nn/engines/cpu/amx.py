@@ -35,7 +35,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from melvoc.nn.engines.cpu.compile import instructions, target_features
-from melvoc.nn.engines.cpu.vector import INT, WIDE, at, both, integer, load, switch
+from melvoc.nn.engines.cpu.vector import INT, WIDE, Vec, at, both, integer, load, looped, switch
 
 CHUNK = 32  # inputs that a tile's row has
 HIGH = 32  # rows that are summed at a time
@@ -171,34 +171,29 @@ def _product(
             _read(builder, number, place, SUMS_ROW)
 
     switch(builder, fresh, {1: begin, 0: go_on})
-    entry, loop, done = builder.block, builder.append_basic_block("chunks"), builder.append_basic_block("sums")
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    chunk, panel = builder.phi(INT), builder.phi(INT)
-    for phi, value in ((chunk, integer(0)), (panel, weights)):
-        phi.add_incoming(value, entry)
-    following = builder.add(chunk, integer(1))
-    more = builder.icmp_signed("<", following, chunks)
-    coming = builder.add(
-        builder.select(more, rows, at(builder, rows, HIGH, LINE)),
-        _entry(builder, offsets, builder.select(more, following, integer(0))),
-    )
-    next_rows = [at(builder, coming, number, part) for number in range(3)]
-    first = builder.add(slot, builder.mul(chunk, pace))
-    meanwhile = [
-        [partial(_fetch, builder, 1, address, LINE * line) for address in next_rows for line in range(16 * high)],
-        [partial(_fetch, builder, 1, panel, STEP + LINE * line) for line in range(STEP // LINE)],
-    ]
 
-    def turned(turn: int) -> None:
-        with builder.if_then(builder.icmp_signed("<", integer(turn), pace)):
-            _slot(builder, plain, ahead, target, at(builder, first, turn, 1), slots)
+    def chunk(number: ir.Value, _: Sequence[Vec]) -> Sequence[Vec]:
+        following, panel = builder.add(number, integer(1)), builder.add(weights, builder.mul(number, integer(STEP)))
+        more = builder.icmp_signed("<", following, chunks)
+        coming = builder.add(
+            builder.select(more, rows, at(builder, rows, HIGH, LINE)),
+            _entry(builder, offsets, builder.select(more, following, integer(0))),
+        )
+        next_rows = [at(builder, coming, i, part) for i in range(3)]
+        first = builder.add(slot, builder.mul(number, pace))
+        meanwhile = [
+            [partial(_fetch, builder, 1, address, LINE * line) for address in next_rows for line in range(16 * high)],
+            [partial(_fetch, builder, 1, panel, STEP + LINE * line) for line in range(STEP // LINE)],
+        ]
 
-    _multiply(builder, high, builder.add(rows, _entry(builder, offsets, chunk)), part, panel, meanwhile, turned)
-    for phi, value in ((chunk, following), (panel, at(builder, panel, 1, STEP))):
-        phi.add_incoming(value, builder.block)
-    builder.cbranch(more, loop, done)
-    builder.position_at_end(done)
+        def turned(turn: int) -> None:
+            with builder.if_then(builder.icmp_signed("<", integer(turn), pace)):
+                _slot(builder, plain, ahead, target, at(builder, first, turn, 1), slots)
+
+        _multiply(builder, high, builder.add(rows, _entry(builder, offsets, number)), part, panel, meanwhile, turned)
+        return ()
+
+    looped(builder, chunks, (), chunk)
     for number, place in places.items():
         _do(builder, "x86.tilestored64", _tile(number), builder.inttoptr(place, POINTER), integer(SUMS_ROW))
 

@@ -212,10 +212,10 @@ def multiply_tiles(
     job = take_job(counter, jobs)
     if job < jobs:
         plain = _stretch_weights(weights, job, jobs, jobs, 0, chunks, chunk_block, panels, panel_chunk)
-        ahead = _stretch_weights(weights, job, jobs, jobs, 1, chunks, chunk_block, panels, panel_chunk)
+        ahead = _stretch_weights(weights, job, jobs, jobs, 1, chunks, chunk_block, panels, panel_chunk) or plain
         slots = (chunk_block + 3) // 4 * SLOTS
         for slot in range(slots):
-            amx.split_slot(plain, ahead if ahead else plain, here, slot, slots)
+            amx.split_slot(plain, ahead, here, slot, slots)
     amx.begin(configuration)
     while job < jobs:
         following = take_job(counter, jobs)
@@ -227,8 +227,9 @@ def multiply_tiles(
             plain = _stretch_weights(
                 weights, job, following, jobs, stretch + 1, chunks, chunk_block, panels, panel_chunk
             )
-            ahead = _stretch_weights(
-                weights, job, following, jobs, stretch + 2, chunks, chunk_block, panels, panel_chunk
+            ahead = (
+                _stretch_weights(weights, job, following, jobs, stretch + 2, chunks, chunk_block, panels, panel_chunk)
+                or plain
             )
             next_count = min(chunk_block, chunks - (plain - weights) // PLAIN % chunks)
             slots = (next_count + 3) // 4 * SLOTS if plain else 0
@@ -246,7 +247,7 @@ def multiply_tiles(
                     x,
                     1 if chunk == 0 else 0,
                     plain,
-                    ahead if ahead else plain,
+                    ahead,
                     there,
                     done,
                     slots,
@@ -274,7 +275,7 @@ def multiply_tiles(
                         after_slope_block,
                     )
             for slot in range(done, slots):
-                amx.split_slot(plain, ahead if ahead else plain, there, slot, slots)
+                amx.split_slot(plain, ahead, there, slot, slots)
             here, there = there, here
         job = following
     amx.end()
