@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-MANY = (
-    2**12
-)  # frames that overlap: torch's `fold` takes longer and more memory for fewer, but adds more of them at once
+# Frames that overlap. Of more, torch's `fold` adds many at once; for fewer it takes more time and memory.
+MANY = 2**12
 
 
 def powers(padded: Tensor, window: Tensor, *, n_fft: int, hop_length: int) -> Tensor:
