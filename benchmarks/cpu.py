@@ -204,11 +204,15 @@ def _peak(name: str, way: str, frames: int, memory: str) -> float:
     run = {"melvoc": lambda mel: voc.mel_to_waveform(mel, spec=voc.spec), "torch": plain(voc)}.get(way)
     run = run or package(voc)
     mel = random_mel(voc, frames)
-    # A child begins with its parent's peak. Forget the peak so far.
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before = status("VmRSS")
     with torch.inference_mode():
-        run(mel)
+        return growth(lambda: run(mel))
+
+
+def growth(call: Callable[[], object]) -> float:
+    """MB that this process takes during a call, at most, beyond what it had before (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far; a child has its parent's
+    before = status("VmRSS")
+    call()
     return status("VmHWM") - before
 
 

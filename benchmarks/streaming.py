@@ -20,10 +20,9 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
-from cpu import REAL, build, frame_rate, random_mel, spread, status, weights_folder
+from cpu import REAL, build, frame_rate, growth, random_mel, spread, weights_folder
 from torch import Tensor
 
 from melvoc.neural import NeuralVocoder
@@ -65,17 +64,14 @@ def seconds(function: Callable[[], object]) -> float:
 def _peak(name: str, way: str, frames: int) -> tuple[float, float]:
     voc = build(name)
     mel = random_mel(voc, frames)
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
-    before = status("VmRSS")
-    if way == "whole":
-        voc.mel_to_waveform(mel, spec=voc.spec, block_frames=frames)
-    elif way == "blocks":
-        voc.mel_to_waveform(mel, spec=voc.spec)
-    else:
-        streamed(voc, mel, 64)
-    budget = getattr(voc.engine(), "budget", None)
+    calls: dict[str, Callable[[], object]] = {
+        "whole": lambda: voc.mel_to_waveform(mel, spec=voc.spec, block_frames=frames),
+        "blocks": lambda: voc.mel_to_waveform(mel, spec=voc.spec),
+        "stream": lambda: streamed(voc, mel, 64),
+    }
+    grown, budget = growth(calls[way]), getattr(voc.engine(), "budget", None)
     prepared = 4e-6 * budget.kept if budget else 0.0
-    return status("VmHWM") - before - prepared, prepared
+    return grown - prepared, prepared
 
 
 def peak(name: str, way: str, frames: int) -> tuple[float, float]:
