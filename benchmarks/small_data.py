@@ -2,6 +2,7 @@
 
     python benchmarks/small_data.py --sounds ../shared/audio/cc0_44khz --speech ../shared/audio/ljspeech -o bakeoff
     python benchmarks/small_data.py ... --minutes 5 --seeds 0 --sets twenty --candidates glnet vocos
+    python benchmarks/small_data.py ... --minutes 5 --sets all --candidates vocos --warm-start twenty.safetensors
 
 Each candidate is trained in a process of its own, by `melvoc train`, for --minutes; nothing else should run. Its files
 are held out by name, and so is every file of the same instrument. Then the held-out sounds (5 s, peak 0.95) are made
@@ -198,8 +199,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sets", nargs="+", default=["all", "twenty", "speech"])
     parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=["glnet", "vocos", "wavenext"])
+    parser.add_argument("--warm-start", type=Path, help="a generator that the candidate, a single one, begins with")
     parser.add_argument("--universal", type=Path, help="a published network to stand beside them")
     options = parser.parse_args()
+    if options.warm_start and len(options.candidates) != 1:
+        parser.error("--warm-start is a generator of one architecture; name its candidate with --candidates")
+    begin = ("--warm-start", str(options.warm_start)) if options.warm_start else ()
     out, found = options.output, dict[tuple[str, str, int], list[dict[str, float]]]()
     curves: dict[str, list[tuple[float, float]]] = {}
 
@@ -218,7 +223,7 @@ def main() -> None:
         for candidate in options.candidates:
             for seed in options.seeds:
                 run = out / "runs" / chosen.name / candidate / str(seed)
-                result = train(run, chosen, folder, CANDIDATES[candidate], options.minutes, seed)
+                result = train(run, chosen, folder, (*CANDIDATES[candidate], *begin), options.minutes, seed)
                 report = out / "reports" / chosen.name / candidate / str(seed)
                 keep(chosen, judge(report, held, {candidate: result}, ROUNDS))
                 curves[f"{chosen.name}/{candidate}/{seed}"] = curve(run)
