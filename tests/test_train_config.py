@@ -7,7 +7,7 @@ import functools
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -172,9 +172,19 @@ def test_what_is_left_open_is_filled_in(tmp_path: Path) -> None:
     assert config.generator is not None
     assert config.generator.hop_length == 512
     assert config.discriminator_warmup == 0
-    warm = TrainConfig(audio_dir=tmp_path / "a", run_dir=tmp_path / "b", warm_start="x.safetensors", segment=1024)
-    warm = warm.resolved(spec=SPEC, generator=GENERATOR)
-    assert (warm.spec, warm.generator, warm.discriminator_warmup) == (SPEC, GENERATOR, 500)
+
+
+@pytest.mark.parametrize(
+    ("preset", "profile", "alone", "ramp"), [(None, "cpu", 0, 100), ("slim", "published", 500, 1000)]
+)
+def test_new_discriminators_first_learn_alone_only_where_they_are_asked_for(
+    tmp_path: Path, preset: Literal["slim"] | None, profile: str, alone: int, ramp: int
+) -> None:
+    warm = TrainConfig(
+        audio_dir=tmp_path / "a", run_dir=tmp_path / "b", warm_start="x", segment=4096, preset=preset, device="cpu"
+    ).resolved(spec=SPEC, generator=GENERATOR)
+    assert (warm.spec, warm.generator, warm.profile) == (SPEC, GENERATOR, profile)
+    assert (warm.discriminator_warmup, warm.ramp_steps) == (alone, ramp)
 
 
 def left_open(tmp_path: Path, **given: Any) -> ResolvedConfig:

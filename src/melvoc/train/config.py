@@ -18,7 +18,6 @@ from melvoc.train.recipes import sized_generator, trained_architecture
 from melvoc.train.revival import revived
 
 WARMUP = 500  # steps for new discriminators next to a generator that is already trained
-RAMP = 1000  # steps until such a generator learns at the full rate
 CHECKPOINT_EVERY = 1000  # steps, in a run that is not told its minutes
 
 
@@ -38,8 +37,7 @@ class TrainConfig:
             else 44.1 kHz, n_fft 2048, hop 512, 128 bands.
         profile: where what is not given comes from: "cpu" or "gpu", for a result within minutes; "published", the
             architecture's recipe; "bigvgan_v2", which goes on with BigVGAN-v2 from its published generator,
-            discriminators and optimizers. None: the device's, or "published" for who names a preset, discriminators or
-            a warm start.
+            discriminators and optimizers. None: the device's, or "published" for who names a preset or discriminators.
         architecture: of the generator, by name (hifigan, bigvgan, glnet, istftnet, vocos, wavenext, or a package's).
             None: that of the warm start or of `generator`, else the profile's.
         size: of the generator, by name ("small", "base"). None: the profile's, or the architecture's first.
@@ -67,8 +65,8 @@ class TrainConfig:
         schedule: of the learning rate: "cosine" falls to a hundredth of it at the end of the run, "decay" by
             `lr_decay`. None: cosine with minutes, decay with steps alone or where the recipe decays in each step.
         lr_decay: factor of the learning rate, applied every `lr_decay_steps`. None: the recipe's, 0.999.
-        ramp_steps: number of initial steps over which the generator's learning rate rises from 0. None: 1000 for a warm
-            start, whose good weights AdamW's first, large steps would spoil, else 0.
+        ramp_steps: number of initial steps over which the generator's learning rate rises from 0. None: the profile's
+            for a warm start, whose good weights AdamW's first, large steps would spoil, else 0.
         lr_decay_steps: steps between decays. None: one pass over the sounds, but at least 1000, because a small set's
             pass takes only a few steps.
         weights: of the losses.
@@ -204,7 +202,7 @@ class TrainConfig:
             "segment": fitting((own and profile.segment) or recipe.segment, chosen, self, recipe),
             "learning_rate": continued or recipe.learning_rate,
             "betas": recipe.betas,
-            "ramp_steps": RAMP if self.warm_start is not None and continued is None else 0,
+            "ramp_steps": profile.ramp_steps if self.warm_start is not None and continued is None else 0,
             "schedule": "cosine" if timed and recipe.lr_decay_steps is None else "decay",
             "lr_decay": recipe.lr_decay,
             "lr_decay_steps": recipe.lr_decay_steps,

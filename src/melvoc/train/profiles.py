@@ -31,6 +31,7 @@ class Profile:
         preset: of the discriminators' channels, if any loss asks for them.
         weights: of the losses; one that is not set is not computed.
         minutes: that a run takes, if it has neither minutes nor steps.
+        ramp_steps: until a generator from a warm start learns at the full rate.
     """
 
     about: str
@@ -41,6 +42,7 @@ class Profile:
     preset: Literal["full", "slim"] = "full"
     weights: LossWeights | None = None
     minutes: float = 30.0
+    ramp_steps: int = 1000
 
 
 _CPU = Profile(
@@ -50,6 +52,7 @@ _CPU = Profile(
     segment=16384,
     preset="slim",
     weights=LossWeights(multi_scale_mel=15.0, refined=1.0),
+    ramp_steps=100,
 )
 PROFILES: Mapping[str, Profile] = {
     "cpu": _CPU,
@@ -61,7 +64,8 @@ PROFILES: Mapping[str, Profile] = {
 def profile_name(config: TrainConfig) -> str:
     """The name of a configuration's profile: the one that it names, else its device's.
 
-    Who names discriminators or a warm start asks for training as it was published.
+    Who names discriminators asks for training as it was published. A warm start alone does not: where new ones first
+    learn alone, a few minutes on a CPU end before the generator has moved.
 
     Raises:
         OptionError: no such profile.
@@ -71,7 +75,7 @@ def profile_name(config: TrainConfig) -> str:
         if config.profile not in known:
             raise OptionError(f"profile={config.profile!r}, but it is one of {', '.join(map(repr, known))}")
         return config.profile
-    if any((config.preset, config.discriminators, config.warm_start, config.warm_discriminators)):
+    if any((config.preset, config.discriminators, config.warm_discriminators)):
         return "published"
     kind = pick_device("auto").type if config.device == "auto" else str(config.device).partition(":")[0]
     return "cpu" if kind == "cpu" else "gpu"
