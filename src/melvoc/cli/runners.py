@@ -30,7 +30,7 @@ Work = Callable[[Job], object]  # makes one file, whole or not at all
 ENOUGH = 2  # files per thread from which each thread takes its own: fewer, and some would have nothing to do
 AHEAD = 64  # files per thread that are handed out before the first of them has to be done
 TOGETHER = 8  # files that a worker of a cluster makes before it answers
-RETRIES = 3  # of files whose worker died
+RETRIES = 3  # of a file whose worker died although nothing else was with it
 
 
 def attempt(work: Work, job: Job) -> str | None:
@@ -88,6 +88,9 @@ def in_threads(work: Work, threads: int, jobs: Iterator[Job]) -> Generator[str |
 def on_ray(make: Callable[[], Work], address: str, jobs: Iterator[Job]) -> Generator[str | None]:
     """By a pool of actors, one for each processor (or GPU) of a cluster. What failed comes at the end, in order.
 
+    Files travel several at a time. When a worker dies, what it had, and what waited for it, is done again file by
+    file, so that one which kills its workers (it may be too long for their memory) takes none with it.
+
     Args:
         make: gives the work, in each worker; it is pickled.
         address: of the cluster; "" for the one of RAY_ADDRESS, or else this machine.
@@ -100,16 +103,16 @@ def on_ray(make: Callable[[], Work], address: str, jobs: Iterator[Job]) -> Gener
     files = list(jobs)
     if not files:
         return
-    rows = [
-        {"number": number, "source": os.fsencode(job.source), "target": os.fsencode(job.target)}
-        for number, job in enumerate(files)
-    ]
     problems = dict.fromkeys(range(len(files)), "its worker died, again and again; is memory short?")
     waiting = set(problems)
     try:
         with _cluster(address) as ray:
-            for batch in _answers(ray, rows, make).iter_batches(batch_size=None, prefetch_batches=0):
-                for number, problem in zip(batch["number"].tolist(), batch["problem"].tolist(), strict=True):
+            for together, retries in ((TOGETHER, 0), (1, RETRIES)):
+                rows = [
+                    {"number": n, "source": os.fsencode(files[n].source), "target": os.fsencode(files[n].target)}
+                    for n in sorted(waiting)
+                ]
+                for number, problem in _answers(ray, rows, make, together, retries):
                     waiting.remove(number)
                     problems.pop(number)
                     if problem:
@@ -123,23 +126,30 @@ def on_ray(make: Callable[[], Work], address: str, jobs: Iterator[Job]) -> Gener
         remove_half_written(files[number].target for number in waiting)
 
 
-def _answers(ray: Any, rows: list[dict[str, Any]], make: Callable[[], Work]) -> Any:
-    """The dataset of what the workers say, which is made as it is read."""
+def _answers(
+    ray: Any, rows: list[dict[str, Any]], make: Callable[[], Work], together: int, retries: int
+) -> Iterator[tuple[int, str]]:
+    """What the workers say of each file, by its number, as they say it: nothing of those whose worker died."""
+    if not rows:
+        return
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     workers = min(gpus or max(1, int(resources.get("CPU", 1))), len(rows))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray 2.60 has no other way yet to say how often a task is tried again
-        return ray.data.from_items(rows, override_num_blocks=max(workers, -(-len(rows) // TOGETHER))).map_batches(
+        answers = ray.data.from_items(rows, override_num_blocks=max(workers, -(-len(rows) // together))).map_batches(
             Worker,
             fn_constructor_args=(make, str(Path.cwd())),
             batch_size=None,
-            compute=ray.data.ActorPoolStrategy(size=workers),
+            # what waits for a worker dies with it, which a file that is alone must not see
+            compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1 if retries else None),
             num_cpus=1,
             num_gpus=1 if gpus else 0,
             max_restarts=-1,
-            max_task_retries=RETRIES,
+            max_task_retries=retries,
         )
+    for batch in answers.iter_batches(batch_size=None, prefetch_batches=0):
+        yield from zip(batch["number"].tolist(), batch["problem"].tolist(), strict=True)
 
 
 class Worker:
