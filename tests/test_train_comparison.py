@@ -91,6 +91,17 @@ def test_the_words_of_one_that_has_stopped_getting_better() -> None:
     )
 
 
+@pytest.mark.parametrize("files", [0, 2])
+def test_the_words_of_one_that_has_not_moved(files: int) -> None:
+    """Even where it is better: that is what it began with."""
+    figures = {"mel_l1": row(0.1, 0.1, 0.2)} if files else {}
+    words = Comparison(files=files, figures=figures, longer="--resume --steps 40", unmoved=10).words
+    assert words.endswith(
+        "; the generator is as it began: in all 10 steps the discriminators alone have learnt; lower "
+        "--discriminator-warmup, or give the run more time"
+    )
+
+
 def test_the_words_of_one_that_is_better() -> None:
     refined = Comparison(files=1, figures={"visqol": row(4.0, 4.5, 4.4), "mel_l1": row(0.1, 0.1, 0.2)})
     assert refined.better

@@ -148,6 +148,16 @@ def test_stop_ends_after_the_step_and_save_lets_it_go_on(
     assert [report.losses for report in train(tmp_path, resume=True)] == [r.losses for r in finished[1][1:]]
 
 
+@pytest.mark.parametrize(("steps", "said"), [(3, True), (4, False)])
+def test_a_run_that_ends_before_the_generator_learns_says_so(tmp_path: Path, steps: int, said: bool) -> None:
+    write_sounds(tmp_path / "sounds", count=4)
+    config = tiny_config(tmp_path, steps=steps, discriminator_warmup=3, validation_files=1)
+    with Trainer(config) as trainer:
+        list(trainer)
+        assert trainer.comparison is not None
+        assert ("in all 3 steps the discriminators alone have learnt" in trainer.comparison.words) is said
+
+
 def test_more_steps_are_added_to_a_finished_run_and_none_are_made_past_the_end(copied: Path) -> None:
     (copied / "run" / "generator.safetensors").unlink()
     assert train(copied, resume=True, steps=3) == []

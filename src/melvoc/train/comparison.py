@@ -36,11 +36,14 @@ class Comparison:
         figures: means over the files, by metric and by candidate: "raw" (the generator alone), "refine=4" and
             "griffinlim". Zimtohrli and ViSQOL only where they are installed.
         longer: how to train longer, as options of `melvoc train`; empty where it has stopped getting better.
+        unmoved: steps of a run in which the discriminators alone have learnt, so that the generator is as it began;
+            else 0.
     """
 
     files: int
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     longer: str = ""
+    unmoved: int = 0
 
     @property
     def verdicts(self) -> dict[str, str | None]:
@@ -56,7 +59,8 @@ class Comparison:
     def words(self) -> str:
         """One line: figure by figure, and what to do."""
         if not self.files:
-            return "nothing was held out, so how it compares with Griffin-Lim is not known; hold out some files"
+            unknown = "nothing was held out, so how it compares with Griffin-Lim is not known; hold out some files"
+            return f"{unknown}; {self._advice()}" if self.unmoved else unknown
         parts = [
             f"{_NAMES.get(name, name)} {row[RAW]:.3g} as it is, {row[REFINED]:.3g} with {REFINE} rounds of refinement, "
             f"Griffin-Lim {row[RIVAL]:.3g}: {_BETTER[self._ahead(name)]}"
@@ -83,6 +87,11 @@ class Comparison:
 
     def _advice(self) -> str:
         verdicts = set(self.verdicts.values())
+        if self.unmoved:
+            return (
+                f"the generator is as it began: in all {self.unmoved} steps the discriminators alone have learnt; "
+                "lower --discriminator-warmup, or give the run more time"
+            )
         if self.better:
             return f"use it with --refine {REFINE}" if REFINED in verdicts else "it is better than Griffin-Lim as it is"
         if not self.longer:
@@ -103,6 +112,7 @@ def compare(
     *,
     segment: int,
     longer: str,
+    unmoved: int = 0,
     late: Callable[[], bool] = lambda: False,
     report: Report = lambda done: None,
 ) -> Comparison:
@@ -113,6 +123,7 @@ def compare(
         sounds: held out.
         segment: as in `validate`.
         longer: as `Comparison.longer`.
+        unmoved: as `Comparison.unmoved`.
         late: whether to stop.
         report: called after each file with how many are done.
     """
@@ -130,7 +141,7 @@ def compare(
         }
         rows.append(_figures(real, copies, vocoder.spec.sample_rate, missing))
         report(len(rows))
-    return Comparison(files=len(rows), figures=_means(rows), longer=longer)
+    return Comparison(files=len(rows), figures=_means(rows), longer=longer, unmoved=unmoved)
 
 
 def _figures(

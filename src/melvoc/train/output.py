@@ -21,7 +21,7 @@ from melvoc.train.material import Material
 from melvoc.train.pace import Pace
 from melvoc.train.results import provenance_of, reopened, validated, vocoder_of, write_discriminators, write_generator
 from melvoc.train.samples import pictures, write_samples
-from melvoc.train.state import TrainState
+from melvoc.train.state import TrainState, stage_of
 from melvoc.train.validate import DECISIVE, MOST_FILES, validate
 
 
@@ -158,6 +158,7 @@ class Output:
                 sounds,
                 segment=config.segment,
                 longer=self._longer(),
+                unmoved=self._unmoved(),
                 late=self._pace.over,
                 report=report,
             )
@@ -178,6 +179,11 @@ class Output:
         if config.patience is not None and self.best.without_patience(config.patience):
             longer += f" --patience {4 * config.patience}"
         return f"--resume {longer}"
+
+    def _unmoved(self) -> int:
+        """The run's steps if the discriminators alone have learnt in all of them, in the first and the last, else 0."""
+        first, latest = (stage_of(self._config, step) for step in (0, self._state.step - 1))
+        return self._state.step if self._state.step and first == latest == "warm-up" else 0
 
     def vocoder(self, engine: Literal["auto", "torch"] = "torch") -> NeuralVocoder:
         """The running mean as it is now."""

@@ -133,12 +133,7 @@ class Stepper:
     @property
     def stage(self) -> Stage:
         """What learns from what in the next step."""
-        config, judging = self.config, self.state.step - self.config.mel_only_steps
-        if judging < 0 or not self.judged:
-            return "heard"
-        if judging < config.discriminator_warmup:
-            return "warm-up"
-        return "heard" if judging % config.judge_every else "judged"
+        return stage_of(self.config, self.state.step)
 
     def __call__(self, batch: Batch, rates: tuple[float, float]) -> dict[str, float]:
         """One step.
@@ -234,6 +229,16 @@ class Stepper:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.world.device.type, dtype=torch.bfloat16, enabled=self._half)
+
+
+def stage_of(config: ResolvedConfig, step: int) -> Stage:
+    """What learns from what in a step, as many having been made before it."""
+    judging = step - config.mel_only_steps
+    if judging < 0 or not judged_terms(config.weights):
+        return "heard"
+    if judging < config.discriminator_warmup:
+        return "warm-up"
+    return "heard" if judging % config.judge_every else "judged"
 
 
 def _adamw(module: nn.Module, config: ResolvedConfig, device: torch.device) -> torch.optim.Optimizer:
