@@ -113,7 +113,7 @@ def test_a_published_kind_of_decoder_runs_in_the_engine() -> None:
     opened = inside(engine().open(network.graph))
     assert sum(isinstance(one, Border) for one in opened) == 5, "the encoder; of each branch spectrum and blocks"
     left = {type(one.machine).__name__ for one in opened if isinstance(one, Quiet)}
-    assert left == {"MapMachine", "Window", "NoiseMachine", "EndMachine", "QuietInverseSTFT"}
+    assert left == {"MapMachine", "Window", "NoiseMachine", "EndMachine", "InverseTransforms"}
     mel = torch.randn(2, 16, 60, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = network(mel)

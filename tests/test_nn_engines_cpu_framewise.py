@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from cpu_layers import engine
@@ -19,10 +17,10 @@ from melvoc.nn.engines.cpu.branches import SumRows
 from melvoc.nn.engines.cpu.engine import Border, Quiet
 from melvoc.nn.engines.cpu.framewise import GeluMachine, NormMachine
 from melvoc.nn.engines.cpu.machines import Section
-from melvoc.nn.engines.cpu.quiet import FEW_FRAMES, MORE_FRAMES, FrameByFrame, QuietInverseSTFT, QuietLogPolar
-from melvoc.nn.graph import Chain, Machine, Map, MapMachine, Node, Residual, join
+from melvoc.nn.engines.cpu.quiet import FEW_FRAMES, FrameByFrame
+from melvoc.nn.engines.cpu.spectra import PolarMachine
+from melvoc.nn.graph import Chain, Machine, Map, Node, Residual, join
 from melvoc.nn.layers import BiasNorm, Conv1d, FrameLinear, FrameNorm, FrameScale, PReLU
-from melvoc.nn.stft import InverseSTFT, LogPolar
 
 SMALL = VocosConfig(n_mels=12, dim=48, intermediate_dim=72, num_layers=3, n_fft=32, hop_length=8)
 
@@ -113,7 +111,7 @@ def test_vocos_whole_and_in_pieces(size: int, rng: torch.Generator) -> None:
 
 def test_which_machines_run_vocos() -> None:
     machine = engine().open(randomised(Vocos(SMALL)).graph)
-    assert [type(part) for part in machine.machines] == [Border, MapMachine, Quiet]
+    assert [type(part) for part in machine.machines] == [Border, PolarMachine, Quiet]
     inside = machine.machines[0].opened().machine.machines
     kinds = [Section, NormMachine, *[SumRows] * 3, NormMachine, Section]
     assert [type(part) for part in inside] == kinds
@@ -150,25 +148,3 @@ def test_frame_by_frame(frames: int) -> None:
     with torch.no_grad():
         torch.testing.assert_close(FrameByFrame(function)(x), x * 2)
     assert calls == ([1] * frames if 1 < frames <= FEW_FRAMES else [frames])
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("frames", [1, 16, MORE_FRAMES, MORE_FRAMES + 1])
-def test_inverse_transforms_of_short_pieces_are_the_layers(
-    frames: int, dtype: torch.dtype, rng: torch.Generator
-) -> None:
-    layer = InverseSTFT(48, 12)
-    spectrum = torch.randn(2, 50, frames, generator=rng, dtype=dtype)
-    with torch.inference_mode():
-        given = QuietInverseSTFT(layer).frames(spectrum)
-        torch.testing.assert_close(given, layer.frames(spectrum), atol=1e-7, rtol=1e-5)
-
-
-@pytest.mark.parametrize("function", [LogPolar(), LogPolar(100.0), LogPolar(sine=True)], ids=repr)
-@pytest.mark.parametrize("frames", [1, MORE_FRAMES, MORE_FRAMES + 1])
-def test_spectra_of_short_pieces_are_the_functions(frames: int, function: LogPolar, rng: torch.Generator) -> None:
-    x = 4 * torch.randn(2, 50, frames, generator=rng)
-    x[0, 0, 0], x[0, 1, 0], x[1, 30, 0] = 1000.0, float("nan"), 3000.0
-    with torch.inference_mode(), warnings.catch_warnings(), np.errstate(all="raise"):
-        warnings.simplefilter("error")
-        torch.testing.assert_close(QuietLogPolar(function)(x), function(x), atol=1e-6, rtol=1e-5, equal_nan=True)

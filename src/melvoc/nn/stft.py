@@ -6,7 +6,6 @@ windows as long as n_fft.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -164,10 +163,13 @@ class InverseSTFTMachine(Machine):
 
     def __init__(self, layer: InverseSTFT) -> None:
         self.layer = layer
-        self.frames: Callable[[Tensor], Tensor] = layer.frames
         self.open_sums: Tensor | None = None
         self.drop = layer.start
         self.owed = -layer.trimmed
+
+    def sums(self, spectrum: Tensor) -> Tensor:
+        """Of a piece's frames and their squared windows, as `InverseSTFT.overlap_add`."""
+        return self.layer.overlap_add(self.layer.frames(spectrum))
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         hop = self.layer.hop_length
@@ -175,7 +177,7 @@ class InverseSTFTMachine(Machine):
         final = x.shape[-1] * hop
         sums = self.open_sums
         if x.shape[-1]:
-            fresh = self.layer.overlap_add(self.frames(x))
+            fresh = self.sums(x)
             if sums is not None:
                 fresh[..., : sums.shape[-1]] += sums
             sums = fresh

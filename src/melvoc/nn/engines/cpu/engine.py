@@ -46,16 +46,9 @@ from melvoc.nn.engines.cpu.nodes import (
     weights_of,
 )
 from melvoc.nn.engines.cpu.plan import CostModel
-from melvoc.nn.engines.cpu.quiet import (
-    MORE_FRAMES,
-    SERIAL,
-    FrameByFrame,
-    Quiet,
-    QuietInverseSTFT,
-    QuietLogPolar,
-    parts_of,
-)
+from melvoc.nn.engines.cpu.quiet import SERIAL, FrameByFrame, Quiet, parts_of
 from melvoc.nn.engines.cpu.rows import PRELU, SCALED, blocks_of, from_rows, to_rows
+from melvoc.nn.engines.cpu.spectra import MOST_SAMPLES, InverseTransforms, PolarMachine
 from melvoc.nn.engines.cpu.tanh import TanhMachine
 from melvoc.nn.engines.cpu.tape import TapeRecorder, Whole
 from melvoc.nn.engines.cpu.vector import LANES
@@ -168,12 +161,14 @@ class CpuEngine(Engine):
         if isinstance(node, End):
             return self._open_end(node)
         if isinstance(node, InverseSTFT):
-            return Quiet(QuietInverseSTFT(node), part=max(1, SERIAL // node.hop_length), short=MORE_FRAMES)
+            return Quiet(
+                InverseTransforms(node), part=max(1, SERIAL // node.hop_length), short=MOST_SAMPLES // node.n_fft
+            )
         if isinstance(node, Map):
             if node.function is torch.tanh:
                 return TanhMachine()
             if isinstance(node.function, LogPolar):
-                return MapMachine(QuietLogPolar(node.function))
+                return PolarMachine(node.function)
             return Quiet(MapMachine(FrameByFrame(node.function)))
         return Quiet(node.open(self))
 
