@@ -108,6 +108,13 @@ def test_its_sums_are_those_of_the_layer(half: int, share: float, frames: int, b
     torch.testing.assert_close(sums, layer.overlap_add(layer.frames(x)), atol=2e-6, rtol=0)
 
 
+def test_a_few_frames_of_very_many_hops() -> None:
+    """What they take does not grow with the hops that have no frame."""
+    layer = InverseSTFT(2**19, 1)
+    x = spectra(layer, 1, 3)
+    torch.testing.assert_close(InverseTransforms(layer).sums(x), layer.overlap_add(layer.frames(x)), atol=2e-6, rtol=0)
+
+
 @pytest.mark.parametrize("frames", [1, MOST_SAMPLES // 256, MOST_SAMPLES // 256 + 1])
 def test_long_and_short_signals_are_the_layers(frames: int) -> None:
     layer = InverseSTFT(256, 64)

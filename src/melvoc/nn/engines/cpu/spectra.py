@@ -212,15 +212,14 @@ def overlap_add(
         for i in range(here):
             zero_value(total + 4 * i)
             zero_value(squares + 4 * i)
-        for back in range(min(number, (size - 1) // hop) + 1):  # hops since the frame began
-            if number - back < frames:
-                x = source + ((entry * frames + number - back) * size + back * hop) * 4
-                w = window + back * hop * 4
-                count = min(here, size - back * hop)
-                for i in range(0, count // 8 * 8, 8):
-                    _add_row(x + 4 * i, w + 4 * i, total + 4 * i, squares + 4 * i)
-                for i in range(count // 8 * 8, count):
-                    _add_value(x + 4 * i, w + 4 * i, total + 4 * i, squares + 4 * i)
+        for back in range(max(0, number - frames + 1), min(number, (size - 1) // hop) + 1):  # hops since a frame began
+            x = source + ((entry * frames + number - back) * size + back * hop) * 4
+            w = window + back * hop * 4
+            count = min(here, size - back * hop)
+            for i in range(0, count // 8 * 8, 8):
+                _add_row(x + 4 * i, w + 4 * i, total + 4 * i, squares + 4 * i)
+            for i in range(count // 8 * 8, count):
+                _add_value(x + 4 * i, w + 4 * i, total + 4 * i, squares + 4 * i)
 
 
 class InverseTransforms(InverseSTFTMachine):
