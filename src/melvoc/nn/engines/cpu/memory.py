@@ -19,6 +19,12 @@ MOST_FREE = 8  # per size
 HUGE = 2**21  # bytes of a large page, on most machines
 
 
+def taken(x: Tensor) -> bool:
+    """Whether kernels take a signal: floats on the CPU, of which no gradient is wanted."""
+    wanted = torch.is_grad_enabled() and x.requires_grad
+    return x.dtype == torch.float32 and x.device.type == "cpu" and not wanted
+
+
 def floats(*shape: int) -> Tensor:
     """An uninitialised tensor of the kernels' type and device, whatever torch's defaults are."""
     return torch.empty(shape, dtype=torch.float32, device="cpu")

@@ -17,7 +17,7 @@ from torch import Tensor
 from melvoc.nn.engines.cpu.atomics import take_job
 from melvoc.nn.engines.cpu.compile import instructions, keep, kernel
 from melvoc.nn.engines.cpu.functions import exponential, sine_and_cosine
-from melvoc.nn.engines.cpu.memory import POOL
+from melvoc.nn.engines.cpu.memory import POOL, taken
 from melvoc.nn.engines.cpu.rows import constant
 from melvoc.nn.engines.cpu.threads import TEAM
 from melvoc.nn.engines.cpu.vector import FLOAT, VECTOR, Vec, copy_value, load, store, zero_value
@@ -27,12 +27,6 @@ from melvoc.nn.stft import InverseSTFTMachine, LogPolar
 CHUNK = 2048  # values of a polar form, in a job
 FRAMES = 16  # of a transposition, in a job
 MOST_SAMPLES = 2**18  # in frames that numpy transforms, on this thread; of more, torch's threads save time
-
-
-def taken(x: Tensor) -> bool:
-    """Whether kernels take a signal: floats on the CPU, of which no gradient is wanted."""
-    wanted = torch.is_grad_enabled() and x.requires_grad
-    return x.dtype == torch.float32 and x.device.type == "cpu" and not wanted
 
 
 def _polar(of_sines: bool) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor
 from melvoc.nn.engines.cpu.atomics import take_job
 from melvoc.nn.engines.cpu.compile import instructions, keep, kernel
 from melvoc.nn.engines.cpu.functions import hyperbolic_tangent
+from melvoc.nn.engines.cpu.memory import taken
 from melvoc.nn.engines.cpu.threads import TEAM
 from melvoc.nn.engines.cpu.vector import copy_value, load, store
 from melvoc.nn.graph import Machine, MapMachine
@@ -64,7 +65,7 @@ class TanhMachine(Machine):
     """Runs a `Map` of `torch.tanh`. What the kernel does not take (another type, autograd) goes to torch."""
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
-        if x.dtype != torch.float32 or x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
+        if not taken(x):
             return MapMachine(torch.tanh)(x, last)
         x = x.contiguous()
         out = torch.empty_like(x)
