@@ -61,7 +61,7 @@ def test_the_result_says_where_it_comes_from(folder: Path, capsys: pytest.Captur
 
 
 def test_a_run_with_patience_ends_early_and_gives_the_best(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures = iter([3.0, 1.0, 2.0, 1.0, 9.0, 9.0])
+    figures = iter([3.0, 1.0, 2.0, 1.5, 9.0, 9.0])
     monkeypatch.setattr("melvoc.train.output.validate", lambda *args, **kwargs: {"multi_scale_mel": next(figures)})
     config = tiny_config(folder, steps=50, checkpoint_every=1, patience=2, weights=HEARD, keep_checkpoints=1)
     trainer = Trainer(config)

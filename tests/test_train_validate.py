@@ -54,6 +54,30 @@ def test_a_file_of_a_few_frames_has_figures_too() -> None:
     assert all(0 < value < 100 for value in found.values())
 
 
+def best_of(figures: list[float]) -> int | None:
+    best = Best()
+    for step, figure in enumerate(figures, 1):
+        best.heard({DECISIVE: figure})
+        best.saves(step, {DECISIVE: figure})
+    return best.step
+
+
+@pytest.mark.parametrize(
+    ("figures", "step"),
+    [
+        ([3.0, 2.0, 1.0], 3),
+        ([1.0, 1.0], 2),
+        ([1.0, 1.019, 1.015], 3),
+        ([1.0, 1.021, 1.5], 1),
+        ([1.0, 1.01, 1.019, 1.028], 3),  # of the least, not of the one before
+        ([1.0, 1.015, 0.98, 1.01], 3),
+    ],
+)
+def test_the_best_is_the_latest_that_is_next_to_the_least(figures: list[float], step: int) -> None:
+    """A few held-out files do not tell apart what differs by less, and the later one has learnt more."""
+    assert best_of(figures) == step
+
+
 def test_a_run_whose_best_is_by_an_older_figure_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_sounds(tmp_path / "sounds", count=4)
     trainer = Trainer(tiny_config(tmp_path, steps=1, checkpoint_every=1))

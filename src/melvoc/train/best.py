@@ -8,11 +8,15 @@ from typing import Any, Self
 
 from melvoc.train.validate import DECISIVE
 
+TOLERANCE = 0.02  # of the least distance: checkpoints that a few held-out files do not tell apart
 LEARNT = 3  # validations in a row without a better one
 
 
 class Best:
-    """The best checkpoint of a run so far, by `DECISIVE` on the held-out files.
+    """The best checkpoint of a run so far: the latest whose `DECISIVE` figure is next to the least.
+
+    Where a network begins with good sound, the least is often that of a checkpoint which has hardly been trained: by so
+    little, a few held-out files do not tell checkpoints apart (docs/training.md has what that cost).
 
     Attributes:
         step: of the best checkpoint, or None.
@@ -35,7 +39,7 @@ class Best:
 
     def saves(self, step: int, figures: Mapping[str, float] | None) -> bool:
         """Whether a checkpoint with this validation is the best, which it then is."""
-        if not figures or figures[DECISIVE] >= self.figures.get(DECISIVE, math.inf):
+        if not figures or figures[DECISIVE] > self.least * (1.0 + TOLERANCE):
             return False
         self.step, self.figures = step, dict(figures)
         return True
