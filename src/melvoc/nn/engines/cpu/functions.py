@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from llvmlite import ir
 
@@ -25,18 +26,34 @@ ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 FURTHEST = 9.0  # where exp(-z^2) is negligible beside 1, but still a normal float
 
 
+def polynomial(x: Vec, coefficients: Sequence[float]) -> Vec:
+    """The sum of `coefficients[k] * x^k`, of two coefficients or more."""
+    *rest, total = coefficients
+    value = x * total + rest.pop()
+    for coefficient in reversed(rest):
+        value = value * x + coefficient
+    return value
+
+
+def _words(x: Vec) -> ir.VectorType:
+    """As many 32-bit words as x has values."""
+    return ir.VectorType(ir.IntType(32), x.value.type.count)
+
+
+def _word(x: Vec, value: int) -> ir.Constant:
+    """The same word for each value of x."""
+    return ir.Constant(_words(x), [value] * x.value.type.count)
+
+
 def two_to_the(x: Vec) -> Vec:
     """`2^x` for x between -126 and 127, with a relative error of 6e-8."""
     builder = x.builder
     shifted = x.plus_exactly(ROUNDER)
     rest = x - shifted.plus_exactly(-ROUNDER)
-    power = rest * POWER[7] + POWER[6]
-    for coefficient in POWER[5::-1]:
-        power = power * rest + coefficient
-    floats = x.value.type
-    words = ir.VectorType(ir.IntType(32), floats.count)
-    exponent = builder.shl(builder.bitcast(shifted.value, words), ir.Constant(words, [23] * floats.count))
-    return Vec(builder, builder.bitcast(builder.add(builder.bitcast(power.value, words), exponent), floats))
+    floats, words = x.value.type, _words(x)
+    exponent = builder.shl(builder.bitcast(shifted.value, words), _word(x, 23))
+    power = builder.bitcast(polynomial(rest, POWER).value, words)
+    return Vec(builder, builder.bitcast(builder.add(power, exponent), floats))
 
 
 def within(x: Vec, limit: float) -> Vec:
@@ -50,21 +67,17 @@ def within(x: Vec, limit: float) -> Vec:
 
 def exponential(x: Vec) -> Vec:
     """`e^x`, with a relative error of 1e-7, over the whole range: from 0 to infinity; NaN stays NaN."""
-    builder, floats = x.builder, x.value.type
-    words = ir.VectorType(ir.IntType(32), floats.count)
+    builder, floats, words = x.builder, x.value.type, _words(x)
     x = within(x, 110.0)  # beyond are 0 and infinity
     shifted = (x * math.log2(math.e)).plus_exactly(ROUNDER)
     whole = shifted.plus_exactly(-ROUNDER)
     rest = (x - whole * LN2_HIGH) - whole * LN2_LOW
-    power = rest * EXPONENTIAL[7] + EXPONENTIAL[6]
-    for coefficient in EXPONENTIAL[5::-1]:
-        power = power * rest + coefficient
+    power = polynomial(rest, EXPONENTIAL)
     rounder = builder.bitcast(x.splat(ROUNDER), words)
     count = builder.sub(builder.bitcast(shifted.value, words), rounder)
-    half = builder.ashr(count, ir.Constant(words, [1] * floats.count))
+    half = builder.ashr(count, _word(x, 1))
     for part in (half, builder.sub(count, half)):  # 2^count has no float at the ends of the range
-        biased = builder.add(part, ir.Constant(words, [127] * floats.count))
-        scale = builder.bitcast(builder.shl(biased, ir.Constant(words, [23] * floats.count)), floats)
+        scale = builder.bitcast(builder.shl(builder.add(part, _word(x, 127)), _word(x, 23)), floats)
         power = power * Vec(builder, scale)
     return power
 
@@ -72,8 +85,7 @@ def exponential(x: Vec) -> Vec:
 def sine_and_cosine(x: Vec) -> tuple[Vec, Vec]:
     """Both to 1e-7, NaN for infinities and NaN; of angles beyond 2^40, whose neighbours are thousands of turns away,
     those of 2^40."""
-    builder, floats = x.builder, x.value.type
-    words = ir.VectorType(ir.IntType(32), floats.count)
+    builder, floats, words = x.builder, x.value.type, _words(x)
     doubles, longs = (ir.VectorType(kind, floats.count) for kind in (ir.DoubleType(), ir.IntType(64)))
     wrong = x - x  # 0, or NaN
     wide = Vec(builder, builder.fpext(within(x, FURTHEST_ANGLE).value, doubles))
@@ -82,20 +94,14 @@ def sine_and_cosine(x: Vec) -> tuple[Vec, Vec]:
     rest = (wide - quarters * HALF_PI) - quarters * HALF_PI_REST
     angle = Vec(builder, builder.fptrunc(rest.value, floats))
     square = angle * angle
-    sine = (square * SINE[2] + SINE[1]) * square + SINE[0]
-    sine = angle + angle * square * sine
-    cosine = (square * COSINE[2] + COSINE[1]) * square + COSINE[0]
-    cosine = square * square * cosine + (square * -0.5 + 1.0)
+    sine = angle + angle * square * polynomial(square, SINE)
+    cosine = square * square * polynomial(square, COSINE) + (square * -0.5 + 1.0)
     turn = builder.trunc(builder.bitcast(shifted.value, longs), words)
     odd = builder.trunc(turn, ir.VectorType(ir.IntType(1), floats.count))
     swapped = [builder.select(odd, one.value, other.value) for one, other in ((cosine, sine), (sine, cosine))]
     found = []
     for value, ahead in zip(swapped, (0, 1), strict=True):  # two quarters of a turn on, both are negative
-        quarter = builder.add(turn, ir.Constant(words, [ahead] * floats.count))
-        sign = builder.and_(
-            builder.shl(quarter, ir.Constant(words, [30] * floats.count)),
-            ir.Constant(words, [1 << 31] * floats.count),
-        )
+        sign = builder.and_(builder.shl(builder.add(turn, _word(x, ahead)), _word(x, 30)), _word(x, 1 << 31))
         turned = builder.bitcast(builder.xor(builder.bitcast(value, words), sign), floats)
         found.append(Vec(builder, turned) + wrong)
     return found[0], found[1]
@@ -115,9 +121,6 @@ def gelu(x: Vec) -> Vec:
     size = Vec(builder, builder.select(positive, x.value, (x * -1.0).value)) * math.sqrt(0.5)
     size = size.at_most(FURTHEST)
     t = Vec(builder, builder.fdiv(x.splat(1.0), (size * ERF_P + 1.0).value))
-    total = t * ERF[4] + ERF[3]
-    for coefficient in ERF[2::-1]:
-        total = total * t + coefficient
-    tail = total * t * 0.5 * two_to_the(size * size * -math.log2(math.e))
+    tail = polynomial(t, ERF) * t * 0.5 * two_to_the(size * size * -math.log2(math.e))
     below = x * tail
     return Vec(builder, builder.select(positive, (x - below).value, below.value))

@@ -16,6 +16,7 @@ from llvmlite import ir
 from melvoc.nn.alias_free import TAPS, UP_REACH, kaiser_sinc, polyphase
 from melvoc.nn.engines.cpu.atomics import take_job
 from melvoc.nn.engines.cpu.compile import View, instructions, keep, kernel
+from melvoc.nn.engines.cpu.functions import polynomial
 from melvoc.nn.engines.cpu.vector import Vec, at, copy_row, load, store
 
 ROUNDER = 1.5 * 2.0**23  # adding and subtracting it rounds to whole numbers
@@ -38,9 +39,7 @@ def sine_squared(x: Vec, high: Vec, low: Vec, factor: Vec) -> Vec:
     turns = (x * high + ROUNDER).plus_exactly(-ROUNDER)
     rest = (x * high - turns) + x * low
     square = (rest * rest).at_most(0.25)
-    total = square * SINE[4] + SINE[3]
-    for coefficient in (SINE[2], SINE[1], SINE[0]):
-        total = total * square + coefficient
+    total = polynomial(square, SINE)
     return (factor * square) * (total * total)
 
 

@@ -15,12 +15,12 @@ from llvmlite import ir
 from torch import Tensor
 
 from melvoc.nn.engines.cpu.atomics import take_job
-from melvoc.nn.engines.cpu.compile import instructions, keep, kernel
+from melvoc.nn.engines.cpu.compile import instructions, kernel
 from melvoc.nn.engines.cpu.functions import exponential, sine_and_cosine
 from melvoc.nn.engines.cpu.memory import POOL, taken
 from melvoc.nn.engines.cpu.rows import constant
 from melvoc.nn.engines.cpu.threads import TEAM
-from melvoc.nn.engines.cpu.vector import FLOAT, VECTOR, Vec, copy_value, load, store, zero_value
+from melvoc.nn.engines.cpu.vector import SINGLE, VECTOR, Vec, copy_value, load, store, zero_value
 from melvoc.nn.graph import Machine
 from melvoc.nn.stft import InverseSTFTMachine, LogPolar
 
@@ -29,14 +29,14 @@ FRAMES = 16  # of a transposition, in a job
 MOST_SAMPLES = 2**18  # in frames that numpy transforms, on this thread; of more, torch's threads save time
 
 
-def _polar(of_sines: bool) -> Any:
-    """Instructions: eight log-magnitudes and eight phases (or what the phases are sines of) to real and imaginary."""
+def _polar(of_sines: bool, kind: ir.VectorType) -> Any:
+    """Instructions: log-magnitudes and phases (or what the phases are sines of) to real and imaginary parts."""
 
     def emit(builder: ir.IRBuilder, magnitude: ir.Value, phase: ir.Value, largest: ir.Value, *out: ir.Value) -> None:
-        size, most = exponential(load(builder, magnitude)), load(builder, largest)
+        size, most = exponential(load(builder, magnitude, kind)), load(builder, largest, kind)
         above = builder.fcmp_ordered(">", size.value, most.value)  # not NaN
         size = Vec(builder, builder.select(above, most.value, size.value))
-        angle = load(builder, phase)
+        angle = load(builder, phase, kind)
         sine, cosine = sine_and_cosine(sine_and_cosine(angle)[0] if of_sines else angle)
         for address, part in zip(out, (cosine, sine), strict=True):
             store(builder, address, size * part)
@@ -44,7 +44,8 @@ def _polar(of_sines: bool) -> Any:
     return instructions(5, emit)
 
 
-_of_phases, _of_sines = _polar(False), _polar(True)
+_of_phases, _of_phase = _polar(False, VECTOR), _polar(False, SINGLE)
+_of_sines, _of_sine = _polar(True, VECTOR), _polar(True, SINGLE)
 
 
 class Polar(NamedTuple):
@@ -62,8 +63,6 @@ class Polar(NamedTuple):
 def polar(counter: int, jobs: int, half: int, source: int, out: int, largest: int, sines: int) -> None:
     """Real parts and imaginary parts; a job is up to CHUNK of both."""
     chunk_count = (half + CHUNK - 1) // CHUNK
-    scratch = np.zeros(4 * 8, np.float32)
-    spare = scratch.ctypes.data
     while True:
         job = take_job(counter, jobs)
         if job >= jobs:
@@ -77,19 +76,11 @@ def polar(counter: int, jobs: int, half: int, source: int, out: int, largest: in
                 _of_sines(x + 4 * i, x + 4 * (half + i), largest, y + 4 * i, y + 4 * (half + i))
             else:
                 _of_phases(x + 4 * i, x + 4 * (half + i), largest, y + 4 * i, y + 4 * (half + i))
-        rest = end // 8 * 8
-        if rest < end:  # at the very end
-            for i in range(rest, end):
-                copy_value(x + 4 * i, spare + 4 * (i - rest))
-                copy_value(x + 4 * (half + i), spare + 32 + 4 * (i - rest))
+        for i in range(end // 8 * 8, end):  # at the very end
             if sines != 0:
-                _of_sines(spare, spare + 32, largest, spare + 64, spare + 96)
+                _of_sine(x + 4 * i, x + 4 * (half + i), largest, y + 4 * i, y + 4 * (half + i))
             else:
-                _of_phases(spare, spare + 32, largest, spare + 64, spare + 96)
-            for i in range(rest, end):
-                copy_value(spare + 64 + 4 * (i - rest), y + 4 * i)
-                copy_value(spare + 96 + 4 * (i - rest), y + 4 * (half + i))
-    keep(scratch)
+                _of_phase(x + 4 * i, x + 4 * (half + i), largest, y + 4 * i, y + 4 * (half + i))
 
 
 class PolarMachine(Machine):
@@ -174,7 +165,7 @@ def _add(kind: ir.VectorType) -> Any:
     return instructions(4, emit)
 
 
-_add_row, _add_value = _add(VECTOR), _add(ir.VectorType(FLOAT, 1))
+_add_row, _add_value = _add(VECTOR), _add(SINGLE)
 
 
 class OverlapAdd(NamedTuple):

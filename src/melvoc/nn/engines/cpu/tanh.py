@@ -6,29 +6,33 @@ milliseconds, on the processor that a helper of the next kernel needs.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from llvmlite import ir
 from torch import Tensor
 
 from melvoc.nn.engines.cpu.atomics import take_job
-from melvoc.nn.engines.cpu.compile import instructions, keep, kernel
+from melvoc.nn.engines.cpu.compile import instructions, kernel
 from melvoc.nn.engines.cpu.functions import hyperbolic_tangent
 from melvoc.nn.engines.cpu.memory import taken
 from melvoc.nn.engines.cpu.threads import TEAM
-from melvoc.nn.engines.cpu.vector import copy_value, load, store
+from melvoc.nn.engines.cpu.vector import SINGLE, VECTOR, load, store
 from melvoc.nn.graph import Machine, MapMachine
 
 CHUNK = 2048
 
 
-def _emit(builder: ir.IRBuilder, source: ir.Value, out: ir.Value) -> None:
-    store(builder, out, hyperbolic_tangent(load(builder, source)))
+def _tanh(kind: ir.VectorType) -> Any:
+    """Instructions: values from source to target."""
+
+    def emit(builder: ir.IRBuilder, source: ir.Value, out: ir.Value) -> None:
+        store(builder, out, hyperbolic_tangent(load(builder, source, kind)))
+
+    return instructions(2, emit)
 
 
-_tanh = instructions(2, _emit)  # eight values: source, target
+_of_row, _of_value = _tanh(VECTOR), _tanh(SINGLE)
 
 
 class Tanh(NamedTuple):
@@ -42,23 +46,15 @@ class Tanh(NamedTuple):
 @kernel(Tanh)
 def tanh(counter: int, jobs: int, size: int, source: int, out: int) -> None:
     """The tanh of `size` floats; a job is up to CHUNK."""
-    scratch = np.zeros(2 * 8, np.float32)
-    spare = scratch.ctypes.data
     while True:
         job = take_job(counter, jobs)
         if job >= jobs:
             break
         end = min(size, (job + 1) * CHUNK)
         for i in range(job * CHUNK, end // 8 * 8, 8):
-            _tanh(source + 4 * i, out + 4 * i)
-        if end % 8 != 0:  # at the very end
-            start = end // 8 * 8
-            for i in range(start, end):
-                copy_value(source + 4 * i, spare + 4 * (i - start))
-            _tanh(spare, spare + 32)
-            for i in range(start, end):
-                copy_value(spare + 32 + 4 * (i - start), out + 4 * i)
-    keep(scratch)
+            _of_row(source + 4 * i, out + 4 * i)
+        for i in range(end // 8 * 8, end):  # at the very end
+            _of_value(source + 4 * i, out + 4 * i)
 
 
 class TanhMachine(Machine):

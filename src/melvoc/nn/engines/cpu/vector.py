@@ -23,6 +23,7 @@ ROW_BYTES = 4 * LANES  # one sample of eight channels
 INT = ir.IntType(64)
 FLOAT = ir.FloatType()
 VECTOR = ir.VectorType(FLOAT, LANES)
+SINGLE = ir.VectorType(FLOAT, 1)
 WIDE = ir.VectorType(FLOAT, 2 * LANES)
 
 
