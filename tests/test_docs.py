@@ -42,7 +42,7 @@ BLOCK = re.compile(
 NOT_RUN = {
     ("docs/gpu.md", "needs a GPU"),
     ("docs/bulk.md", "needs a Ray cluster"),
-    ("docs/training.md", "fifteen minutes of training"),
+    ("docs/training.md", "half an hour of training"),
     ("docs/training.md", "2 GB of downloads, and a GPU"),
     ("docs/export.md", "somebody else's file"),
 }

@@ -48,6 +48,11 @@ class LossWeights:
                 raise OptionError(f"weights.{name}={value!r}, but it is a number at least 0")
 
     @property
+    def judges(self) -> bool:
+        """Whether any loss asks for discriminators."""
+        return bool(self.adversarial or self.feature)
+
+    @property
     def hears(self) -> bool:
         """Whether a loss compares sound itself, without discriminators."""
         return bool(self.mel or self.stft or self.multi_scale_mel)

@@ -84,7 +84,7 @@ def _check_segment(config: TrainConfig, spec: MelSpec, recipe: Recipe) -> None:
 def _least(spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
     """Samples that everything can judge."""
     weights, judges = weights_of(config, recipe), config.discriminators or recipe.discriminators
-    judged = least_samples(judges) if weights.adversarial or weights.feature else 0
+    judged = least_samples(judges) if weights.judges else 0
     heard = max(spec.n_fft, 2048 if weights.stft or weights.multi_scale_mel else 0)
     rotated = N_FFT // 2 + 1 if config.phase_rotation else 1
     return max(judged, rotated, heard + sum(edges(spec)) if weights.refined else heard)

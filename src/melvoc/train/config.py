@@ -184,7 +184,7 @@ class TrainConfig:
         profile, (record, recipe) = profile_of(self), subject(self, generator, chosen)
         own = profile.quick and recipe.quick
         weights = weights_of(self, recipe)
-        judged = bool(weights.adversarial or weights.feature)
+        judged = weights.judges
         fresh = judged and self.warm_start is not None and self.warm_discriminators is None
         continued = rate if recipe.continues else None
         size = self.size or (profile.size if profile.size in recipe.sizes else next(iter(recipe.sizes)))

@@ -77,7 +77,7 @@ def estimated(config: ResolvedConfig, material: Material, world: World, *, step:
 
         judged = _judged_step(config, step)
         seconds, every = timed(judged), config.judge_every
-        if every > 1 and stepper.stage == "heard" and stepper.judged:
+        if every > 1 and stepper.stage == "heard" and config.weights.judges:
             seconds = (seconds + (every - 1) * timed(judged + 1)) / every
         memory = torch.cuda.max_memory_allocated(device) if cuda else _resident()
     steps = int(60 * config.minutes / seconds) if config.minutes else config.steps or 0

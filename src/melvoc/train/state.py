@@ -234,7 +234,7 @@ class Stepper:
 def stage_of(config: ResolvedConfig, step: int) -> Stage:
     """What learns from what in a step, as many having been made before it."""
     judging = step - config.mel_only_steps
-    if judging < 0 or not judged_terms(config.weights):
+    if judging < 0 or not config.weights.judges:
         return "heard"
     if judging < config.discriminator_warmup:
         return "warm-up"
