@@ -122,19 +122,22 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     Returns:
         Four words each, int64 tensors of the joint shape.
     """
-    a, b, c, d = torch.broadcast_tensors(*counter)
+    a, b, c, d = counter
     for number in range(ROUNDS):
         low, high = ((word + number * step) & WORD for word, step in zip(key, STEPS, strict=True))
         (top, first), (bottom, second) = _product(MULTIPLIERS[0], a), _product(MULTIPLIERS[1], c)
-        a, b, c, d = bottom ^ b ^ low, second, top ^ d ^ high, first
-    return a, b, c, d
+        a, b, c, d = (bottom ^ b ^ low) & WORD, second, (top ^ d ^ high) & WORD, first
+    return a, b & WORD, c, d & WORD
 
 
 def _product(factor: int, words: Tensor) -> tuple[Tensor, Tensor]:
-    """The high and the low word of products of words; in halves, since 64 signed bits do not hold them."""
-    low = (words & 0xFFFF) * factor
-    middle = (words >> 16) * factor + (low >> 16)
-    return middle >> 16, ((middle & 0xFFFF) << 16) | (low & 0xFFFF)
+    """The high and the low word of products, with bits above the low one that a mask has to take away.
+
+    64 signed bits do not hold a product with a factor from 2^31 on. They do with the factor less 2^32: its product has
+    the same low word, and the high one lacks the word itself.
+    """
+    short = words * (factor - (1 << 32))
+    return (short >> 32) + words, short
 
 
 def _normal(first: Tensor, second: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
