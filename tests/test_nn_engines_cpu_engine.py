@@ -144,6 +144,20 @@ def test_what_was_made_of_old_weights_is_let_go() -> None:
         old = [weakref.ref(weights) for weights in cpu.budget.known()]
 
 
+def test_an_engine_that_is_gone_leaves_nothing() -> None:
+    """The network stays, as after `voc.to(...)`, and with it the chains that the engine knew."""
+    voc = vocoder("bigvgan_v2_tiny")
+    for _ in range(2):
+        voc.mel_to_waveform(random_mel(voc, 3))
+        cpu = voc.engine()
+        assert isinstance(cpu, CpuEngine)
+        gone = [weakref.ref(cpu), *map(weakref.ref, cpu.budget.known())]
+        del cpu
+        voc.to("cpu")
+        gc.collect()
+        assert not any(reference() for reference in gone)
+
+
 def test_a_vocoder_that_is_gone_leaves_nothing() -> None:
     voc = vocoder("bigvgan_v2_tiny")
     voc.mel_to_waveform(random_mel(voc, 3))

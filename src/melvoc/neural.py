@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from melvoc.architecture import Architecture, NetworkConfig
 from melvoc.errors import OptionError, SpecError
 from melvoc.nn.engines import block_frames, engine_name, make_engine
+from melvoc.nn.forks import ForkLock
 from melvoc.nn.graph import Engine, Node
 from melvoc.options import LoadOptions
 from melvoc.spectrogram.spec import MelSpec
@@ -68,7 +68,7 @@ class NeuralVocoder(Vocoder):
         self.memory: Literal["auto", "low"] = memory
         self.licence = licence
         self.provenance = dict(provenance or {})
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._engine: Engine | None = None
         self._weights = tuple(network.parameters())
 
@@ -161,7 +161,7 @@ class NeuralVocoder(Vocoder):
         return self.__dict__ | {"_lock": None, "_engine": None}  # copies and pickles prepare their own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state | {"_lock": threading.Lock()})  # type: ignore[no-untyped-call]
+        super().__setstate__(state | {"_lock": ForkLock()})  # type: ignore[no-untyped-call]
 
 
 def automatic_dtype(architecture: Architecture, device: torch.device) -> torch.dtype:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from melvoc.batch.columns import Outcome, Task, column, columns, run_together, sound_of
+from melvoc.host import public
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.transform import MelSpectrogram
 
@@ -51,6 +52,7 @@ class Mel:
         if not isinstance(self.spec, MelSpec):
             object.__setattr__(self, "spec", MelSpec.preset(self.spec))
 
+    @public
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The columns of a batch, and those with its mels.
 

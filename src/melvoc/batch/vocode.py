@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,15 @@ from melvoc.audio.resampling import resampled_length, whole_rate
 from melvoc.batch.columns import Outcome, Task, column, columns, is_path, numbers, run_together
 from melvoc.batch.mels import sound_tasks
 from melvoc.errors import OptionError, SpecError
+from melvoc.host import public
 from melvoc.loading import load
+from melvoc.nn.forks import ForkLock
 from melvoc.spectrogram.check import batch_mel, judge
 from melvoc.spectrogram.file import read_mel
 from melvoc.synthesis import stacked
 from melvoc.vocoder import Vocoder
 
-_LOCK = threading.Lock()
+_LOCK = ForkLock()
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Vocode:
         if self.rate is not None and self.sound is None:
             raise OptionError(f"rate={self.rate!r} without sound: mels have their spec's; name the column of sounds")
 
+    @public
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """The columns of a batch, and those with its sound.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from melvoc.errors import MelvocError
+from melvoc.nn.forks import ForkLock
 from melvoc.train.augment import rotated, rotations
 from melvoc.train.config import ResolvedConfig
 from melvoc.train.data import Batch, seed_of
@@ -48,7 +48,7 @@ class TrainState:
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
     step: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    lock: ForkLock = field(default_factory=ForkLock, repr=False)
 
     @property
     def size(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import weakref
 from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
@@ -53,6 +52,7 @@ from melvoc.nn.engines.cpu.tanh import TanhMachine
 from melvoc.nn.engines.cpu.tape import TapeRecorder, Whole
 from melvoc.nn.engines.cpu.vector import LANES
 from melvoc.nn.engines.cpu.weights import Budget
+from melvoc.nn.forks import ForkLock
 from melvoc.nn.framing import End, EndMachine, Select
 from melvoc.nn.graph import (
     Branches,
@@ -88,7 +88,7 @@ class CpuEngine(Engine):
         self.workspace = Workspace()
         self.budget = Budget(memory == "low")
         self.recorder = TapeRecorder(self.workspace, self.budget)
-        self._lock = threading.RLock()
+        self._lock = ForkLock(reentrant=True)
         self._layers: weakref.WeakKeyDictionary[Any, Prepared] = weakref.WeakKeyDictionary()
         self._holders: dict[int, list[nn.Module | FrameScale]] = {}
         self._plans: dict[int, Prepared] = {}
@@ -127,14 +127,10 @@ class CpuEngine(Engine):
         key = id(chain)
         if key not in self._holders:
             self._holders[key] = holders(chain)
-            weakref.finalize(chain, self._forget, key).atexit = False
+            weakref.finalize(chain, _forget, weakref.ref(self), key).atexit = False
         weights = weights_of(self._holders[key])
         plan: list[Stretch] = self._kept(self._plans, key, weights, lambda: self._planned(chain))
         return plan
-
-    def _forget(self, key: int) -> None:
-        for table in (self._holders, self._plans):
-            table.pop(key, None)
 
     def _planned(self, chain: Chain) -> list[Stretch]:
         plan = []
@@ -332,6 +328,13 @@ class Prepared:
     parameters: list[Tensor]
     versions: list[tuple[int, int]]
     result: Any
+
+
+def _forget(engine: weakref.ref[CpuEngine], key: int) -> None:
+    """A chain is gone; its engine, which it must not keep alive, may be gone already."""
+    if found := engine():
+        for table in (found._holders, found._plans):
+            table.pop(key, None)
 
 
 def _versions(parameters: list[Tensor]) -> list[tuple[int, int]]:

@@ -6,7 +6,6 @@ So does a whole signal of a length that comes again and again. It needs no state
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
 
 import torch
@@ -16,6 +15,7 @@ from melvoc.nn.engines.cpu.memory import POOL, Pool, Workspace
 from melvoc.nn.engines.cpu.rows import SCALED, move
 from melvoc.nn.engines.cpu.threads import TEAM, Tasks
 from melvoc.nn.engines.cpu.weights import Budget
+from melvoc.nn.forks import ForkLock
 from melvoc.nn.graph import Machine
 from melvoc.nn.recording import Recorder, Step, warn_of_failure
 
@@ -76,7 +76,7 @@ class Whole:
 
     def __init__(self, recorder: TapeRecorder) -> None:
         self._recorder = recorder
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._shape: tuple[int, ...] | None = None  # of the latest signal
         self._repeats = 0
         self._enough: float = recorder.repeats  # repeats before a recording

@@ -8,7 +8,6 @@ A panel is `width * 8` output channels (of one output phase, where the layer ups
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from melvoc.nn.engines.cpu.rows import blocks_of, constant
 from melvoc.nn.engines.cpu.threads import TEAM
 from melvoc.nn.engines.cpu.transform import Transform
 from melvoc.nn.engines.cpu.vector import LANES, ROW_BYTES, copy_value, zero_value
+from melvoc.nn.forks import ForkLock
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
 GROUP_FLOATS = 2**20  # of intermediate weights, while they are made
@@ -106,7 +106,7 @@ class Budget:
     def __init__(self, limited: bool) -> None:
         self.limited = limited
         self._known: weakref.WeakSet[Weights] = weakref.WeakSet()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def add(self, weights: Weights) -> None:
         """Count a layer."""
@@ -171,7 +171,7 @@ class Weights:
         self._channels = (layer.in_channels, layer.out_channels)
         self._steps = (weight.stride(1), weight.stride(0)) if upsampling else (weight.stride(0), weight.stride(1))
         self._places = ((self.taps - 1) * self.rate, -self.rate) if upsampling else (0, 1)
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._kept: dict[Transform | None, Group | None] = {}
         self.plain, self.kept = weight.numel(), 0  # floats
         budget.add(self)
@@ -284,7 +284,7 @@ class SplitWeights:
     def __init__(self, layer: Conv1d | ConvTranspose1d) -> None:
         self._weight = layer.weight.detach()
         self._packed: Tensor | None = None
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self.panels = -(-layer.out_channels // amx.PANEL)
 
     @classmethod
