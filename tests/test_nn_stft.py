@@ -30,6 +30,25 @@ def test_it_is_torchs_but_for_the_end(n_fft: int, hop: int) -> None:
     torch.testing.assert_close(got[:, 0, : expected.shape[-1]], expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("n_fft", "hop"), [(1024, 512), (1024, 400), (12, 5), (16, 8)])
+def test_the_end_of_wide_hops_fades_out(n_fft: int, hop: int) -> None:
+    """Where only the last frame is left, its window falls to nothing, and so would what the sums are divided by."""
+    layer, frames = InverseSTFT(n_fft, hop), 5
+    spectrum = torch.randn(1, n_fft + 2, frames, generator=torch.Generator().manual_seed(n_fft))
+    last = layer.frames(spectrum)[0, -1, n_fft // 2 :][:hop]
+    weights = layer.window.square()[n_fft // 2 :][:hop].clamp(min=0.25)
+    got = layer(spectrum)[0, 0]
+    torch.testing.assert_close(got[-hop:][2 * hop - n_fft :], (last / weights)[2 * hop - n_fft :])
+    assert got[-hop:].abs().max() < 3 * got[:-hop].abs().max()
+
+
+def test_the_end_of_narrow_hops_is_divided_by_the_window_alone() -> None:
+    layer = InverseSTFT(1024, 256)
+    spectrum = torch.randn(1, 1026, 5, generator=torch.Generator().manual_seed(1))
+    last, window = layer.frames(spectrum)[0, -1, 512:768], layer.window[512:768]
+    torch.testing.assert_close(layer(spectrum)[0, 0, -1:], (last / window.square())[-1:])
+
+
 def test_it_undoes_the_stft() -> None:
     wave = torch.randn(1, 64 * 20)
     window = torch.hann_window(256)
@@ -106,6 +125,7 @@ TRANSFORMS = {
         "8/3, zeros": STFT(8, 3, mode="zeros"),
         "16/4 trimmed": InverseSTFT(16, 4, trim=True),
         "16/8 trimmed": InverseSTFT(16, 8, trim=True),
+        "16/7, whose end fades out": InverseSTFT(16, 7),
     }.items()
 }
 

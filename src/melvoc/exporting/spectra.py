@@ -24,7 +24,12 @@ def lower_inverse_stft(builder: Builder, node: InverseSTFT, x: Signal) -> Signal
     samples = builder.node("Mul", count, np.array([hop]))
     stop = builder.node("Add", samples, np.array([node.start - node.trimmed]))
     parts = [builder.slice(one, node.start, stop) for one in (sums, weights)]
-    return Signal(builder.node("Div", *parts), 1)
+    return Signal(normalized(builder, node, *parts), 1)
+
+
+def normalized(builder: Builder, node: InverseSTFT, sums: Name, weights: Name) -> Name:
+    """`InverseSTFT.normalize`."""
+    return builder.node("Div", sums, builder.node("Max", weights, node.weakest) if node.weakest else weights)
 
 
 def transform(builder: Builder, padded: Name, window: NDArray[np.float32], hop: int) -> Name:

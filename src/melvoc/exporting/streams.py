@@ -18,7 +18,7 @@ from melvoc.errors import MelvocError
 from melvoc.exporting.functions import lower_function
 from melvoc.exporting.graph import LAST, Builder, Name, Signal, array_of
 from melvoc.exporting.nodes import convolve, convolve_transposed, lower, lower_down, lower_up, rectify
-from melvoc.exporting.spectra import inverse_transform, overlap_add, window_sums
+from melvoc.exporting.spectra import inverse_transform, normalized, overlap_add, window_sums
 from melvoc.nn.alias_free import DOWN_LEFT, DOWN_RIGHT, TAPS, UP_REACH, AliasFreeSnake
 from melvoc.nn.framing import Repeat, Select, ToSamples
 from melvoc.nn.graph import Branches, Chain, Map, Node, by_kind
@@ -196,7 +196,7 @@ def _inverse_stft(stream: Stream, node: InverseSTFT, x: Signal) -> Signal:
         total = builder.node("Add", sums, builder.pad(earlier, 0, samples))
         stream.after[earlier] = builder.slice(total, samples, LAST)
         done.append(stream.cut(builder.slice(total, 0, final), node.start, open_samples - node.start + node.trimmed))
-    return Signal(builder.node("Div", *done), 1)
+    return Signal(normalized(builder, node, *done), 1)
 
 
 STEPS: Mapping[type, Callable[[Stream, Any, Signal], Signal]] = {

@@ -15,13 +15,15 @@ from melvoc.nn.graph import Engine, Machine
 from melvoc.nn.powers import overlap_add
 from melvoc.nn.window import Mode, Window, padded
 
+WEAKEST = 0.25  # the sum of squared windows where frames of four hops end
+
 
 class STFT(nn.Module):
     """Windowed transforms of overlapping frames.
 
     Centred, it is `torch.stft` with `center=True`, of N samples `1 + N // hop_length` frames. Else the signal is padded
-    by `(n_fft - hop_length) // 2` on both sides, and frame t is centred on the middle of its own hop: `N // hop_length`
-    frames.
+    by `n_fft - hop_length` samples, half of them on each side (where they are odd, one more at the end), and frame t is
+    centred on the middle of its own hop: `N // hop_length` frames.
 
     Args:
         n_fft: samples per frame, an even number.
@@ -66,7 +68,9 @@ class InverseSTFT(nn.Module):
     """Overlap-add of windowed inverse transforms, divided by the sum of the squared windows.
 
     Centred, it is like `torch.istft` with `center=True`, but the end is not cut at the middle of the last frame: T
-    frames give `T * hop_length` samples. Else frame t is centred on the middle of its own hop, not on its beginning.
+    frames give `T * hop_length` samples. Those beyond are of the last frame alone; where its window falls to nothing
+    there, with hops of more than a quarter of n_fft, they are divided by 0.25 at least, and fade out. Else frame t is
+    centred on the middle of its own hop, not on its beginning.
 
     Args:
         n_fft: samples per frame, an even number.
@@ -89,6 +93,7 @@ class InverseSTFT(nn.Module):
         self.n_fft, self.hop_length = n_fft, hop_length
         self.start = n_fft // 2 if center else (n_fft - hop_length) // 2  # samples of the first frame that are dropped
         self.trimmed = hop_length if trim else 0  # samples of the last frame's that are dropped
+        self.weakest = WEAKEST if center and not trim and 4 * hop_length > n_fft else 0.0  # that sums are divided by
         self.register_buffer("window", _hann(n_fft), persistent=False)
         self.window: Tensor
 
@@ -110,7 +115,12 @@ class InverseSTFT(nn.Module):
         """Run on all frames `[B, 2 * (n_fft // 2 + 1), T]`."""
         sums = self.overlap_add(self.frames(spectrum))
         samples = spectrum.shape[-1] * self.hop_length - self.trimmed
-        return normalize(sums[..., self.start : self.start + samples])
+        return self.normalize(sums[..., self.start : self.start + samples])
+
+    def normalize(self, sums: Tensor) -> Tensor:
+        """Signal over window sum: `[B, 2, N]` to `[B, 1, N]`."""
+        weights = sums[:, 1:].clamp(min=self.weakest) if self.weakest else sums[:, 1:]
+        return sums[:, :1] / weights
 
     def open(self, engine: Engine) -> Machine:
         """A queue of the sums that later frames still add to."""
@@ -151,11 +161,6 @@ def _hann(n_fft: int) -> Tensor:
     return torch.hann_window(n_fft, dtype=torch.float64, device="cpu").float()
 
 
-def normalize(sums: Tensor) -> Tensor:
-    """Signal over window sum: `[B, 2, N]` to `[B, 1, N]`."""
-    return sums[:, :1] / sums[:, 1:]
-
-
 class InverseSTFTMachine(Machine):
     """Runs an `InverseSTFT`."""
 
@@ -189,4 +194,4 @@ class InverseSTFTMachine(Machine):
         self.drop -= dropped
         done = done[..., dropped : dropped + self.owed]
         self.owed -= done.shape[-1]
-        return normalize(done)
+        return self.layer.normalize(done)
