@@ -15,7 +15,7 @@ from melvoc.nn.engines.cpu.branches import AddedRows, SelectRows, StackedRows, S
 from melvoc.nn.engines.cpu.engine import Border, Quiet
 from melvoc.nn.framing import Select
 from melvoc.nn.graph import Branches, Chain, Machine, Map, Node, add, concatenate, join, mean
-from melvoc.nn.layers import Conv1d, PReLU
+from melvoc.nn.layers import Conv1d, ConvTranspose1d, PReLU
 
 
 class Layers(nn.Module):
@@ -24,6 +24,7 @@ class Layers(nn.Module):
         self.wide, self.single = Conv1d(16, 24, 5), Conv1d(16, 24, 1)
         self.other, self.last = Conv1d(8, 24, 3), Conv1d(24, 24, 1)
         self.act, self.odd = PReLU(24), Conv1d(16, 12, 3)
+        self.up = ConvTranspose1d(24, 8, 4, 2)
 
 
 LAYERS = randomised(Layers())
@@ -36,6 +37,7 @@ NODES: dict[str, Node] = {
     "the mean": Branches((LATE, Chain((REST, LAYERS.other))), mean),
     "channels below one another": Branches((LATE, REST, SOON), concatenate),
     "branches in branches": Branches((Branches((LATE, SOON), add), Chain((REST, LAYERS.other))), concatenate),
+    "a mean with other channels, and what keeps its last samples": Chain((Branches((SOON, LATE), mean), LAYERS.up)),
 }
 
 

@@ -16,7 +16,7 @@ Weights are more than the caches have room for, and three parts are six bytes. S
 for each product anew, in slots, while the unit works on those before; with each slot the one that comes after it is
 fetched into the second-level cache.
 
-Subnormal numbers count as 0 there.
+Subnormal numbers count as 0 there, and what an infinity is multiplied with becomes NaN.
 """
 
 from __future__ import annotations

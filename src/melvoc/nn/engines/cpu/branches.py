@@ -84,12 +84,13 @@ class AddedRows(Machine):
         self.queues: list[Tensor | None] = [None] * len(machines)
 
     def __call__(self, x: Tensor, last: bool) -> Tensor:
+        new = [machine(x, last) for machine in self.machines]
         parts = [
-            [part for part in (queue, machine(x, last)) if part is not None and part.shape[2]]
-            for queue, machine in zip(self.queues, self.machines, strict=True)
+            [part for part in branch if part is not None and part.shape[2]]
+            for branch in zip(self.queues, new, strict=True)
         ]
         count = min(sum(part.shape[2] for part in branch) for branch in parts)
-        blocks = max((part.shape[1] for branch in parts for part in branch), default=x.shape[1])
+        blocks = max((part.shape[1] for branch in parts for part in branch), default=new[0].shape[1])
         total = POOL.empty(x.shape[0], blocks, count, LANES)
         for number, branch in enumerate(parts):
             done, rest = 0, None

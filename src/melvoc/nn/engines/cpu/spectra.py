@@ -250,7 +250,7 @@ def _complex(spectrum: Tensor) -> Tensor:
 
 def _transformed(spectra: Tensor, n_fft: int) -> Tensor:
     """Inverse transforms, `[B, T, n_fft]`; of a few by numpy, which wakes no other thread."""
-    if spectra.shape[1] * n_fft > MOST_SAMPLES:
+    if spectra.shape[0] * spectra.shape[1] * n_fft > MOST_SAMPLES:
         made: Tensor = torch.fft.irfft(spectra, n=n_fft)
         return made
     frames = np.fft.irfft(spectra.numpy(), n=n_fft)
