@@ -182,6 +182,9 @@ def test_safetensors_below_a_prefix(tmp_path: Path) -> None:
         ({"init_noise_scale": "loud"}, "init_noise_scale='loud', but it is a number of thousandths"),
         ({"init_noise_scale": 0.1005}, "init_noise_scale=0.1005, but it is a number of thousandths"),
         ({"init_noise_scale": float("nan")}, "init_noise_scale=nan, but it is a number of thousandths"),
+        ({"init_noise_scale": 0.0}, "init_noise_scale=0.0, but it is a number of thousandths from 0.001 to 1000"),
+        ({"init_noise_scale": 1e308}, r"init_noise_scale=1e\+308, but it is a number of thousandths"),
+        ({"init_noise_scale": 10**400}, "but it is a number of thousandths"),
         ({"time_embed_channels": 15}, "time_channels=15, but it is an even number from 4"),
         ({"n_heads": 3}, "'n_heads' is no argument of MelAudioGenerator"),
     ],
@@ -195,6 +198,23 @@ def test_configurations_that_are_none(changed: dict[str, Any], message: str) -> 
 def test_every_whole_number_of_thousandths_is_read(thousandths: int) -> None:
     values = {**ARGUMENTS, "n_timesteps": 1, "init_noise_scale": thousandths / 1000}
     assert Flow2GANConfig.from_published(values).noise_scale == thousandths
+
+
+def test_a_checkpoint_is_read_whatever_torchs_default_type_is(tmp_path: Path) -> None:
+    torch.save(BARE, tmp_path / "x.pt")
+    before = convert(tmp_path / "x.pt", config={**ARGUMENTS, "n_timesteps": 2}).tensors
+    torch.set_default_dtype(torch.float64)
+    try:
+        after = convert(tmp_path / "x.pt", config={**ARGUMENTS, "n_timesteps": 2}).tensors
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_largest_signal_inside() -> None:
+    """Of narrow branches that is the signal with its condition, four times as fast as the mel."""
+    assert Flow2GANConfig(widths=(64, 64, 64)).frame_values == (64 + 512) * 4
+    assert Flow2GANConfig().frame_values == 384 * 3 * 4
 
 
 def test_other_forms_of_the_network_run_in_pieces_too() -> None:

@@ -106,8 +106,12 @@ class Flow2GANConfig(NetworkConfig):
     def frame_values(self) -> int:
         """Values per mel frame of the largest signal inside."""
         inside = zip(self.widths, self.hop_lengths, self.n_ffts, strict=True)
-        largest = [max(width * self.hidden_factor, n_fft + 2) * self.hop_length // hop for width, hop, n_fft in inside]
-        return max(*largest, self.encoder_channels * self.encoder_hidden_factor)
+        branches = [
+            max(width * self.hidden_factor, width + self.condition, n_fft + 2) * self.hop_length // hop
+            for width, hop, n_fft in inside
+        ]
+        encoder = self.encoder_channels * self.encoder_hidden_factor if self.encoded else 0
+        return max(*branches, encoder, self.condition * self.hidden_factor, self.conditions + self.hop_length)
 
     @property
     def condition(self) -> int:
@@ -132,9 +136,12 @@ class Flow2GANConfig(NetworkConfig):
         if "n_timesteps" not in given:
             raise OptionError("it does not say n_timesteps, the steps that the checkpoint was trained for; add it")
         scale = values.get("init_noise_scale", 0.1)
-        number = isinstance(scale, int | float) and not isinstance(scale, bool) and math.isfinite(scale)
+        number = isinstance(scale, int | float) and not isinstance(scale, bool) and 0.001 <= scale <= LOUDEST_NOISE
         if not number or abs(1000 * scale - round(1000 * scale)) > 1e-6:
-            raise OptionError(f"init_noise_scale={quoted(scale)}, but it is a number of thousandths; 0.1 is published")
+            raise OptionError(
+                f"init_noise_scale={quoted(scale)}, but it is a number of thousandths from 0.001 to {LOUDEST_NOISE}; "
+                "0.1 is published"
+            )
         return cls(
             **given,
             noise_scale=round(1000 * scale),
@@ -145,6 +152,7 @@ class Flow2GANConfig(NetworkConfig):
 
 PER_BRANCH = ("n_ffts", "hop_lengths", "widths", "num_layers", "kernel_sizes")
 MOST_STEPS = 64
+LOUDEST_NOISE = 1000
 # The published constructor's arguments that describe the network, with their names here.
 ARGUMENTS = {
     "n_timesteps": "n_timesteps",
@@ -377,7 +385,8 @@ def fold_time(tensors: dict[str, Tensor], config: NetworkConfig) -> dict[str, Te
     """
     assert isinstance(config, Flow2GANConfig)
     made = {name: tensor for name, tensor in tensors.items() if ".time_" not in name}
-    sines = sinusoids(torch.arange(config.n_timesteps) / config.n_timesteps, config.time_channels)
+    steps = torch.arange(config.n_timesteps, dtype=torch.float32) / config.n_timesteps
+    sines = sinusoids(steps, config.time_channels)
     try:
         for number, layers in enumerate(config.num_layers):
             decoder = f"estimators.{number}.decoder"

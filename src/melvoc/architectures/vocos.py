@@ -82,7 +82,7 @@ class VocosConfig(NetworkConfig):
                 n_mels=backbone["input_channels"],
                 n_fft=head["n_fft"],
                 hop_length=head["hop_length"],
-                padding=head.get("padding", "center"),
+                padding=head.get("padding", HEAD_PADDING),
                 **{name: backbone[name] for name in ("dim", "intermediate_dim", "num_layers")},
             )
         except KeyError as error:
@@ -100,6 +100,7 @@ FEATURES_CLASS = "vocos.feature_extractors.MelSpectrogramFeatures"
 BACKBONE = ("input_channels", "dim", "intermediate_dim", "num_layers", "layer_scale_init_value")
 CONDITIONED = "adanorm_num_embeddings"
 HEAD = ("dim", "n_fft", "hop_length", "padding")
+HEAD_PADDING, FEATURES_PADDING = "same", "center"  # where a config does not say: the defaults of the published classes
 FEATURES = ("sample_rate", "n_fft", "hop_length", "n_mels", "padding")
 FORKS_FEATURES = ("f_min", "f_max", "norm", "mel_scale", "clip_val")  # whose logarithm has another floor, too
 
@@ -199,10 +200,11 @@ def mel_of_features(values: Mapping[str, Any], head_class: str = HEAD_CLASS, tit
     takes = FEATURES + FORKS_FEATURES
     try:
         given = arguments(values, "feature_extractor", FEATURES_CLASS, takes, title)
-        expected = arguments(values, "head", head_class, HEAD, title).get("padding", "center")
+        head = arguments(values, "head", head_class, HEAD, title)
     except OptionError as error:
         raise SpecError(str(error)) from error
-    padding = given.get("padding", "center")
+    padding = given.get("padding", FEATURES_PADDING)
+    expected = head.get("padding", HEAD_PADDING if head_class == HEAD_CLASS else padding)  # others take it for nothing
     if padding != expected:
         raise SpecError(
             f"feature padding={quoted(padding)}, but the head's is {quoted(expected)}, and sound would come half a hop "

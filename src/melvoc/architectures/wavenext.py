@@ -51,7 +51,7 @@ class WaveNeXtConfig(NetworkConfig):
     @property
     def frame_values(self) -> int:
         """Values per mel frame of the largest signal inside."""
-        return max(self.dim, self.intermediate_dim, self.n_fft + 2)
+        return max(self.dim, self.intermediate_dim, self.n_fft + 2, self.hop_length)
 
     @classmethod
     def from_published(cls, values: Mapping[str, Any]) -> Self:
