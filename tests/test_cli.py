@@ -319,6 +319,36 @@ def test_raw_frames_through_a_pipe(generator: Path) -> None:
     assert np.abs(got - expected).max() <= 1
 
 
+def test_raw_frames_that_are_possible_but_improbable(generator: Path, tmp_path: Path) -> None:
+    """A normalised mel: its first 256 frames make sound, since nothing can be said of fewer; then it ends."""
+    spec = melvoc.load(generator).spec
+    mel = torch.randn(400, spec.n_mels, generator=torch.Generator().manual_seed(0))
+    (tmp_path / "spec.json").write_text(json.dumps(spec.to_dict()))
+    done = [
+        subprocess.run(
+            command("vocode", "-", "--raw", "--vocoder", str(generator), *extra),
+            input=mel.numpy().astype("<f4").tobytes(), capture_output=True, check=False,
+        )
+        for extra in ([], ["--spec", str(tmp_path / "spec.json")], ["--spec", "hifigan_22khz_80band_256x"])
+    ]  # fmt: skip
+    assert [one.returncode for one in done] == [2, 0, 2]
+    said = done[0].stderr.decode()
+    assert said.startswith("melvoc: error: standard input: ")
+    assert said.endswith("if it is, name its spec with --spec\n")
+    assert done[1].stderr == b""
+    assert b"--spec is not" in done[2].stderr
+
+
+def test_an_npy_is_griffin_lims_where_it_is_named(tmp_path: Path, capsys: Say) -> None:
+    spec = melvoc.MelSpec.preset("griffinlim")
+    np.save(tmp_path / "a.npy", melvoc.MelSpectrogram(spec)(0.3 * torch.randn(1, 1, 20000))[0].numpy())
+    given = ["vocode", str(tmp_path / "a.npy"), "-o", str(tmp_path / "a.wav")]
+    assert main(given) == 2
+    assert "does not say what its mel is; give --spec or --vocoder" in capsys.readouterr().err
+    assert main([*given, "--vocoder", "griffinlim"]) == 0
+    assert shape_of(tmp_path / "a.wav")[:2] == (44100, 1)
+
+
 @pytest.mark.parametrize("arguments", [["mel", "-o", "out.npy"], ["vocode", "-o", "out.wav"]])
 def test_a_cut_file_is_used_and_said_to_be_cut_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Say, generator: Path, arguments: list[str]

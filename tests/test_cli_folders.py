@@ -124,6 +124,17 @@ def test_one_file_goes_into_a_folder_that_is_there(here: Path, generator: str) -
     assert files("out") == ["a.npy", "a.wav"]
 
 
+def test_one_bad_file_is_exit_code_2_whatever_out_is(here: Path, generator: str, capsys: Say) -> None:
+    Path("bad.wav").write_bytes(b"no sound")
+    Path("out").mkdir()
+    for arguments in (["vocode", "--vocoder", generator], ["mel", "--vocoder", generator]):
+        assert main([*arguments, "bad.wav", "-o", "out"]) == 2
+        said = capsys.readouterr()
+        assert said.err.startswith("melvoc: error: bad.wav: ")
+        assert (said.err.count("\n"), said.out) == (1, "")
+    assert files("out") == []
+
+
 def test_a_folder_of_sounds_to_mels_and_back(here: Path, generator: str) -> None:
     put("in/a.wav", "in/b/c.wav")
     assert main(["mel", "in", "-o", "mels", "--vocoder", generator]) == 0

@@ -15,7 +15,7 @@ from evaluations import metric, sound
 from networks import VOCODERS
 
 import melvoc
-from melvoc.errors import MelvocError, MissingPackageError, OptionError
+from melvoc.errors import MelvocError, MissingFileError, MissingPackageError, OptionError
 from melvoc.evaluation import runner
 from melvoc.evaluation.protocols import Pool, Protocol
 from melvoc.evaluation.results import Evaluation
@@ -72,6 +72,12 @@ def test_every_vocoder_meets_every_refinement(sounds: Path, tmp_path: Path) -> N
     assert list(stored["rows"][0])[: len(COLUMNS)] == COLUMNS
     assert (stored["missing"], stored["failed"]) == ([], [])
     assert sorted(path.name for path in out.iterdir()) == ["report.html", "results.csv", "results.json"]
+
+
+def test_a_file_that_is_not_there_is_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError, match=r"a\.wav") as caught:
+        evaluate(tmp_path / "a.wav", griffinlim())
+    assert isinstance(caught.value, FileNotFoundError)
 
 
 def test_the_table_of_csv_is_that_of_json(sounds: Path, tmp_path: Path, only: list[Metric]) -> None:

@@ -114,6 +114,9 @@ def test_what_is_refused_and_that_nothing_is_left(tmp_path: Path, monkeypatch: p
     ):  # fmt: skip
         with pytest.raises(error, match=message):
             melvoc.export(voc, tmp_path / file, **options)  # type: ignore[arg-type]
+    for file in ("missing/x.onnx", "missing/x.pt2"):
+        with pytest.raises(MelvocError, match=r"missing/x\..*: cannot be written \(No such file.*the folder exist"):
+            melvoc.export(vocoder, tmp_path / file)
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingPackageError, match=r"need the package onnx: pip install 'melvoc\[onnx\]'"):
         melvoc.export(vocoder, tmp_path / "x.onnx")

@@ -42,10 +42,12 @@ class Plan:
     Attributes:
         jobs: in order.
         left_out: of the folders, files that are not used.
+        single: whether the input is one file, for which OUT is a folder.
     """
 
     jobs: tuple[Job, ...]
     left_out: tuple[Skipped, ...]
+    single: bool = False
 
 
 Runner = Callable[[Iterator[Job]], Generator[str | None]]  # what went wrong with each job, None where nothing did
@@ -109,7 +111,7 @@ def make_plan(inputs: Sequence[str], out: str, endings: Collection[str], ending:
     names = [os.path.relpath(path, os.path.commonpath(held)) for path in sources]
     jobs = tuple(map(Job, sources.values(), (Path(out, name) for name in output_names(names, ending))))
     check_nothing_lost(jobs)
-    return Plan(jobs, tuple(left_out))
+    return Plan(jobs, tuple(left_out), single=len(inputs) == 1 and not _is_folder(Path(inputs[0])))
 
 
 def output_names(names: Sequence[str], ending: str) -> list[str]:
@@ -153,7 +155,7 @@ def run_plan(plan: Plan, run: Runner, *, out: str, overwrite: bool) -> int:
         overwrite: whether to make anew what is there.
 
     Returns:
-        The exit code: 0, or 1 where something failed.
+        The exit code: 0, or where something failed 1, of a single file 2.
     """
     from tqdm import tqdm
 
@@ -174,6 +176,8 @@ def run_plan(plan: Plan, run: Runner, *, out: str, overwrite: bool) -> int:
                 bar.update()
                 if problem:
                     bar.write(f"melvoc: error: {problem}", file=sys.stderr)
+    if plan.single and count["failed"]:
+        return 2
     present = f", {count['present']} skipped (already there; --overwrite makes them anew)" if count["present"] else ""
     failed = f", {count['failed']} failed" if count["failed"] else ""
     print(f"{clipped(out)}: {count['made']} made{present}{failed}")

@@ -29,9 +29,11 @@ from melvoc.registry import GRIFFINLIM
 from melvoc.spectrogram.check import judge
 from melvoc.spectrogram.file import ENDINGS as MELS
 from melvoc.spectrogram.file import is_mel, read_mel
+from melvoc.spectrogram.likelihood import Verdict, Watch
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.pair import GRAPHS
 from melvoc.storage.pipes import regular
+from melvoc.streaming import VocoderStream
 from melvoc.synthesis import Resynthesis, check_block
 from melvoc.vocoder import Vocoder
 
@@ -196,7 +198,7 @@ def vocode_mel(choice: Choice, path: str, output: str) -> None:
     spec = choice.spec if arguments.spec else saved.spec
     if saved.spec is not None and spec != saved.spec:
         raise MelvocError(f"{path} carries its own spec, and --spec differs from it; omit --spec")
-    if spec is None and not choice.named:
+    if spec is None and not arguments.vocoder:
         raise MelvocError(f"{path}: an .npy does not say what its mel is; give --spec or --vocoder")
     vocoder = choice.vocoder(spec)
     rate = arguments.sample_rate or vocoder.sample_rate
@@ -259,10 +261,13 @@ def run_raw(arguments: argparse.Namespace) -> int:
         raise MelvocError(
             "--raw reads mel frames from standard input and needs a vocoder: vocode - --raw --vocoder NAME"
         )
-    vocoder = load(arguments, arguments.vocoder, refine=arguments.refine)
+    choice = Choice(arguments)
+    vocoder = choice.vocoder(choice.spec)
+    if choice.spec is not None and vocoder.spec != choice.spec:
+        raise MelvocError(f"--spec is not {vocoder.name}'s mel; omit --spec, or give another vocoder")
     rate = arguments.sample_rate or vocoder.sample_rate
-    with vocoder.stream(sample_rate=rate) as stream:
-        pieces = _raw_pieces(stream, vocoder.spec.n_mels)
+    with vocoder.stream(sample_rate=rate, spec=vocoder.spec) as stream:
+        pieces = _raw_pieces(stream, vocoder, None if choice.spec else Watch(vocoder.spec))
         if arguments.output:
             with opened(arguments, arguments.output, rate, vocoder.channels) as writer:
                 for piece in pieces:
@@ -286,10 +291,21 @@ def _put(data: bytes) -> None:
         ) from error
 
 
-def _raw_pieces(stream: Any, n_mels: int) -> Iterator[Tensor]:
-    """`[1, channels, n]` pieces of sound for the frames on standard input, however many bytes arrive at a time."""
+def _raw_pieces(stream: VocoderStream, vocoder: Vocoder, watch: Watch | None) -> Iterator[Tensor]:
+    """`[1, channels, n]` pieces of sound for the frames on standard input, however many bytes arrive at a time.
+
+    Raises:
+        MelvocError: the frames of a mel that is possible but improbable, if it is watched, or half a frame at the end.
+    """
     import numpy
 
+    def check(verdict: Verdict | None) -> None:
+        if verdict:
+            raise MelvocError(
+                f"standard input: {verdict}, not the mel of {vocoder.name}; if it is, name its spec with --spec"
+            )
+
+    n_mels = vocoder.spec.n_mels
     frame, held = 4 * n_mels, b""
     source = cast(io.BufferedReader, sys.stdin.buffer)  # its read1 returns what is there, without waiting for more
     while chunk := source.read1(RAW_FRAMES * frame):
@@ -298,9 +314,15 @@ def _raw_pieces(stream: Any, n_mels: int) -> Iterator[Tensor]:
         frames = numpy.frombuffer(held[:whole], dtype="<f4").reshape(-1, n_mels)
         held = held[whole:]
         if len(frames):
-            yield stream.push(torch.from_numpy(frames.astype("float32")).T)
+            mel = torch.from_numpy(frames.astype("float32")).T
+            made = stream.push(mel)
+            if watch:
+                check(watch.push(mel[None]))
+            yield made
     if held:
         raise MelvocError(
             f"standard input ended inside a frame: {len(held)} bytes left over, but a frame has {frame} (float32)"
         )
+    if watch:
+        check(watch.flush())
     yield stream.flush()

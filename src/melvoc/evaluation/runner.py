@@ -107,7 +107,8 @@ def evaluate(
         elif out is not None and made:
             Path(out).rmdir()
     if not result.rows and len(files) == 1:
-        raise MelvocError(str(result.failed[0]["error"]))
+        kind = MelvocError if Path(files[0]).exists() else MissingFileError
+        raise kind(str(result.failed[0]["error"]))
     return result
 
 

@@ -63,13 +63,19 @@ def export(
         raise OptionError(f"streaming with target={target!r} and {suffix}, but it is for .onnx, target='onnx'; omit it")
     plain = _in_float32(vocoder)
     steps = plain.post if refine is None else refined(plain.post, refine)
-    with replacing(path) as temporary:
-        if suffix == ".pt2":
-            write_program(plain, steps, temporary)
-        elif streaming:
-            temporary.write_bytes(streaming_model(plain, steps))
-        else:
-            temporary.write_bytes(onnx_model(plain, steps, sherpa=target == "sherpa"))
+    try:
+        with replacing(path) as temporary:
+            if suffix == ".pt2":
+                write_program(plain, steps, temporary)
+            elif streaming:
+                temporary.write_bytes(streaming_model(plain, steps))
+            else:
+                temporary.write_bytes(onnx_model(plain, steps, sherpa=target == "sherpa"))
+    except OSError as error:
+        reason = error.strerror or error
+        raise MelvocError(
+            f"{os.fsdecode(path)}: cannot be written ({reason}); does the folder exist, with room in it?"
+        ) from error
 
 
 def _in_float32(vocoder: Vocoder) -> Vocoder:
