@@ -27,6 +27,7 @@ FORKED = """
 import os, sys, tempfile, torch
 sys.path.insert(0, {tests!r})
 import melvoc
+from melvoc.batch import Mel, Vocode
 from networks import VOCODERS
 torch.set_num_threads(2)
 assert torch.randn(2000, 2000).sin().sum().isfinite()  # torch's own threads are awake
@@ -42,6 +43,7 @@ plugin = Plugin(name="plugin", spec=spec)
 mel = melvoc.MelSpectrogram(spec)(wave)
 power = melvoc.MelSpec(**spec.to_dict() | dict(power=2.0))
 long, short = torch.full((4, neural.spec.n_mels, 600), -4.0), torch.full((neural.spec.n_mels, 9), -4.0)
+music = melvoc.MelSpectrogram(melvoc.MelSpec.preset("griffinlim"))(wave[0])[0]
 path = os.path.join(tempfile.mkdtemp(), "a.wav")
 melvoc.audio.write(path, wave, 16000)
 
@@ -51,6 +53,10 @@ def streamed():
 
 calls = dict(
     mel=lambda: melvoc.MelSpectrogram(spec)(wave),
+    clamp=lambda: spec.clamp(wave.flatten()),
+    channels=lambda: melvoc.audio.unfold_channels(melvoc.audio.fold_channels(wave[:2], "ms"), 2, "ms"),
+    batch=lambda: torch.from_numpy(Vocode("griffinlim")(dict(mel=[music.numpy()]))["audio"][0]),
+    batch_mel=lambda: torch.from_numpy(Mel(spec, rate=16000)(dict(sound=list(wave.numpy())))["mel"][0]),
     mel_stream=lambda: melvoc.MelSpectrogram(spec).stream().push(wave),
     resample=lambda: melvoc.resample(wave, 16000, 24000),
     convert_mel=lambda: melvoc.convert_mel(mel, source=spec, target=power),

@@ -206,6 +206,16 @@ def test_rows_of_different_lengths_with_conditions_and_steps(wide: Wide) -> None
     wide.post = ()
 
 
+def test_conditions_beyond_a_rows_length_do_not_matter(wide: Wide) -> None:
+    mel, f0 = inputs(9, batch=2)
+    wave = wide.mel_to_waveform(mel, conditions={"f0": f0}, lengths=[9, 4])
+    f0[1, 4:], mel[1, :, 4:] = float("nan"), float("nan")
+    assert torch.equal(wide.mel_to_waveform(mel, conditions={"f0": f0}, lengths=[9, 4]), wave)
+    f0[1, 3] = -1.0
+    with pytest.raises(SpecError, match="condition 'f0' ranges from -1 to .*, but it is finite and from 0 to 4000 Hz"):
+        wide.mel_to_waveform(mel, conditions={"f0": f0}, lengths=[9, 4])
+
+
 def test_lookahead_with_a_step(wide: Wide) -> None:
     mel, f0 = inputs(12)
     wide.post = (Gain(0.5),)

@@ -323,13 +323,19 @@ class Resynthesis:
         return wave
 
 
-def stacked(vocoder: Vocoder, mel: Tensor, conditions: Mapping[str, Tensor | NDArray[Any]] | None) -> Tensor:
+def stacked(
+    vocoder: Vocoder,
+    mel: Tensor,
+    conditions: Mapping[str, Tensor | NDArray[Any]] | None,
+    padding: Tensor | None = None,
+) -> Tensor:
     """The frames that a network sees: the mel, then each condition in the vocoder's order, as further channels.
 
     Args:
         vocoder: what the conditions are for.
         mel: `[B, n_mels, T]`.
         conditions: by name, `[B, T]` (one channel) or `[B, channels, T]`.
+        padding: `[B, 1, T]`, true in frames whose values do not matter. None: all matter.
 
     Raises:
         SpecError: a condition that is missing, unexpected, misshapen, out of range, or has NaN or Inf.
@@ -345,9 +351,11 @@ def stacked(vocoder: Vocoder, mel: Tensor, conditions: Mapping[str, Tensor | NDA
         expected = [mel.shape[0], what.channels, mel.shape[-1]]
         if list(value.shape) != expected:
             raise SpecError(f"condition {name!r} is {list(value.shape)}, but for this mel it is {expected}")
-        if value.numel() and not bool(((value >= what.low) & (value <= what.high)).all()):  # false for NaN too
+        counting = value if padding is None else value.masked_select(~padding)
+        within = (counting >= what.low) & (counting <= what.high)
+        if not bool(within.all()):  # false for NaN too
             raise SpecError(
-                f"condition {name!r} ranges from {float(value.min()):.4g} to {float(value.max()):.4g}, but it is "
+                f"condition {name!r} ranges from {float(counting.min()):.4g} to {float(counting.max()):.4g}, but it is "
                 f"finite and from {what.low:g} to {what.high:g} {what.unit}"
             )
         parts.append(value)

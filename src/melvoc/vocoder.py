@@ -139,6 +139,7 @@ class Vocoder(nn.Module):
         """Call `forward`, as with any module."""
         return super().__call__(mel)  # type: ignore[no-any-return]
 
+    @public
     def to(self, *arguments: Any, **named: Any) -> Self:
         """As any module's `to`.
 
@@ -251,11 +252,13 @@ class Vocoder(nn.Module):
         if length is not None:
             raise SpecError(f"length={length!r} together with lengths; give one or the other")
         groups, total = _groups(lengths, mel), mel.shape[-1] * self.samples_per_frame
+        padding = torch.ones_like(mel[:, :1], dtype=torch.bool)
         for frames, rows in groups:
             check_mel(mel[rows, :, :frames], self.spec, known=spec is not None)
+            padding[rows, :, :frames] = False
         total = resampled_length(total, self.sample_rate, rate)
         wave = torch.zeros(mel.shape[0], self.channels, total, dtype=wave_dtype(self), device=self.device)
-        every = stacked(self, mel, conditions)
+        every = stacked(self, mel, conditions, padding)
 
         def fill(report: Report) -> None:
             before = 0

@@ -51,6 +51,7 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "error_string", None) or error).removeprefix("Error : ").rstrip(".")
 
 
+@public
 def fold_channels(wave: Tensor | NDArray[Any], mode: Literal["lr", "ms"] = "lr") -> Tensor:
     """Channels as rows of a batch, each vocoded on its own.
 
@@ -75,6 +76,7 @@ def fold_channels(wave: Tensor | NDArray[Any], mode: Literal["lr", "ms"] = "lr")
     return wave.reshape(-1, 1, wave.shape[-1])
 
 
+@public
 def unfold_channels(wave: Tensor | NDArray[Any], channels: int, mode: Literal["lr", "ms"] = "lr") -> Tensor:
     """The inverse of `fold_channels`: `[B * C, 1, N]` to `[B, C, N]`, which `write` takes where B is 1.
 

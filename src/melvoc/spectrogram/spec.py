@@ -158,9 +158,12 @@ class MelSpec:
         Returns:
             The same shape and type, as a tensor.
         """
-        from melvoc.arrays import as_tensor  # which imports torch
+        from torch import Tensor  # not for a spec alone
 
-        return as_tensor(mel, "the mel").clamp(*self.limits)
+        from melvoc.arrays import as_tensor
+        from melvoc.host import public
+
+        return public(Tensor.clamp)(as_tensor(mel, "the mel"), *self.limits)
 
     def replace(self, **changes: Any) -> Self:
         """The spec with some fields changed, and the defaults of the others resolved anew.

@@ -203,6 +203,7 @@ class Trainer:
         finally:
             self._pace.rest()
 
+    @public
     def save(self) -> Path:
         """Write a checkpoint of the current state, unless this trainer has written it or began with it.
 
@@ -214,6 +215,7 @@ class Trainer:
         self._world.wait()
         return self._folder.checkpoint(self.state.step)
 
+    @public
     def export(self) -> Path:
         """Write `RUN/generator.safetensors` (the best one, if the configuration has minutes or patience), and the
         discriminators if the configuration keeps them.
@@ -226,6 +228,7 @@ class Trainer:
         self._world.wait()
         return self._folder.path / "generator.safetensors"
 
+    @public
     def compare(self) -> Comparison | None:
         """Compare what `export` writes with Griffin-Lim on the held-out files, and write `RUN/results.json`.
 
@@ -240,6 +243,7 @@ class Trainer:
         self._world.wait()
         return self.comparison
 
+    @public
     @torch.inference_mode(False)
     def estimate(self, steps: int = 3) -> Estimate:
         """What the run takes, measured on a few steps of a copy, which the run does not notice.
