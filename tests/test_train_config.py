@@ -340,6 +340,15 @@ def test_a_segment_is_long_enough_for_the_recipes_own_losses(tmp_path: Path, mon
         tiny_config(tmp_path, segment=1024)
 
 
+def test_a_short_segment_has_no_losses_after_refinement_unless_they_are_asked_for(tmp_path: Path) -> None:
+    given = {"audio_dir": tmp_path / "a", "run_dir": tmp_path / "b", "device": "cpu", "segment": 4096}
+    given["spec"] = MelSpec.preset("griffinlim")
+    assert TrainConfig(**given).resolved().weights.refined == 0.0  # type: ignore[arg-type]
+    assert TrainConfig(**given | {"segment": 6144}).resolved().weights.refined == 1.0  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"segment=4096 is shorter than a window \(5632\); use at least 5632"):
+        TrainConfig(**given, weights=LossWeights(refined=1.0))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("hop", "segment"), [(512, 16384), (300, 16500), (320, 16320), (1024, 16384)])
 def test_a_segment_that_was_not_given_fits(hop: int, segment: int, tmp_path: Path) -> None:
     spec = MelSpec(sample_rate=24000, n_fft=2048, hop_length=hop, n_mels=40)

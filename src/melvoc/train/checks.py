@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from pathlib import Path
@@ -37,9 +38,20 @@ def check_config(config: TrainConfig) -> None:
         _check_segment(config, config.spec, subject(config)[1])
 
 
-def weights_of(config: TrainConfig, recipe: Recipe) -> LossWeights:
-    """The weights of the losses: those given, the profile's, the recipe's."""
-    return config.weights.over(profile_of(config).weights or recipe.weights)
+def weights_of(config: TrainConfig, recipe: Recipe, spec: MelSpec | None = None) -> LossWeights:
+    """The weights of the losses: those given, the profile's, the recipe's.
+
+    Args:
+        config: of the run.
+        recipe: of the architecture.
+        spec: of the mels, where it is known. The profile's losses after refinement are for segments that have something
+            left for them: where a shorter one was given, there are none.
+    """
+    weights = config.weights.over(profile_of(config).weights or recipe.weights)
+    if spec is None or config.segment is None or config.weights.refined is not None:
+        return weights
+    room = config.segment >= _heard(spec, weights) + sum(edges(spec))
+    return weights if room else dataclasses.replace(weights, refined=0.0)
 
 
 def fitting(samples: int, spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
@@ -83,11 +95,16 @@ def _check_segment(config: TrainConfig, spec: MelSpec, recipe: Recipe) -> None:
 
 def _least(spec: MelSpec, config: TrainConfig, recipe: Recipe) -> int:
     """Samples that everything can judge."""
-    weights, judges = weights_of(config, recipe), config.discriminators or recipe.discriminators
+    weights, judges = weights_of(config, recipe, spec), config.discriminators or recipe.discriminators
     judged = least_samples(judges) if weights.judges else 0
-    heard = max(spec.n_fft, 2048 if weights.stft or weights.multi_scale_mel else 0)
+    heard = _heard(spec, weights)
     rotated = N_FFT // 2 + 1 if config.phase_rotation else 1
     return max(judged, rotated, heard + sum(edges(spec)) if weights.refined else heard)
+
+
+def _heard(spec: MelSpec, weights: LossWeights) -> int:
+    """Samples of the longest window that a loss of sound has."""
+    return max(spec.n_fft, 2048 if weights.stft or weights.multi_scale_mel else 0)
 
 
 def _check_ranges(config: TrainConfig) -> None:

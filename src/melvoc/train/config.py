@@ -183,7 +183,7 @@ class TrainConfig:
         network = self.generator or generator
         profile, (record, recipe) = profile_of(self), subject(self, generator, chosen)
         own = profile.quick and recipe.quick
-        weights = weights_of(self, recipe)
+        weights = weights_of(self, recipe, chosen)
         judged = weights.judges
         fresh = judged and self.warm_start is not None and self.warm_discriminators is None
         continued = rate if recipe.continues else None
