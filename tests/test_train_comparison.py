@@ -103,14 +103,30 @@ def test_the_words_of_one_that_has_not_moved(files: int) -> None:
 
 
 def test_the_words_of_one_that_is_better() -> None:
-    refined = Comparison(files=1, figures={"visqol": row(4.0, 4.5, 4.4), "mel_l1": row(0.1, 0.1, 0.2)})
+    refined = Comparison(files=1, figures={"visqol": row(4.0, 4.5, 4.4), "multi_scale_mel": row(0.1, 0.1, 0.2)})
     assert refined.better
     assert refined.words.startswith("on 1 held-out file: ViSQOL 4 as it is")
     assert refined.words.endswith("better; use it with --refine 4")
-    alone = Comparison(files=2, figures={"mel_l1": row(0.1, 0.1, 0.2)})
+    alone = Comparison(files=2, figures={"multi_scale_mel": row(0.1, 0.1, 0.2)})
     assert alone.words.endswith("better; it is better than Griffin-Lim as it is")
-    equal = Comparison(files=2, figures={"mel_l1": row(0.2, 0.2, 0.2)}, longer="--steps 4")
-    assert equal.verdicts == {"mel_l1": None}
+    equal = Comparison(files=2, figures={"multi_scale_mel": row(0.2, 0.2, 0.2)}, longer="--steps 4")
+    assert equal.verdicts == {"multi_scale_mel": None}
+    assert not equal.better
+
+
+def test_what_decides_is_what_tells_it_from_griffin_lim() -> None:
+    """One candidate has to be ahead in all of it; ViSQOL may be a tenth less, and a log-mel L1 does not count."""
+    figures = {"multi_scale_mel": row(0.9, 0.86, 0.87), "zimtohrli": row(4.8, 4.78, 4.73), "mel_l1": row(0.4, 0.3, 0.2)}
+    near = Comparison(files=6, figures=figures | {"visqol": row(4.71, 4.61, 4.7)})
+    assert near.best == "refine=4"
+    assert "Griffin-Lim 0.2: not there yet" in near.words
+    assert near.words.endswith("; use it with --refine 4")
+    far = Comparison(files=6, figures=figures | {"visqol": row(4.71, 4.59, 4.7)})
+    assert far.best is None, "the generator alone has the ViSQOL, the refined one the mel distance"
+    behind = Comparison(files=6, figures=figures | {"visqol": row(4.65, 4.62, 4.7)})
+    assert behind.better
+    assert "ViSQOL 4.65 as it is, 4.62 with 4 rounds of refinement, Griffin-Lim 4.7: next to it" in behind.words
+    assert behind.verdicts["visqol"] is None
 
 
 def test_without_held_out_files_nothing_is_claimed() -> None:

@@ -135,6 +135,8 @@ def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
         ({"generator": 1}, r"generator=1"),
         ({"spec": MelSpec(sample_rate=16000, n_fft=256, hop_length=32, n_mels=20)}, r"makes 64 samples of 20 bands"),
         ({"run_dir": ""}, r"run_dir is empty"),
+        ({"run_dir": None}, r"run_dir=None, but it is the path of a folder"),
+        ({"audio_dir": None}, r"audio_dir=None, but it is the path of a folder"),
     ],
 )
 def test_bad_values_are_refused_with_the_rule(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -239,6 +239,20 @@ def test_a_name_that_is_not_utf_8_is_skipped(tmp_path: Path) -> None:
     skipped[0].name.encode()
 
 
+def test_the_sounds_of_runs_are_none(tmp_path: Path) -> None:
+    """`melvoc train . -o run` would learn from its own samples when it goes on."""
+    write_sounds(tmp_path, count=2)
+    for run in ("run", "old/run"):
+        write_sounds(tmp_path / run / "samples" / "step-00000001", count=1)
+        (tmp_path / run / "checkpoints").mkdir()
+        (tmp_path / run / "config.json").write_text("{}")
+    _, sounds, skipped = find_sounds(tmp_path)
+    assert [sound.name for sound in sounds] == ["0.wav", "1.wav"]
+    made = [entry for entry in skipped if entry.reason == "the folder of a run, whose sounds are made"]
+    assert [entry.name for entry in made] == ["old/run", "run"]
+    assert len(find_sounds(tmp_path / "run").sounds) == 1, "a folder that is named is looked into"
+
+
 def test_the_mix_is_what_is_checked(tmp_path: Path) -> None:
     wave = noise(16000).numpy()
     high = numpy.hanning(48000) * numpy.sin(2 * numpy.pi * 15000 * numpy.arange(48000) / 48000)

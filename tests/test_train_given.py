@@ -58,12 +58,18 @@ def test_what_cannot_be_used_is_named_and_skipped(tmp_path: Path) -> None:
         ([(noise(8).view(2, 2, 2), 8000)], r"audio's '1' is \[2, 2, 2\] .*, but it is \[N\] or \[C, N\]"),
         ([(numpy.zeros(9, dtype="int16"), 8000)], r"audio's '1' is \[9\] of torch.int16"),
         ([("x", 8000)], r"audio's '1' is a str"),
+        (["caf\udce9.wav"], "audio has 'caf.*', which is not UTF-8; rename the file, or give a dict with names"),
         ({1: (noise(9), 8000), "1": (noise(9), 8000)}, r"audio has '1' twice"),
     ],
 )
 def test_what_is_no_sound_is_refused(given: Any, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         named_sounds(given)
+
+
+def test_a_path_with_two_slashes_is_one(tmp_path: Path) -> None:
+    write_sounds(tmp_path, count=1)
+    assert [sound.name for sound in named_sounds([f"/{tmp_path}/0.wav"])] == ["0.wav"]
 
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:

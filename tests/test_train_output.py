@@ -14,7 +14,7 @@ import torch
 from training import SPEC, noise, one_thread, tiny_config, write_sounds  # noqa: F401 - one_thread is used by being here
 
 import melvoc
-from melvoc import audio
+from melvoc import CheckpointError, OptionError, audio
 from melvoc.neural import NeuralVocoder
 from melvoc.train import LossWeights, Trainer
 from melvoc.train import pace as pace_module
@@ -28,6 +28,28 @@ HEARD = LossWeights(adversarial=0, feature=0)
 def folder(tmp_path: Path) -> Path:
     write_sounds(tmp_path / "sounds", count=5)
     return tmp_path
+
+
+class Ticking:
+    """A clock that goes on by a second whenever it is read."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> Ticking:
+    clock = Ticking()
+    for module in (pace_module, trainer_module):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+TEN = {"minutes": 10, "steps": None, "checkpoint_every": None, "weights": HEARD, "keep_checkpoints": 20}
 
 
 def test_the_result_says_where_it_comes_from(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,6 +180,107 @@ def test_a_stopped_trainer_goes_on(folder: Path) -> None:
     assert losses == whole
 
 
+def test_one_that_was_stopped_and_left_goes_on_too(folder: Path) -> None:
+    trainer = Trainer(tiny_config(folder, weights=HEARD))
+    for _ in trainer:
+        trainer.stop()
+        break
+    assert [report.step for report in trainer] == [2, 3, 4]
+
+
+def test_a_finished_run_is_compared_once_and_as_a_whole_when_it_is_resumed(folder: Path, ticking: Ticking) -> None:
+    write_sounds(folder / "sounds", count=12)
+    trainer = Trainer(tiny_config(folder, validation_files=6, **TEN))
+    list(trainer)
+    found = trainer.comparison
+    assert list(trainer) == []
+    assert trainer.comparison is found
+    ticking.now += 1e6
+    again = Trainer.resume(folder / "run")
+    assert list(again) == []
+    assert again.comparison is not None
+    assert again.comparison.files == 6
+    assert again.exported == trainer.exported
+
+
+def test_a_result_keeps_its_figures_and_takes_its_latest_name(folder: Path) -> None:
+    for run, ends in (("steps", {"steps": 2}), ("minutes", {"steps": 2, "minutes": 60})):
+        config = tiny_config(folder, run_dir=folder / run, name="old", weights=HEARD, validation_files=1, **ends)
+        list(Trainer(config))
+        list(Trainer.resume(folder / run, name="new", licence="CC0-1.0"))
+        known = melvoc.info(folder / run / "generator.safetensors")
+        assert (known.name, known.licence) == ("new", "CC0-1.0")
+        assert known.provenance["steps"] == "2"
+        assert "held out, multi_scale_mel" in known.provenance
+
+
+def test_what_was_given_last_holds_also_before_the_next_checkpoint(folder: Path) -> None:
+    list(Trainer(tiny_config(folder, steps=2, weights=HEARD)))
+    for _ in Trainer.resume(folder / "run", steps=9, patience=3, name="bells", checkpoint_every=100):
+        break  # killed: there is no checkpoint of this session
+    config = Trainer.resume(folder / "run").config
+    assert (config.steps, config.patience, config.name, config.checkpoint_every) == (9, 3, "bells", 100)
+    config = Trainer.resume(folder / "run", minutes=5).config
+    assert (config.steps, config.minutes, config.patience) == (None, 5, 3)
+
+
+def test_a_run_of_steps_that_goes_on_by_the_clock_has_checkpoints_at_its_tenths(folder: Path) -> None:
+    list(Trainer(tiny_config(folder, steps=2, checkpoint_every=None, weights=HEARD)))
+    assert Trainer.resume(folder / "run", steps=9).config.checkpoint_every == 1000
+    assert Trainer.resume(folder / "run", minutes=5).config.checkpoint_every is None
+
+
+def test_patience_waits_for_the_generator_to_learn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = iter([2.0] * 6 + [3.0] * 6)
+    monkeypatch.setattr("melvoc.train.output.validate", lambda *args, **kwargs: {"multi_scale_mel": next(figures)})
+    config = tiny_config(folder, steps=50, checkpoint_every=1, patience=2, discriminator_warmup=5)
+    assert [report.step for report in Trainer(config)][-1] == 8, "the first that counts, and two that are not better"
+
+
+def test_a_long_name_has_samples_too(folder: Path) -> None:
+    (folder / "sounds" / "0.wav").rename(folder / "sounds" / f"{'カ' * 78}.wav")
+    for number in range(1, 5):
+        (folder / "sounds" / f"{number}.wav").rename(folder / "sounds" / f"{'カ' * 77}{number}.wav")
+    list(Trainer(tiny_config(folder, steps=1, checkpoint_every=1, samples=2, validation_files=3, weights=HEARD)))
+    made = sorted((folder / "run" / "samples" / "step-00000001").glob("*.recording.wav"))
+    assert [path.name[:4] for path in made] == ["1-カカ", "2-カカ"]
+
+
+def test_without_a_step_there_is_nothing_to_go_on_from(folder: Path) -> None:
+    trainer = Trainer(tiny_config(folder, steps=0, validation_files=1, weights=HEARD))
+    assert list(trainer) == []
+    assert trainer.comparison is not None
+    assert trainer.comparison.longer == "--steps 1000"
+    assert trainer.exported == 0
+
+
+UNUSED = {
+    "discriminators": {"mpd": 1.0}, "keep_discriminators": True, "discriminator_warmup": 5, "mel_only_steps": 1,
+    "judge_every": 2, "phase_rotation": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNUSED)
+def test_what_has_no_effect_is_refused(folder: Path, name: str) -> None:
+    with pytest.raises(OptionError, match=rf"{name}=.* has no effect: no loss of a hifigan .* asks for discriminators"):
+        Trainer(tiny_config(folder, weights=HEARD, segment=2048, **{name: UNUSED[name]}))
+    assert not (folder / "run").exists()
+
+
+def test_what_decays_and_what_waits_for_nothing(folder: Path) -> None:
+    with pytest.raises(OptionError, match=r"lr_decay=0.9 has no effect with schedule='cosine'"):
+        Trainer(tiny_config(folder, steps=None, minutes=5, lr_decay=0.9))
+    notes = Trainer(tiny_config(folder, patience=2, validation_files=0)).notes
+    assert notes == ("no file is held out, so that patience has nothing to go by; hold out some (--validation-files)",)
+
+
+def test_discriminators_that_have_learnt_nothing_are_no_start(folder: Path) -> None:
+    list(Trainer(tiny_config(folder, weights=HEARD)))
+    start = folder / "run" / "checkpoints" / "step-00000004.pt"
+    with pytest.raises(CheckpointError, match="no loss of its run asked for discriminators, so that they have learnt"):
+        Trainer(tiny_config(folder, run_dir=folder / "second", warm_discriminators=start))
+
+
 def test_a_vocoder_is_a_snapshot_that_another_thread_may_take(folder: Path) -> None:
     trainer, taken = Trainer(tiny_config(folder, steps=30, checkpoint_every=100, weights=HEARD)), []
     begun, over = threading.Event(), threading.Event()
@@ -219,28 +342,6 @@ def test_an_estimate_measures_what_most_of_the_run_is_made_of(folder: Path, monk
     stages.clear()
     Trainer(tiny_config(folder, run_dir=folder / "short", steps=2, **phases | {"judge_every": 1})).estimate(2)
     assert stages == ["heard", "heard"], "the run ends before anything is judged"
-
-
-class Ticking:
-    """A clock that goes on by a second whenever it is read."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        self.now += 1.0
-        return self.now
-
-
-@pytest.fixture
-def ticking(monkeypatch: pytest.MonkeyPatch) -> Ticking:
-    clock = Ticking()
-    for module in (pace_module, trainer_module):
-        monkeypatch.setattr(module, "time", clock)
-    return clock
-
-
-TEN = {"minutes": 10, "steps": None, "checkpoint_every": None, "weights": HEARD, "keep_checkpoints": 20}
 
 
 def test_a_run_of_minutes_ends_by_the_clock(folder: Path, ticking: Ticking) -> None:

@@ -78,10 +78,20 @@ def test_the_best_is_the_latest_that_is_next_to_the_least(figures: list[float], 
     assert best_of(figures) == step
 
 
+def test_a_validation_between_checkpoints_is_no_checkpoints_figure() -> None:
+    best = Best()
+    for step, figure in enumerate([1.0, 0.7, 0.72], 1):
+        best.heard({DECISIVE: figure})
+        if step != 2:
+            assert best.saves(step, {DECISIVE: figure}), "of the two that there are it is the better one"
+    assert (best.step, best.least, best.least_saved, best.stale) == (3, 0.7, 0.72, 1)
+    assert vars(Best.from_dict(best.to_dict())) == vars(best)
+
+
 def test_a_run_whose_best_is_by_an_older_figure_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_sounds(tmp_path / "sounds", count=4)
     trainer = Trainer(tiny_config(tmp_path, steps=1, checkpoint_every=1))
     trainer._output.best = Best.from_dict({"step": 1, "mel": 0.1, "stft": 0.1})
     monkeypatch.setattr("melvoc.train.output.validate", lambda *args, **kwargs: {DECISIVE: 1.0})
     assert next(trainer).validation == {DECISIVE: 1.0}
-    assert trainer._output.best.to_dict() == {"step": 1, DECISIVE: 1.0, "least": 1.0, "stale": 0}
+    assert trainer._output.best.to_dict() == {"step": 1, DECISIVE: 1.0, "least": 1.0, "stale": 0, "least_saved": 1.0}

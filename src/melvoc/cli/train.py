@@ -219,7 +219,8 @@ def _conclude(trainer: Trainer, seconds: float) -> int:
             print(f"stopped at step {trainer.step}, saved in {path}; continue with --resume")
         return 130
     if trainer.first:
-        print(f"{Path(trainer.config.run_dir) / 'generator.safetensors'}: step {trainer.step}, {seconds:.0f} s")
+        step = "" if trainer.exported == trainer.step else f"step {trainer.exported} of "
+        print(f"{Path(trainer.config.run_dir) / 'generator.safetensors'}: {step}{trainer.step} steps, {seconds:.0f} s")
         if trainer.comparison is not None:
             print(trainer.comparison.words)
     return 0
@@ -230,7 +231,7 @@ def _tensorboard(trainer: Trainer, run_dir: Any) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise MelvocError("--tensorboard needs tensorboard; pip install 'melvoc[tensorboard]'") from error
-    return SummaryWriter(str(Path(run_dir) / "tensorboard"), purge_step=trainer.step)
+    return SummaryWriter(str(Path(run_dir) / "tensorboard"), purge_step=trainer.step + 1)
 
 
 def _log(writer: Any, report: TrainReport) -> None:

@@ -10,10 +10,11 @@ import torch
 
 from melvoc.errors import OptionError, about
 from melvoc.spectrogram.file import ENDINGS
+from melvoc.train.checks import check_used
 from melvoc.train.config import ResolvedConfig, TrainConfig
 from melvoc.train.folder import RunFolder
 from melvoc.train.given import Audio, named_sounds
-from melvoc.train.resuming import check_config, resumed
+from melvoc.train.resuming import LATEST, check_config, resumed
 from melvoc.train.sounds import Found, find_sounds, spec_of_mels
 from melvoc.train.state import TrainState
 from melvoc.train.warm import WarmStart, read_start
@@ -46,6 +47,8 @@ def find(config: TrainConfig, audio: Audio | None, folder: RunFolder, resume: bo
     else:
         raise OptionError("audio_dir is empty; give the path of a folder, or audio= with files or waves")
     stored = folder.stored(resume)
+    if stored:
+        stored["config"] |= {name: value for name, value in folder.config().items() if name in LATEST}
     return Origin(found, stored, None if stored else read_start(config))
 
 
@@ -64,8 +67,12 @@ def decide(
         config = resumed(config, stored["config"])
     mels = None if config.mels_dir is None else spec_of_mels(config.mels_dir)
     if warm and warm.generator:
-        return config.resolved(spec=warm.generator.spec, generator=warm.generator.generator, rate=warm.rate)
-    return config.resolved(mels=mels)
+        decided = config.resolved(spec=warm.generator.spec, generator=warm.generator.generator, rate=warm.rate)
+    else:
+        decided = config.resolved(mels=mels)
+    if not stored:
+        check_used(config, decided)
+    return decided
 
 
 def as_stored(config: ResolvedConfig) -> dict[str, Any]:

@@ -23,12 +23,13 @@ class Best:
         figures: of its validation.
         least: the best figure of any validation, also of those without a checkpoint.
         stale: validations since then.
+        least_saved: the best figure of any checkpoint.
     """
 
     def __init__(self) -> None:
         self.step: int | None = None
         self.figures: dict[str, float] = {}
-        self.least = math.inf
+        self.least = self.least_saved = math.inf
         self.stale = 0
 
     def heard(self, figures: Mapping[str, float] | None) -> None:
@@ -39,7 +40,10 @@ class Best:
 
     def saves(self, step: int, figures: Mapping[str, float] | None) -> bool:
         """Whether a checkpoint with this validation is the best, which it then is."""
-        if not figures or figures[DECISIVE] > self.least * (1.0 + TOLERANCE):
+        if not figures:
+            return False
+        self.least_saved = min(self.least_saved, figures[DECISIVE])
+        if figures[DECISIVE] > self.least_saved * (1.0 + TOLERANCE):
             return False
         self.step, self.figures = step, dict(figures)
         return True
@@ -58,13 +62,14 @@ class Best:
         if math.isinf(self.least):
             return None
         found = {} if self.step is None else {"step": self.step, **self.figures}
-        return {**found, "least": self.least, "stale": self.stale}
+        return {**found, "least": self.least, "stale": self.stale, "least_saved": self.least_saved}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any] | None) -> Self:
-        """The best of a stored run; runs of before know no `least`, and older ones have another figure."""
+        """The best of a stored run; runs of before know less of the least, and older ones have another figure."""
         best, values = cls(), dict(stored or {})
         best.stale = values.pop("stale", 0)
         best.least = values.pop("least", values.get(DECISIVE, math.inf))
+        best.least_saved = values.pop("least_saved", best.least)
         best.step, best.figures = values.pop("step", None), values
         return best

@@ -19,7 +19,7 @@ from melvoc.train.recipes import sized_generator
 from melvoc.train.refinement import edges
 
 if TYPE_CHECKING:
-    from melvoc.train.config import TrainConfig
+    from melvoc.train.config import ResolvedConfig, TrainConfig
 
 SCHEDULES = ("decay", "cosine")
 
@@ -36,6 +36,41 @@ def check_config(config: TrainConfig) -> None:
     if config.spec is not None:
         _check_generator(config, config.spec)
         _check_segment(config, config.spec, subject(config)[1])
+
+
+def check_used(config: TrainConfig, resolved: ResolvedConfig) -> None:
+    """Check that what was given for a run that begins has an effect.
+
+    Args:
+        config: as given.
+        resolved: the same with nothing left open.
+
+    Raises:
+        OptionError: something has none.
+    """
+    judging = {
+        "discriminators": config.discriminators,
+        "warm_discriminators": config.warm_discriminators,
+        "keep_discriminators": config.keep_discriminators,
+        "discriminator_warmup": config.discriminator_warmup,
+        "mel_only_steps": config.mel_only_steps,
+        "judge_every": config.judge_every if config.judge_every > 1 else None,
+        "phase_rotation": config.phase_rotation,
+    }
+    unused = {} if resolved.weights.judges else judging
+    for name, value in unused.items():
+        if value:
+            raise OptionError(
+                f"{name}={value!r} has no effect: no loss of a {resolved.architecture} with the profile "
+                f"{resolved.profile!r} asks for discriminators; set weights.adversarial and weights.feature "
+                "(--adversarial-weight 1 --feature-weight 2), or omit it"
+            )
+    for name in ("lr_decay", "lr_decay_steps") if resolved.schedule == "cosine" else ():
+        if (value := getattr(config, name)) is not None:
+            raise OptionError(
+                f"{name}={value!r} has no effect with schedule='cosine', which runs with minutes have; set "
+                "schedule='decay' (--schedule decay), or omit it"
+            )
 
 
 def weights_of(config: TrainConfig, recipe: Recipe, spec: MelSpec | None = None) -> LossWeights:
@@ -143,6 +178,9 @@ def _check_ranges(config: TrainConfig) -> None:
             raise OptionError(f"{name}={value!r}, but it is a text; omit it if there is none")
     if config.spec is not None and not isinstance(config.spec, MelSpec):
         raise SpecError(f"spec={config.spec!r} is {kind_of(config.spec)}; pass a melvoc.MelSpec")
+    for name in ("audio_dir", "run_dir"):
+        if not isinstance(value := getattr(config, name), str | os.PathLike):
+            raise OptionError(f"{name}={value!r}, but it is the path of a folder")
     if not os.fspath(config.run_dir):
         raise OptionError("run_dir is empty; give the path of a folder")
     if os.fspath(config.audio_dir) and Path(config.audio_dir).resolve() == Path(config.run_dir).resolve():

@@ -231,6 +231,7 @@ class TrainConfig:
         values: dict[str, Any] = {entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self)}
         for name in ("audio_dir", "run_dir", "mels_dir", "warm_start", "warm_discriminators"):
             values[name] = None if values[name] is None else os.fspath(values[name])
+        values["device"] = str(self.device)
         return values | {
             "betas": None if self.betas is None else list(self.betas),
             "discriminators": None if self.discriminators is None else dict(self.discriminators),

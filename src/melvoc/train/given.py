@@ -12,6 +12,7 @@ from torch import Tensor
 
 from melvoc.arrays import as_tensor
 from melvoc.errors import MissingFileError, OptionError, SpecError, kind_of, quoted
+from melvoc.storage.reading import is_utf8
 
 Wave = tuple[object, int]  # [N] or [C, N], a tensor or an array, and its rate in Hz
 _PATH = (str, os.PathLike)
@@ -47,6 +48,8 @@ def named_sounds(audio: Audio) -> list[Given]:
     if not entries:
         raise OptionError("audio is empty; give sound files, or waves as (waveform, sample_rate)")
     names = [name for name, _ in entries]
+    if odd := next((name for name in names if not is_utf8(name)), None):
+        raise OptionError(f"audio has {quoted(odd)}, which is not UTF-8; rename the file, or give a dict with names")
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise OptionError(f"audio has {quoted(twice)} twice; give each sound once")
     return [Given(name, _source(name, value)) for name, value in entries]
@@ -57,7 +60,7 @@ def _numbered(values: list[object]) -> list[tuple[str, object]]:
     paths = {number: Path(value).absolute() for number, value in enumerate(values) if isinstance(value, _PATH)}
     root = os.path.commonpath([path.parent for path in paths.values()]) if paths else ""
     return [
-        (paths[number].relative_to(root).as_posix() if number in paths else str(number + 1), value)
+        (Path(os.path.relpath(paths[number], root)).as_posix() if number in paths else str(number + 1), value)
         for number, value in enumerate(values)
     ]
 

@@ -19,7 +19,7 @@ from melvoc.train.distributed import World
 from melvoc.train.folder import RunFolder
 from melvoc.train.material import Material
 from melvoc.train.pace import Pace
-from melvoc.train.results import provenance_of, reopened, validated, vocoder_of, write_discriminators, write_generator
+from melvoc.train.results import provenance_of, reopened, vocoder_of, write_discriminators, write_generator
 from melvoc.train.samples import pictures, write_samples
 from melvoc.train.state import TrainState, stage_of
 from melvoc.train.validate import DECISIVE, MOST_FILES, validate
@@ -41,6 +41,7 @@ class Output:
         reached: the share of the run that is over, the same in every process.
         best: the best checkpoint.
         comparison: of the result with Griffin-Lim, once the run is over.
+        exported: step of the generator that was exported last, or None.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Output:
         self.reached, self.best = 0.0, Best()
         self.comparison: Comparison | None = None
         self.saved: int | None = None
+        self.exported: int | None = None
+        self._began = state.step
         self._heard: tuple[int, dict[str, float]] = (-1, {})
 
     def begin(self, stored: dict[str, Any] | None) -> None:
@@ -68,7 +71,8 @@ class Output:
         """
         step, folder, config = self._state.step, self._folder, self._config
         if stored:
-            self.best, self.saved = Best.from_dict(stored["best"]), step
+            self.best, self.saved, self._began = Best.from_dict(stored["best"]), step, step
+            self._heard = step, stored.get("heard", {})
         if self._world.first:
             folder.make()
             kept = config.keep_checkpoints + 2 - len(folder.steps())  # the best, and one before the oldest is removed
@@ -122,17 +126,21 @@ class Output:
         with self._pace.costing("validate"):
             figures = watched(self.progress, "validate", min(MOST_FILES, len(sounds)), measured)
         self._heard = self._state.step, figures
-        self.best.heard(figures)
+        if not self._frozen(self._state.step - 1):
+            self.best.heard(figures)
         return figures
 
     def _save_due(self, figures: dict[str, float] | None) -> None:
-        """A checkpoint with its samples, and the generator by itself if it is the best so far."""
+        """A checkpoint with its samples, and the generator by itself if it is the best so far.
+
+        The checkpoint comes last: a run that is killed before makes the step and what belongs to it again.
+        """
         if self.best.saves(self._state.step, figures):
             self._write(lambda: write_generator(self.vocoder(), self._folder.path / "best.safetensors"))
-        self.save()
         sounds = self._material.held_out[: self._config.samples]
         if sounds:
             self._write(lambda: self._sample(self._folder.samples(self._state.step)))
+        self.save()
 
     def save(self) -> None:
         """A checkpoint, unless it was written or begun with."""
@@ -144,13 +152,19 @@ class Output:
 
     def export(self) -> None:
         """The result, and the discriminators if they are to be kept."""
-        self._write(lambda: write_generator(self._result(), self._folder.path / "generator.safetensors"))
+        vocoder = self._result()
+        self._write(lambda: write_generator(vocoder, self._folder.path / "generator.safetensors"))
+        self.exported = int(vocoder.provenance["steps"])
         if self._config.keep_discriminators:
             self._write(lambda: write_discriminators(self._state, self._folder.path / "discriminators.pt"))
 
     def compare(self) -> Comparison:
-        """The result beside Griffin-Lim, in `RUN/results.json` and in its file."""
+        """The result beside Griffin-Lim, in `RUN/results.json` and in its file.
+
+        It ends with the minutes of a run; a session that begins at their end takes its time.
+        """
         config, sounds, vocoder = self._config, self._material.held_out, self._result()
+        goes_on = self._state.step > self._began
 
         def compared(report: Report) -> Comparison:
             return compare(
@@ -159,7 +173,7 @@ class Output:
                 segment=config.segment,
                 longer=self._longer(),
                 unmoved=self._unmoved(),
-                late=self._pace.over,
+                late=self._pace.over if goes_on else lambda: False,
                 report=report,
             )
 
@@ -172,29 +186,29 @@ class Output:
 
     def _longer(self) -> str:
         """How to train four times as long, by what has ended the run; "" where that has stopped helping."""
-        config = self._config
+        config, steps = self._config, self._state.step
         if self.best.learnt:
             return ""
-        longer = f"--steps {4 * self._state.step}" if config.minutes is None else f"--minutes {4 * config.minutes:g}"
+        longer = f"--steps {4 * steps or 1000}" if config.minutes is None else f"--minutes {4 * config.minutes:g}"
+        if not steps:  # there is no checkpoint
+            return longer
         if config.patience is not None and self.best.without_patience(config.patience):
             longer += f" --patience {4 * config.patience}"
         return f"--resume {longer}"
 
     def _unmoved(self) -> int:
         """The run's steps if the discriminators alone have learnt in all of them, in the first and the last, else 0."""
-        first, latest = (stage_of(self._config, step) for step in (0, self._state.step - 1))
-        return self._state.step if self._state.step and first == latest == "warm-up" else 0
+        steps = self._state.step
+        return steps if steps and self._frozen(0) and self._frozen(steps - 1) else 0
+
+    def _frozen(self, step: int) -> bool:
+        """Whether the discriminators alone learn in a step."""
+        return stage_of(self._config, step) == "warm-up"
 
     def vocoder(self, engine: Literal["auto", "torch"] = "torch") -> NeuralVocoder:
         """The running mean as it is now."""
         provenance = provenance_of(self._material.data, self._pace.seconds)
-        step, figures = self._heard
-        return vocoder_of(
-            self._state,
-            self._config,
-            provenance | (validated(figures) if step == self._state.step else {}),
-            engine=engine,
-        )
+        return vocoder_of(self._state, self._config, provenance, lambda: self._heard, engine=engine)
 
     def _content(self) -> dict[str, Any]:
         """What a checkpoint has."""
@@ -202,6 +216,7 @@ class Output:
         if self._world.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self._world.device)
         batch = self._config.batch_size * self._world.size
+        step, figures = self._heard
         return {
             **self._state.to_dict(),
             "config": as_stored(self._config),
@@ -209,6 +224,7 @@ class Output:
             "data": self._material.data,
             "position": self._state.step * batch,
             "best": self.best.to_dict(),
+            "heard": figures if step == self._state.step else {},
             "pace": self._pace.to_dict(),
             "random": random,
         }
@@ -218,7 +234,7 @@ class Output:
         best, config = self._folder.path / "best.safetensors", self._config
         chosen = config.patience is not None or config.minutes is not None
         if chosen and self.best.step is not None and best.is_file():
-            return reopened(best, self._state.device)
+            return reopened(best, config, self._state.device)
         return self.vocoder()
 
     def _results(self, vocoder: NeuralVocoder, comparison: Comparison) -> dict[str, Any]:

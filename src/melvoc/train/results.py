@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,27 +19,40 @@ from melvoc.train.state import TrainState
 
 
 def vocoder_of(
-    state: TrainState, config: ResolvedConfig, provenance: dict[str, str], *, engine: Literal["auto", "torch"] = "auto"
+    state: TrainState,
+    config: ResolvedConfig,
+    provenance: dict[str, str],
+    heard: Callable[[], tuple[int, Mapping[str, float]]],
+    *,
+    engine: Literal["auto", "torch"] = "auto",
 ) -> NeuralVocoder:
     """The running mean of the generator as an independent vocoder.
 
     Args:
         state: of the training, which may go on meanwhile in another thread.
         config: of the run.
-        provenance: what is known of where it comes from, but for the steps.
+        provenance: what is known of where it comes from, but for the steps and the figures of its validation.
+        heard: gives the step of the latest validation, and its figures.
         engine: as in `melvoc.load`.
     """
     with state.lock:
         network, step = state.average.network(config.record, config.generator), state.step
+        validation, figures = heard()
+    provenance = provenance | {"steps": str(step)} | (validated(figures) if validation == step else {})
     return NeuralVocoder(
         network,
-        name=config.name or Path(config.run_dir).resolve().name,
+        name=name_of(config),
         spec=config.spec,
         architecture=config.record,
         engine=engine,
         licence=config.licence,
-        provenance=provenance | {"steps": str(step)},
+        provenance=provenance,
     )
+
+
+def name_of(config: ResolvedConfig) -> str:
+    """The name of a run's generator: given, or its folder's."""
+    return config.name or Path(config.run_dir).resolve().name
 
 
 def provenance_of(data: Mapping[str, Any], seconds: float) -> dict[str, str]:
@@ -65,10 +78,11 @@ def validated(figures: Mapping[str, float]) -> dict[str, str]:
     return {f"held out, {name}": f"{value:.4f}" for name, value in figures.items()}
 
 
-def reopened(path: str | os.PathLike[str], device: torch.device) -> NeuralVocoder:
-    """The generator of a run's own file."""
+def reopened(path: str | os.PathLike[str], config: ResolvedConfig, device: torch.device) -> NeuralVocoder:
+    """The generator of a run's own file, with the name and the licence that it has now."""
     vocoder = load_file(path, LoadOptions(device=device, dtype=torch.float32, engine="torch", mmap=False))
     assert isinstance(vocoder, NeuralVocoder)
+    vocoder.name, vocoder.licence = name_of(config), config.licence
     return vocoder
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from melvoc.errors import CheckpointError
 from melvoc.recipe import LossWeights
 from melvoc.spectrogram.spec import MelSpec
-from melvoc.train.config import TrainConfig
+from melvoc.train.config import CHECKPOINT_EVERY, TrainConfig
 from melvoc.train.recipes import trained_architecture
 from melvoc.train.revival import check_names, revived
 
@@ -30,6 +30,9 @@ LEFT_OPEN = (
     "learning_rate", "betas", "schedule", "lr_decay", "lr_decay_steps", "discriminator_warmup", "ramp_steps",
     "patience", "checkpoint_every", "name", "licence",
 )  # fmt: skip
+
+# Of these the latest counts, in RUN/config.json: a checkpoint may be of before they were given again.
+LATEST = ("minutes", "steps", "patience", "checkpoint_every", "name", "licence")
 
 # Of a run of before there were profiles.
 OLD = {"profile": "published", "schedule": "decay", "minutes": None, "patience": None}
@@ -69,6 +72,8 @@ def resumed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
         "betas": tuple(stored["betas"]),
     }
     ends = ("minutes", "steps") if config.minutes is config.steps is None else ()  # given: as it says, and no other
+    if values["minutes"] is None and config.minutes is not None and values["checkpoint_every"] == CHECKPOINT_EVERY:
+        values["checkpoint_every"] = None  # a tenth of the minutes, which there were none of
     open_now = [name for name in (*LEFT_OPEN, *ends) if getattr(config, name) is None]
     filled: dict[str, Any] = {name: values.get(name) for name in open_now}
     return dataclasses.replace(config, weights=config.weights.over(LossWeights(**stored["weights"])), **filled)

@@ -19,6 +19,7 @@ from melvoc.train.comparison import REFINE
 from melvoc.train.sounds import Sound
 from melvoc.train.validate import excerpt
 
+LONGEST_STEM = 200  # bytes of a name, which has 255 with its ending and what is added while it is written
 WITHOUT_PICTURES = "matplotlib is missing, so RUN/samples has sound alone; pip install 'melvoc[plot]'"
 
 
@@ -54,7 +55,7 @@ def write_samples(vocoder: NeuralVocoder, sounds: Sequence[Sound], folder: Path,
             "": vocoder.mel_to_waveform(mel, spec=spec, refine=0)[0],
             f".refine{REFINE}": vocoder.mel_to_waveform(mel, spec=spec, refine=REFINE)[0],
         }
-        stem = f"{number}-{PurePosixPath(sound.name).stem}"
+        stem = f"{number}-{PurePosixPath(sound.name).stem}".encode()[:LONGEST_STEM].decode(errors="ignore")
         for ending, wave in {".recording": real, **copies}.items():
             write(folder / f"{stem}{ending}.wav", wave.float().cpu(), spec.sample_rate)
         if drawn:

@@ -65,7 +65,8 @@ class Found(NamedTuple):
 def find_sounds(folder: str | os.PathLike[str], *, ignored: Sequence[str] = ()) -> Found:
     """Every sound file of a folder and its subfolders, and what else lies there (`melvoc.audio.folder.find_files`).
 
-    A file whose name is not UTF-8 is left out: a run's records could not name it.
+    A file whose name is not UTF-8 is left out: a run's records could not name it. So is what lies in a run's folder:
+    its samples are made.
 
     Args:
         folder: to look into.
@@ -78,6 +79,12 @@ def find_sounds(folder: str | os.PathLike[str], *, ignored: Sequence[str] = ()) 
     if not root.is_dir():
         raise MissingFileError(f"{root}: no such folder; give a folder of sound files")
     found, skipped = find_files(root, ignored=ignored)
+    runs = {folder for path in found for folder in path.relative_to(root).parents if _is_run(root / folder)} - {Path()}
+    skipped += [
+        Skipped(name=clipped(folder.as_posix()), reason="the folder of a run, whose sounds are made")
+        for folder in sorted(runs)
+    ]
+    found = [path for path in found if runs.isdisjoint(path.relative_to(root).parents)]
     sounds = [path for path in found if is_utf8(path)]
     skipped += [
         Skipped(name=clipped(path.relative_to(root).as_posix()), reason="its name is not UTF-8; rename it")
@@ -171,6 +178,11 @@ def spec_of_mels(folder: str | os.PathLike[str]) -> MelSpec | None:
         with suppress(MelvocError):  # reported when its sound is read
             return read_mel(path).spec
     return None
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether it is a `RunFolder`'s."""
+    return (folder / "config.json").is_file() and (folder / "checkpoints").is_dir()
 
 
 def _read(path: Path, notes: list[str]) -> tuple[Tensor, int]:

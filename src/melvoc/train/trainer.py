@@ -33,6 +33,8 @@ from melvoc.train.sounds import Found
 from melvoc.train.state import DivergedError, Stepper, TrainState
 from melvoc.train.warm import WarmStart
 
+AIMLESS = "no file is held out, so that patience has nothing to go by; hold out some (--validation-files)"
+
 
 class Trainer:
     """Trains a generator of any architecture that has a recipe on a folder of sounds.
@@ -85,7 +87,7 @@ class Trainer:
     ) -> None:
         check_progress(progress)
         began = time.monotonic()
-        self._stopped = self._halted = False
+        self._stopped = self._halted = self._looping = self._concluded = False
         self._smoothed = Smoothed()
         self.resumed_from: int | None = None
         self._folder = RunFolder(config.run_dir)
@@ -145,6 +147,11 @@ class Trainer:
         return self._output.comparison
 
     @property
+    def exported(self) -> int | None:
+        """Step of the generator that was exported last; None before, and in all processes but the first."""
+        return self._output.exported
+
+    @property
     def spec(self) -> MelSpec:
         """Of the generator's mels."""
         return self.config.spec
@@ -177,13 +184,14 @@ class Trainer:
     def stop(self) -> None:
         """End the loop after the current step; may be called from a signal handler or another thread. A new loop goes
         on."""
-        self._stopped = True
+        self._stopped, self._halted = True, self._looping
 
     def __iter__(self) -> Self:
         """The trainer itself; the next loop continues where one was left with `break` or ended by `stop`. The time
         between two loops is none of the run's minutes."""
         if self._halted:
             self._stopped = self._halted = False
+        self._looping = True
         self._pace.go_on()
         return self
 
@@ -288,13 +296,20 @@ class Trainer:
     def _following(self) -> TrainReport:
         """The next step, or the end of the loop."""
         if self.finished:
-            self.export()
-            self.compare()
+            self._conclude()
             raise StopIteration
         if self._world.any(self._stopped):
             self._stopped = self._halted = True
+            self._looping = False
             raise StopIteration
         return self._one_step()
+
+    def _conclude(self) -> None:
+        """Write the result and compare it, once."""
+        if not self._concluded:
+            self.export()
+            self.compare()
+            self._concluded = True
 
     def _one_step(self) -> TrainReport:
         start, world, pace = time.monotonic(), self._world, self._pace
@@ -343,7 +358,9 @@ class Trainer:
         self.decay_steps = self._material.decay_steps(self.config, self._world.size)
         self.skipped = self._material.skipped
         undrawn = self._material.held_out and self.config.samples and self._world.first and not pictures()
-        self.notes = (*self._folder.notes, *self._material.notes, *[WITHOUT_PICTURES] * bool(undrawn))
+        aimless = self.config.patience is not None and not self._material.held_out
+        said = (WITHOUT_PICTURES,) * bool(undrawn) + (AIMLESS,) * aimless
+        self.notes = (*self._folder.notes, *self._material.notes, *said)
         self.files, self.seconds_of_sound = self._material.files, self._material.seconds
         self.held_out = tuple(sound.name for sound in self._material.held_out)
 

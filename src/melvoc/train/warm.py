@@ -162,6 +162,12 @@ def read_discriminators(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: no such file, a damaged one, or one of another kind.
     """
     content = read_tensors(path)
+    weights = content["config"]["weights"] if content.get("format") == FORMAT else {}
+    if weights and not (weights.get("adversarial") or weights.get("feature")):
+        raise CheckpointError(
+            f"{os.fspath(path)}: no loss of its run asked for discriminators, so that they have learnt nothing; give "
+            "another file, or omit it"
+        )
     inner = content.get("discriminators", content)
     return dict(inner) if isinstance(inner, dict) else {}
 
