@@ -250,6 +250,14 @@ def test_a_checkpoint_says_its_steps_or_is_asked_for_them(tmp_path: Path) -> Non
         convert(tmp_path / "mine.pt", config={**ARGUMENTS, "n_timesteps": 1})
 
 
+def test_steps_that_the_files_name_contradicts_are_refused(tmp_path: Path) -> None:
+    torch.save({"model": BARE}, tmp_path / "mine-2-step.pt")
+    assert convert(tmp_path / "mine-2-step.pt", config={**ARGUMENTS, "n_timesteps": 2}).architecture == "flow2gan"
+    for config in ({**ARGUMENTS, "n_timesteps": 4}, "flow2gan_24khz_4step"):
+        with pytest.raises(CheckpointError, match="n_timesteps=4, but the file's name says 2, and the steps belong to"):
+            convert(tmp_path / "mine-2-step.pt", config=config)
+
+
 @pytest.mark.parametrize(
     ("values", "name"), [(FILE_24K, "flow2gan_24khz_2step"), (FILE_44K, "flow2gan_44khz_128band_512x_4step")]
 )

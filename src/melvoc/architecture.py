@@ -196,6 +196,8 @@ class Architecture:
         layouts: how its checkpoints were published, for `melvoc convert` and `hf://`.
         configurations: those that stand in published code, by the name that `melvoc convert --config` takes: each
             makes one of a layout, given the name of the weights' file; raises `OptionError`.
+        check_name: checks a configuration against the name of the weights' file, where that says what the weights do
+            not; raises `OptionError`. None: no name says anything.
         pins: published checkpoints that are loaded by name.
         float32: the layers that stay float32 when the rest is in half precision. None: it has no half form.
         cuda_dtype: what `dtype=None` means on CUDA; half precision only if measured to do no harm.
@@ -210,6 +212,7 @@ class Architecture:
     network: Callable[[Any], nn.Module]
     layouts: tuple[Layout, ...] = ()
     configurations: Mapping[str, Callable[[str], Mapping[str, Any]]] = field(default_factory=dict)
+    check_name: Callable[[Any, str], None] | None = None
     pins: tuple[Pin, ...] = ()
     float32: Callable[[nn.Module], Iterable[nn.Module]] | None = None
     cuda_dtype: torch.dtype = torch.float32

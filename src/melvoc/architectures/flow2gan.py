@@ -460,17 +460,37 @@ STEPS = (1, 2, 4)
 FACTORS = 13_312  # parameters that a step adds
 
 
+def _steps_of(file: str) -> int | None:
+    """The steps that a file's name says, if it does."""
+    said = re.search(r"(\d+)-?step", file)
+    return None if said is None else int(said[1])
+
+
+def check_steps(config: Flow2GANConfig, file: str) -> None:
+    """Check that a configuration has the steps that the weights' file is named after: nothing in it says them.
+
+    Raises:
+        OptionError: it has others.
+    """
+    said = _steps_of(file)
+    if said not in (None, config.n_timesteps):
+        raise OptionError(
+            f"n_timesteps={config.n_timesteps}, but the file's name says {said}, and the steps belong to the weights; "
+            f"give n_timesteps={said}, or rename the file if its name is wrong"
+        )
+
+
 def _of_file(values: Mapping[str, Any]) -> Callable[[str], Mapping[str, Any]]:
     """A published configuration, given the name of the weights' file, which says the steps."""
 
     def complete(file: str) -> Mapping[str, Any]:
-        said = re.search(r"(\d+)-?step", file)
+        said = _steps_of(file)
         if said is None:
             raise OptionError(
                 f"the name of {quoted(file)} does not say its steps, as universal-24k-mel-2-step.pt does; rename it, "
                 "or give a JSON of the constructor's arguments with n_timesteps"
             )
-        return {**values, "n_timesteps": int(said[1])}
+        return {**values, "n_timesteps": said}
 
     return complete
 
@@ -508,6 +528,7 @@ ARCHITECTURE = Architecture(
         ),
     ),
     configurations={name: _of_file(values) for name, (_, values, _) in FILES.items()},
+    check_name=check_steps,
     pins=tuple(_pin(name, steps) for name in FILES for steps in STEPS),
     speed=lambda config: "medium" if config.n_timesteps == 1 else "slow",
 )

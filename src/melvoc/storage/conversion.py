@@ -65,6 +65,7 @@ def convert(
         said = config if config is None or isinstance(config, Mapping) else os.fsdecode(config)
         source, values = find_pair(given) if said is None else (find_weights(given), said)
         record, settings, spec, layout = _described(values, spec, source)
+        _check_name(record, settings, source)
         return assemble(
             source,
             record=record,
@@ -110,6 +111,19 @@ def _described(
             "they belong to different models"
         )
     return record, settings, spec, layout
+
+
+def _check_name(record: Architecture, config: NetworkConfig, source: str) -> None:
+    """Check that a configuration is that of the weights by the name of their file.
+
+    Raises:
+        CheckpointError: it says otherwise.
+    """
+    if record.check_name:
+        try:
+            record.check_name(config, Path(source).name)
+        except OptionError as error:
+            raise CheckpointError(f"{source}: {error}") from error
 
 
 def _named(name: str, source: str) -> Mapping[str, Any] | None:
