@@ -48,12 +48,12 @@ class Terminated(BaseException):
 
 def build_parser() -> Parser:
     """The parser of all commands."""
-    from melvoc.cli import doctor, evaluation, exporting, mels, models, train, vocode
+    from melvoc.cli import demo, doctor, evaluation, exporting, mels, models, train, vocode
 
     parser = Parser(prog="melvoc", description="Mel spectrograms to sound.")
     parser.add_argument("--version", action="version", version=f"melvoc {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for module in (models, vocode, mels, evaluation, exporting, train, doctor):
+    for module in (models, vocode, mels, evaluation, exporting, train, demo, doctor):
         module.add_parser(commands)
     return parser
 
