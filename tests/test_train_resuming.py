@@ -40,6 +40,18 @@ def test_a_folder_is_all_that_a_run_needs_to_go_on(finished: tuple[Path, list[Tr
     assert trainer.vocoder().name == "bells"
 
 
+def test_a_run_keeps_its_precision_on_another_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sounds(tmp_path / "sounds", count=4)
+    monkeypatch.setattr("melvoc.train.precision._amx", lambda: True)
+    first = Trainer(tiny_config(tmp_path, steps=1, precision="auto"))
+    list(first)
+    monkeypatch.setattr("melvoc.train.precision._amx", lambda: False)
+    again = [Trainer.resume(tmp_path / "run"), Trainer(tiny_config(tmp_path, precision="auto"), resume=True)]
+    assert {trainer.config.precision for trainer in (first, *again)} == {"bfloat16"}
+    with pytest.raises(CheckpointError, match="precision: the run has 'bfloat16', now 'float32'"):
+        Trainer.resume(tmp_path / "run", precision="float32")
+
+
 def test_what_is_given_again_is_compared_and_ends_are_replaced(copied: Path) -> None:
     with pytest.raises(CheckpointError, match=r"\(seed: the run has 7, now 8\)"):
         Trainer.resume(copied, seed=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from melvoc.train.checks import check_used
 from melvoc.train.config import ResolvedConfig, TrainConfig
 from melvoc.train.folder import RunFolder
 from melvoc.train.given import Audio, named_sounds
+from melvoc.train.precision import halved
 from melvoc.train.resuming import LATEST, check_config, resumed
 from melvoc.train.sounds import Found, find_sounds, spec_of_mels
 from melvoc.train.state import TrainState
@@ -53,10 +55,10 @@ def find(config: TrainConfig, audio: Audio | None, folder: RunFolder, resume: bo
 
 
 def decide(
-    config: TrainConfig, stored: dict[str, Any] | None, warm: WarmStart | None, processes: int
+    config: TrainConfig, stored: dict[str, Any] | None, warm: WarmStart | None, processes: int, device: torch.device
 ) -> ResolvedConfig:
-    """The configuration with nothing left open: from the run that goes on, the warm start, the mels, the profile and
-    the recipe.
+    """The configuration with nothing left open: from the run that goes on, the warm start, the mels, the profile, the
+    recipe and the device.
 
     Raises:
         CheckpointError: not that of the run that goes on.
@@ -72,7 +74,7 @@ def decide(
         decided = config.resolved(mels=mels)
     if not stored:
         check_used(config, decided)
-    return decided
+    return dataclasses.replace(decided, precision="bfloat16" if halved(decided, device) else "float32")
 
 
 def as_stored(config: ResolvedConfig) -> dict[str, Any]:

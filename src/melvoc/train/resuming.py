@@ -76,6 +76,8 @@ def resumed(config: TrainConfig, stored: Mapping[str, Any]) -> TrainConfig:
         values["checkpoint_every"] = None  # a tenth of the minutes, which there were none of
     open_now = [name for name in (*LEFT_OPEN, *ends) if getattr(config, name) is None]
     filled: dict[str, Any] = {name: values.get(name) for name in open_now}
+    if config.precision == "auto":  # whatever this device would choose
+        filled["precision"] = values["precision"]
     return dataclasses.replace(config, weights=config.weights.over(LossWeights(**stored["weights"])), **filled)
 
 
@@ -88,7 +90,7 @@ def differences(config: TrainConfig, stored: Mapping[str, Any]) -> dict[str, tup
     before = LossWeights(**stored["weights"]).over(LossWeights())  # 0 for a loss that there was not yet
     weights, stored = config.weights.over(before), {**stored, "weights": dataclasses.asdict(before)}
     for name, mine in dataclasses.replace(config, weights=weights).to_dict().items():
-        left_open = name in LEFT_OPEN and mine is None
+        left_open = (name in LEFT_OPEN and mine is None) or (name == "precision" and mine == "auto")
         if name not in NOT_COMPARED and not left_open and name in stored:
             _compare(name, stored[name], mine, found)
     return found

@@ -95,7 +95,7 @@ class Trainer:
         self._world = join(config.device)
         with ExitStack() as failed:
             failed.callback(self.close)  # or torch complains of an open group beside the error
-            self.config = decide(config, stored, warm, self._world.size)
+            self.config = decide(config, stored, warm, self._world.size, self._world.device)
             chosen = config.segment is None and not stored
             watched(progress, "read", len(found.sounds), lambda report: self._read(found, stored, chosen, report))
             self._pace = Pace(self.config, began, (stored or {}).get("pace"))
