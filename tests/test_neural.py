@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from networks import TINY, golden_network
+from networks import TINY, VOCODERS, golden_network, random_mel
 
+import melvoc
 from melvoc.architectures.bigvgan import BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.architectures.vocos import VocosConfig
@@ -24,6 +26,23 @@ def test_golden_waves(golden_dir: Path, name: str) -> None:
         got = network(mel)
     assert got.shape == (mel.shape[0], 1, mel.shape[-1] * network.config.hop_length)
     torch.testing.assert_close(got[..., : wave.shape[-1]], wave, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", VOCODERS)
+def test_a_vocoder_is_pickled_for_another_process(name: str) -> None:
+    """Its architecture goes along by its name."""
+    voc = VOCODERS[name]
+    again = pickle.loads(pickle.dumps(voc))
+    assert again.architecture is voc.architecture
+    assert copy.deepcopy(voc).architecture is voc.architecture
+    mel = random_mel(voc, 9)
+    assert torch.equal(again.mel_to_waveform(mel, spec=voc.spec), voc.mel_to_waveform(mel, spec=voc.spec))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8])
+def test_a_type_that_networks_do_not_compute_in(dtype: torch.dtype) -> None:
+    with pytest.raises(OptionError, match=r"dtype=torch\..*8.*, but it is a floating-point torch.dtype that networks"):
+        melvoc.load("griffinlim", dtype=dtype)
 
 
 @pytest.mark.parametrize("name", ["hifigan_v2_random", "hifigan_v3_random"])

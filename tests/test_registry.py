@@ -101,8 +101,12 @@ def test_build_table_is_pure_and_takes_a_distribution_twice_as_one() -> None:
 
 
 def test_an_entry_point_of_no_known_distribution() -> None:
-    table = build_table([EntryPoint(name="a", value="m:f", group=GROUP)], [])
-    assert table["a"][0].distribution == "an unknown distribution"
+    class Nameless(FakeDistribution):
+        name = version = None  # type: ignore[assignment]
+
+    nameless = EntryPoint(name="a", value="m:f", group=GROUP)._for(Nameless("ghost"))  # type: ignore[attr-defined]
+    for one in (EntryPoint(name="a", value="m:f", group=GROUP), nameless):
+        assert build_table([one], [])["a"][0].distribution == "an unknown distribution"
 
 
 def test_listing_and_info_import_no_plugin(installed: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -327,6 +331,13 @@ def test_a_plugin_that_fails_or_takes_something_else(installed: Any, plugin: typ
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     with pytest.raises(PluginError, match=r"vocoder 'b': .* failed \(TypeError: .*the contract is factory\(name"):
         melvoc.load("b")
+
+
+def test_a_plugin_that_exits_does_not_end_the_program(installed: Any, plugin: types.ModuleType) -> None:
+    plugin.load = lambda name, *, device, dtype: sys.exit(3)  # type: ignore[attr-defined]
+    installed(entry("a", f"{MODULE}:load"))
+    with pytest.raises(PluginError, match=r"vocoder 'a': .* failed \(SystemExit: 3\)"):
+        melvoc.load("a")
 
 
 def test_a_plugins_own_melvoc_errors_are_left_alone(installed: Any, plugin: types.ModuleType) -> None:

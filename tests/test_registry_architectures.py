@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -28,6 +28,7 @@ from melvoc.cli import main
 from melvoc.errors import CheckpointError, OptionError, PluginError
 from melvoc.neural import NeuralVocoder
 from melvoc.registry import ARCHITECTURES, architecture, own_architectures
+from melvoc.storage.conversion import recognise
 from melvoc.train.recipes import trained_architecture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -190,6 +191,27 @@ def test_a_record_that_is_none_disturbs_only_who_asks_for_it(install: Any, recor
     with pytest.warns(UserWarning, match="it is left out"):
         found = list(registry.all_architectures())
     assert found == list(own_architectures())
+
+
+def test_a_layout_that_fails_is_none(package: ModuleType, install: Any) -> None:
+    """Another package's mistake is not in the way of who converts something else."""
+    layout = package.PULSE.layouts[0]
+    rash = dataclasses.replace(layout, recognises=lambda values: values["model_type"] == "pulse")
+    install(pulse=dataclasses.replace(package.PULSE, layouts=(rash,)))
+    with pytest.raises(CheckpointError, match="the configuration of x is none of"):
+        recognise({"hop": 3}, "x")
+    with pytest.raises(OptionError, match=r"files has '\(', which is no regular expression"):
+        dataclasses.replace(layout, files=(("(", "config.json"),))
+
+
+def test_types_that_are_not_kept_as_text() -> None:
+    """A package need not begin with `from __future__ import annotations`."""
+    fields = [("n_mels", int), ("rates", tuple[int, ...]), ("kind", Literal["a", "b"]), ("hop_length", int, 4)]
+    config = dataclasses.make_dataclass("Config", fields, bases=(NetworkConfig,), frozen=True, kw_only=True)
+    made = config(n_mels=40, rates=[2, 3], kind="a")
+    assert (made.n_mels, made.rates, made.kind) == (40, (2, 3), "a")
+    with pytest.raises(OptionError, match="n_mels='x', but it is a whole number"):
+        config(n_mels="x", rates=[2], kind="a")
 
 
 def test_a_record_of_another_name(package: ModuleType, install: Any) -> None:

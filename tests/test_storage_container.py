@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ from networks import VOCODERS
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import melvoc
 from melvoc.errors import CheckpointError
 from melvoc.options import LoadOptions
 from melvoc.spectrogram.spec import MelSpec
@@ -64,6 +67,16 @@ def test_it_is_an_ordinary_safetensors_file_with_one_header(tmp_path: Path) -> N
     assert metadata.keys() == {HEADER_KEY}
     expected = {"format", "architecture", "config", "spec", "name", "licence", "provenance"}
     assert json.loads(metadata[HEADER_KEY]).keys() == expected
+
+
+def test_a_path_in_bytes_and_a_provenance_that_is_no_text(tmp_path: Path) -> None:
+    vocoder = copy.deepcopy(VOCODERS["vocos_tiny"])
+    melvoc.save(vocoder, os.fsencode(tmp_path / "a.safetensors"))
+    assert melvoc.load(tmp_path / "a.safetensors").name == vocoder.name
+    vocoder.provenance = {"from": tmp_path}  # type: ignore[dict-item]
+    for write in (melvoc.to_bytes, lambda voc: melvoc.save(voc, tmp_path / "b.safetensors")):
+        with pytest.raises(CheckpointError, match="not to be written .*PosixPath.*; provenance is text by name"):
+            write(vocoder)
 
 
 def test_bytes_are_the_file_and_the_packed_dict_says_the_same(tmp_path: Path) -> None:

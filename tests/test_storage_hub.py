@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save
 import melvoc
 from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
-from melvoc.errors import CheckpointError, DownloadError, MelvocError
+from melvoc.errors import CheckpointError, DownloadError, MelvocError, OptionError
 from melvoc.options import LoadOptions
 from melvoc.registry import pins
 from melvoc.storage import container as checkpoints
@@ -441,6 +441,41 @@ def test_cached_says_what_needs_no_network(hub: Hub, child: Child, tmp_path: Pat
 def test_every_vocoder_lies_on_the_disk_once(hub: Hub, child: Child, tmp_path: Path) -> None:
     assert child.load(NAME, cache_dir=tmp_path).get("digest")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [f"{NAME}-{OLD[:12]}.safetensors"]
+
+
+def test_pruning_keeps_the_only_file_of_another_program(hub: Hub, child: Child, tmp_path: Path) -> None:
+    """Of the same repository and commit, but not what melvoc has converted."""
+    files = {"voc.safetensors": melvoc_file(), "other.bin": b"x", "other.safetensors": b"x"}
+    hub.repositories["someone/mine"] = Repository({OLD: files})
+    where = {"cache_dir": tmp_path}
+    assert child.load(f"hf://someone/mine@{OLD}/voc.safetensors", **where).get("digest")
+    for other in ("other.bin", "other.safetensors"):
+        fetched(child, "someone/mine", [other], tmp_path)
+        assert child.load(NAME, call="prune", **where)["freed"] == {}
+        (path,) = tmp_path.rglob(f"snapshots/*/{other}")
+        path.unlink()
+
+
+def test_what_a_cache_has_is_not_all_that_there_is(hub: Hub, child: Child, tmp_path: Path) -> None:
+    """Offline the only file is taken; online, where there are two, one has to be named."""
+    hub.repositories["someone/two"] = Repository(
+        {OLD: {"u.safetensors": melvoc_file(), "v.safetensors": melvoc_file()}}
+    )
+    fetched(child, "someone/two", ["v.safetensors"], tmp_path)
+    name = f"hf://someone/two@{OLD}"
+    assert child.load(name, cache_dir=tmp_path, local_files_only=True).get("digest")
+    failed(child.load(name, cache_dir=tmp_path), "DownloadError", "has 2 safetensors files")
+
+
+def test_two_revisions_contradict_each_other(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="hf://a/b@v1 with revision='v2', which is another; give one of them"):
+        melvoc.load("hf://a/b@v1", revision="v2", cache_dir=tmp_path, local_files_only=True)
+
+
+def test_a_name_that_no_repository_has(hub: Hub, child: Child, tmp_path: Path) -> None:
+    answer = child.load("hf://owner/repo.git", cache_dir=tmp_path)
+    failed(answer, "DownloadError", "no repository on the Hub can have this name, which is owner/name")
+    assert answer["reason"] == "not found"
 
 
 def test_pruning_keeps_one_copy_and_what_others_use(hub: Hub, child: Child, tmp_path: Path) -> None:

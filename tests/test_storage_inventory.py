@@ -9,7 +9,7 @@ import pytest
 
 from melvoc.errors import DownloadError
 from melvoc.storage import inventory
-from melvoc.storage.inventory import download_folder, prune
+from melvoc.storage.inventory import commit_record, download_folder, prune, repository_files
 from melvoc.storage.lock import locked
 
 COMMIT = "95a9d1dcb12906c03edd938d77b9333d6ded7dfb"
@@ -31,6 +31,16 @@ def test_what_interrupted_downloads_left_goes(tmp_path: Path) -> None:
     fresh = left(root / "models", ".vocos_mel_24khz.x_3k9a1z.part.safetensors", hours=1)
     assert prune(cache_dir=tmp_path) == {folder: 5, half: 5}
     assert [path for path in root.rglob("*") if path.is_file()] == [fresh], "somebody may still be writing it"
+
+
+def test_revisions_and_files_have_records_of_their_own(tmp_path: Path) -> None:
+    revisions = ["a/b", "a_b", "a-b", "功能", "修复", "x" * 200, "x" * 201, "功" * 90, "main"]
+    records = [commit_record(tmp_path, revision).name for revision in revisions]
+    assert len({*records}) == len(records)
+    assert records[-1] == "main.commit"
+    files = [repository_files(tmp_path, COMMIT, f"功能/{'修' * count}.safetensors")[1].name for count in (3, 60, 61)]
+    assert len({*files}) == 3
+    assert all(len(name.encode()) < 250 and "/" not in name for name in (*records, *files))
 
 
 def test_a_running_download_stays(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
-            object.__setattr__(self, entry.name, _typed(entry.name, getattr(self, entry.name), str(entry.type)))
+            object.__setattr__(self, entry.name, _typed(entry.name, getattr(self, entry.name), _named(entry.type)))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON values; `from_dict` restores the configuration.
@@ -131,6 +131,20 @@ class Layout:
     renames: tuple[tuple[str, str], ...] = ()
     adapt: Callable[[dict[str, Tensor], NetworkConfig], dict[str, Tensor]] | None = None
     files: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        for pattern, _ in self.files:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise OptionError(f"files has {quoted(pattern)}, which is no regular expression ({error})") from error
+
+    def takes(self, values: Mapping[str, Any]) -> bool:
+        """Whether a configuration, or a section of one, is of this layout; not where that cannot be told."""
+        try:
+            return bool(self.recognises(values))
+        except Exception:  # of another package's; the configuration is none that it knows
+            return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +233,9 @@ class Architecture:
     recipe: Recipe | None = None
     speed: Callable[[Any], str | None] = lambda config: None
 
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # a record: copies of a vocoder share it
+
     def empty(self, config: NetworkConfig) -> nn.Module:
         """A network without memory, on torch's meta device; `load_state_dict(..., assign=True)` gives it weights."""
         with torch.device("meta"), _Uninitialised():
@@ -238,6 +255,11 @@ class _Uninitialised(TorchFunctionMode):
         named = kwargs or {}
         drawn = getattr(function, "__module__", None) == "torch.nn.init"
         return named["tensor"] if drawn else function(*args, **named)
+
+
+def _named(kind: Any) -> str:
+    """A field's type as its annotation has it, whether annotations are kept as text or not."""
+    return kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("typing.")
 
 
 def _typed(name: str, value: Any, kind: str) -> Any:

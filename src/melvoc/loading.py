@@ -312,7 +312,7 @@ def _made(factory: Factory, claim: Claim, general: LoadOptions, given: dict[str,
         vocoder = call(factory, claim.name, general.place, general.dtype, given)
     except MelvocError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plugin that exits must not end the application
         if passed and error is passed.raised:
             raise
         raise PluginError(

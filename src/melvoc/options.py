@@ -52,8 +52,13 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", pick_device(self.device))
-        if self.dtype is not None and not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
-            raise OptionError(f"dtype={self.dtype!r}, but it is a floating-point torch.dtype, or None")
+        if self.dtype not in (None, torch.float16, torch.bfloat16, torch.float32, torch.float64):
+            raise OptionError(
+                f"dtype={self.dtype!r}, but it is a floating-point torch.dtype that networks compute in: float16, "
+                "bfloat16, float32 or float64; or None"
+            )
+        if not isinstance(self.revision, str | None):
+            raise OptionError(f"revision={self.revision!r}, but it is text: a branch, a tag or a commit")
         if self.engine not in ("auto", "torch"):
             raise OptionError(f"engine={self.engine!r}, but it is 'auto' or 'torch'")
         for name in ("local_files_only", "allow_unverified", "mmap"):

@@ -7,6 +7,7 @@ others.
 
 from __future__ import annotations
 
+import copyreg
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -49,10 +50,10 @@ def build_table(entries: Iterable[EntryPoint], own: Iterable[str]) -> dict[str, 
     """Every name with all its claims, melvoc's own first. Pure: entry points and names in, table out."""
     table = {name: [Claim(name=name)] for name in own}
     for entry in entries:
-        distribution = entry.dist.name if entry.dist else "an unknown distribution"
+        distribution = (entry.dist.name if entry.dist else None) or "an unknown distribution"
         if distribution == OWN:  # melvoc's own names come from its code, whatever its metadata says
             continue
-        version = entry.dist.version if entry.dist else ""
+        version = (entry.dist.version if entry.dist else None) or ""
         known = table.setdefault(entry.name, [])
         claim = Claim(name=entry.name, value=entry.value, distribution=distribution, version=version, entry=entry)
         if (distribution, entry.value) not in [(other.distribution, other.value) for other in known]:
@@ -251,6 +252,9 @@ def unknown(name: str, table: Mapping[str, object]) -> UnknownVocoderError:
         f"no vocoder {name!r} is registered; {hint} A file is given by its path (ending in .safetensors), a "
         "repository as hf://owner/repo"
     )
+
+
+copyreg.pickle(Architecture, lambda record: (architecture, (record.name,)))  # a vocoder takes it along by its name
 
 
 def _own_names() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-import tempfile
+import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,17 +32,23 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     final = Path(target)
     if final.is_dir():  # before any work
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(final))
-    handle, name = tempfile.mkstemp(prefix=f".{final.stem}.", suffix=f".part{final.suffix}", dir=final.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _fresh(final)
     try:
         yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp's file is private to the user
         temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _fresh(final: Path) -> Path:
+    """An empty file of a new name; who may read it is up to the process, as for any file (`tempfile`'s are private)."""
+    while True:
+        path = final.parent / f".{final.stem}.{secrets.token_hex(4)}.part{final.suffix}"
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+        except FileExistsError:
+            continue
+        return path
 
 
 def half_written(folder: Path) -> Iterator[tuple[Path, str]]:

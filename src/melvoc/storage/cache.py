@@ -30,7 +30,7 @@ def cache_folder(cache_dir: str | os.PathLike[str] | None = None) -> Path:
 def hub_cache(cache_dir: str | os.PathLike[str] | None = None) -> Path:
     """The cache of the Hub's client: `cache_dir/huggingface`, else its own choice (HF_HUB_CACHE, HF_HOME)."""
     if cache_dir is not None:
-        return Path(cache_dir).expanduser() / "huggingface"
+        return cache_folder(cache_dir).parent / "huggingface"
     from huggingface_hub import constants  # a few milliseconds; the client itself is not imported
 
     return Path(constants.HF_HUB_CACHE)
@@ -41,6 +41,8 @@ def cache_errors(folder: Path) -> Iterator[None]:
     """Turn errors of an unusable cache into one that says how to choose another."""
     try:
         yield
+    except DownloadError:  # an OSError, and said already
+        raise
     except OSError as error:
         raise DownloadError(
             f"melvoc's cache {folder} cannot be used ({error}); set MELVOC_CACHE to a folder you may write to",

@@ -248,6 +248,8 @@ def _understood(error: Exception) -> tuple[DownloadReason, str]:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, hub.LocalEntryNotFoundError | hub.OfflineModeIsEnabled):
         return "offline", "it is not in the cache, and the network is off or unreachable; load it once online"
+    if isinstance(error, hub.HFValidationError):
+        return "not found", "no repository on the Hub can have this name, which is owner/name; correct it"
     if isinstance(error, hub.GatedRepoError) or status in (401, 403):
         return "token", "the repository does not exist or needs a token; check the name, or set HF_TOKEN"
     if isinstance(error, hub.RepositoryNotFoundError):

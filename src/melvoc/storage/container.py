@@ -72,7 +72,11 @@ class Checkpoint:
     source: str = field(default="this checkpoint", compare=False)
 
     def header(self) -> str:
-        """Everything but the weights, as JSON."""
+        """Everything but the weights, as JSON.
+
+        Raises:
+            CheckpointError: a name, a licence or a provenance that is none.
+        """
         values = {
             "format": 2 if self.post else 1,
             "architecture": self.architecture,
@@ -82,7 +86,10 @@ class Checkpoint:
             "licence": self.licence,
             "provenance": self.provenance,
         }
-        return json.dumps(values | ({"post": self.post} if self.post else {}))
+        try:
+            return json.dumps(values | ({"post": self.post} if self.post else {}))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.name}: not to be written ({error}); provenance is text by name") from error
 
 
 def parse_header(text: str, tensors: Mapping[str, Tensor], source: str) -> Checkpoint:
@@ -184,10 +191,10 @@ def write(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
     """
     from safetensors.torch import save_file
 
-    target = Path(path)
+    target, header = Path(os.fsdecode(path)), checkpoint.header()
     try:
         with replacing(target) as temporary:
-            save_file(_savable(checkpoint.tensors), temporary, metadata={HEADER_KEY: checkpoint.header()})
+            save_file(_savable(checkpoint.tensors), temporary, metadata={HEADER_KEY: header})
     except Exception as error:
         raise CheckpointError(
             f"{target}: cannot be written ({error}); is there room, and may you write there?", path=str(target)

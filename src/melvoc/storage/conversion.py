@@ -183,7 +183,7 @@ def recognise(values: Mapping[str, Any], source: str) -> tuple[Architecture, Lay
             (path, (record, layout, section))
             for path, section in level
             for record in records
-            if (layout := next((one for one in record.layouts if one.recognises(section)), None))
+            if (layout := next((one for one in record.layouts if one.takes(section)), None))
         ]
         if len({path for path, _ in found}) > 1:
             raise CheckpointError(

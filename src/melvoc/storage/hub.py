@@ -11,11 +11,12 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import CheckpointError, DownloadError, about, quoted
+from melvoc.errors import CheckpointError, DownloadError, OptionError, about, quoted
 from melvoc.options import LoadOptions
 from melvoc.progress import checkpoint, watched
 from melvoc.registry import all_architectures
@@ -128,14 +129,30 @@ def fetch_repository(name: str, options: LoadOptions) -> Path:
         DownloadError: as `load_repository`.
     """
     repo, revision, file = parsed(name)
+    if revision and options.revision not in (None, revision):
+        raise OptionError(f"{name} with revision={options.revision!r}, which is another; give one of them")
     folder = repository_folder(repo, options.cache_dir)
-    commit = _resolve(repo, options.revision or revision, folder, options)
-    target, unverified = repository_files(folder, commit, file)
-    # A later, stricter call must not use a file that an earlier one accepted without verification.
-    if not target.is_file() and options.allow_unverified:
-        target = unverified
+    with cache_errors(folder):
+        commit = _resolve(repo, options.revision or revision, folder, options)
+        target, unverified = repository_files(folder, commit, file)
+        # A later, stricter call must not use a file that an earlier one accepted without verification.
+        missing = not target.is_file()
+        if missing and options.allow_unverified:
+            target = unverified
+            missing = not target.is_file()
+    listing = _files(repo, commit, options) if missing else ([], True)
+    if not (file or listing[1]) and (only := _only(listing[0])):  # of all that there are, it may not be the only one
+        return fetch_repository(f"hf://{repo}@{commit}/{only}", replace(options, revision=None))
     downloads = Downloads(repo, commit, options)
-    return _once(target, downloads, lambda downloads: _from_repository(downloads, file, options), options)
+    return _once(target, downloads, lambda downloads: _from_repository(downloads, file, options, listing), options)
+
+
+def _only(files: list[str]) -> str:
+    """The file that a vocoder would be made of, if these were all files of a repository; "" for none or several."""
+    safe = [name for name in files if name.endswith(".safetensors")]
+    if not safe and (pair := _pair(files, "", [], "the cache")):
+        return pair[0]
+    return safe[0] if len(safe) == 1 else ""
 
 
 def _loaded(path: Path, options: LoadOptions) -> Vocoder:
@@ -172,10 +189,14 @@ def _resolve(repo: str, wanted: str | None, folder: Path, options: LoadOptions) 
     return commit
 
 
-def _from_repository(downloads: Downloads, file: str, options: LoadOptions) -> Callable[[], Checkpoint]:
-    """The named file, or, without a name, the one melvoc file, else a published pair: downloaded, to be converted."""
-    repo, commit = downloads.repo, downloads.commit
-    files, complete = _files(repo, commit, options)
+def _from_repository(
+    downloads: Downloads, file: str, options: LoadOptions, listing: tuple[list[str], bool]
+) -> Callable[[], Checkpoint]:
+    """The named file, or, without a name, the one melvoc file, else a published pair: downloaded, to be converted.
+
+    `listing` is what `_files` gives.
+    """
+    repo, commit, (files, complete) = downloads.repo, downloads.commit, listing
     if any(".." in name.split("/") or name.startswith("/") for name in files):
         raise DownloadError(f"hf://{repo} names files outside itself; do not use it", reason="hash")
     if file and file not in files:
@@ -261,9 +282,9 @@ def _once(
     target: Path, downloads: Downloads, make: Callable[[Downloads], Callable[[], Checkpoint]], options: LoadOptions
 ) -> Path:
     """Make a cached file if it does not exist; one process makes it while the others wait."""
-    if target.is_file():
-        return target
     with cache_errors(target.parent):
+        if target.is_file():
+            return target
         target.parent.mkdir(parents=True, exist_ok=True)
         downloads.folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(Path(f"{downloads.folder}.lock"), options.progress):

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from melvoc.architecture import Pin
 from melvoc.errors import DownloadError, MelvocError
 from melvoc.storage.atomic import half_written
 from melvoc.storage.cache import cache_errors, cache_folder, hub_cache
-from melvoc.storage.container import read_header
+from melvoc.storage.container import is_melvoc_file, read_header
 
 COMMIT = "[0-9a-f]{40}"
 _REPOSITORY = re.compile(
@@ -26,6 +27,7 @@ _REPOSITORY = re.compile(
 )
 _UNVERIFIED = "-unverified"
 _DOWNLOAD = re.compile(r"\w[\w.-]*--\w[\w.-]*@[0-9a-f]{12}")  # a folder of `download_folder`
+_LONGEST = 150  # characters of an encoded name, which shares its 255 with a commit and endings
 _ABANDONED = 24 * 3600.0  # seconds after which a half-written file has no process that still writes it
 
 
@@ -59,7 +61,7 @@ def repository_folder(repo: str, cache_dir: str | os.PathLike[str] | None) -> Pa
 
 def repository_files(folder: Path, commit: str, file: str) -> tuple[Path, Path]:
     """The melvoc file of a repository's commit, and that of a load that accepted it without verification."""
-    ending = f"-file-{quote(file, safe='')}.safetensors" if file else ".safetensors"
+    ending = f"-file-{_encoded(file)}.safetensors" if file else ".safetensors"
     return folder / f"{commit}{ending}", folder / f"{commit}{_UNVERIFIED}{ending}"
 
 
@@ -70,7 +72,15 @@ def download_folder(repo: str, commit: str, cache_dir: str | os.PathLike[str] | 
 
 def commit_record(folder: Path, revision: str) -> Path:
     """Where the commit of a revision is recorded."""
-    return folder / f"{re.sub('[^0-9A-Za-z._-]', '_', revision)}.commit"
+    return folder / f"{_encoded(revision)}.commit"
+
+
+def _encoded(name: str) -> str:
+    """A name as one part of a path, another one for each; of a long one, its beginning and its hash."""
+    encoded = quote(name, safe="")
+    if len(encoded) <= _LONGEST:
+        return encoded
+    return f"{encoded[:_LONGEST].rpartition('%')[0] or encoded[:_LONGEST]}~{sha256(name.encode()).hexdigest()[:16]}"
 
 
 def recorded_commit(folder: Path, revision: str) -> str | None:
@@ -101,8 +111,9 @@ def cached(*, cache_dir: str | os.PathLike[str] | None = None) -> dict[str, tupl
         {}
     """
     found: dict[str, tuple[Path, ...]] = {}
-    for name, path in [*_own_files(cache_dir), *((name, path) for name, path, _ in _hub_files(cache_dir))]:
-        found[name] = (*found.get(name, ()), path)
+    with cache_errors(cache_folder(cache_dir)):
+        for name, path in [*_own_files(cache_dir), *((name, path) for name, path, _ in _hub_files(cache_dir))]:
+            found[name] = (*found.get(name, ()), path)
     return found
 
 
@@ -125,9 +136,10 @@ def repository_file(name: str, cache_dir: str | os.PathLike[str] | None) -> tupl
     """
     repo, revision, file = parsed(name)
     folder = repository_folder(repo, cache_dir)
-    commit = recorded_commit(folder, revision or "main")
-    files = repository_files(folder, commit, file) if commit else ()
-    return next(((path, commit) for path in files if commit and path.is_file()), None)
+    with cache_errors(folder):
+        commit = recorded_commit(folder, revision or "main")
+        files = repository_files(folder, commit, file) if commit else ()
+        return next(((path, commit) for path in files if commit and path.is_file()), None)
 
 
 def _own_files(cache_dir: str | os.PathLike[str] | None) -> Iterator[tuple[str, Path]]:
@@ -187,9 +199,21 @@ def _prune_hub(cache_dir: str | os.PathLike[str] | None) -> dict[Path, int]:
     freed: dict[Path, int] = {}
     for _, path, revision in list(_hub_files(cache_dir)):
         repo = path.relative_to(hub_cache(cache_dir)).parts[0].removeprefix("models--").replace("--", "/", 1)
-        if len(revision.files) == 1 and (repo, revision.commit_hash) in converted:
-            freed[path] = _remove(path, revision.snapshot_path)
+        inside = path.relative_to(revision.snapshot_path).as_posix()
+        made = (repo, revision.commit_hash, inside) in converted or (
+            (repo, revision.commit_hash, "") in converted and _is_melvocs(path)
+        )
+        if len(revision.files) == 1 and made:
+            with suppress(PermissionError):  # a cache that others keep for this user
+                freed[path] = _remove(path, revision.snapshot_path)
     return freed
+
+
+def _is_melvocs(path: Path) -> bool:
+    try:
+        return path.suffix == ".safetensors" and is_melvoc_file(path)
+    except MelvocError:
+        return False
 
 
 def _remove(path: Path, snapshot: Path) -> int:
@@ -208,16 +232,18 @@ def _remove(path: Path, snapshot: Path) -> int:
     return size
 
 
-def _sources(cache_dir: str | os.PathLike[str] | None) -> Iterator[tuple[str | None, str | None]]:
-    """The repositories and commits that the melvoc files of the cache were made from; of repositories only those files
-    that every load takes."""
+def _sources(cache_dir: str | os.PathLike[str] | None) -> Iterator[tuple[str | None, str | None, str]]:
+    """The repositories, commits and files that the melvoc files of the cache were made from, no file for a repository's
+    only melvoc file; of repositories only those files that every load takes."""
     for name, path in _own_files(cache_dir):
         if name.startswith("hf://") and _UNVERIFIED in path.name:
             continue
         with suppress(ValueError, OSError):  # a damaged file is no reason to remove what it was made of
             origin = read_header(path)[0].provenance
-            repo, commit, _ = parsed(name) if name.startswith("hf://") else (None, None, "")
-            yield repo or origin.get("repository"), commit or origin.get("revision")
+            if name.startswith("hf://"):
+                yield parsed(name)
+            else:
+                yield origin.get("repository"), origin.get("revision"), origin.get("file", "")
 
 
 def _prune_own(root: Path) -> dict[Path, int]:
