@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
-from exported import NETWORKS, some_mel, tiny
+from exported import NETWORKS, SPEC, some_mel, tiny
+from networks import randomised
 
 import melvoc
 from melvoc.exporting.context import context_frames
+from melvoc.nn.framing import Select, ToSamples
+from melvoc.nn.graph import Branches, Chain, Map, Node, add
+from melvoc.nn.layers import Conv1d
+from melvoc.synthesis import Condition
 from melvoc.testing import check_vocoder
 
 PLACED = [name for name in NETWORKS if not name.startswith(("flow2gan", "glnet"))]  # that draw no noise
@@ -30,6 +36,43 @@ def test_a_frame_reaches_as_far_as_is_said(name: str) -> None:
     assert place - after <= int(touched.min())
     assert int(touched.max()) <= place + before
     assert int(touched.max()) - int(touched.min()) + 2 >= (before + after) // 2, "it is no wild overestimate"
+
+
+class Gated(melvoc.Vocoder):
+    """A pitch that only its comparison with 0 lets through, and which is looked at from afar."""
+
+    channels = property(lambda self: 1)  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__(name="gated", spec=SPEC)
+        self.near, self.far = Conv1d(SPEC.n_mels, 16, 3), Conv1d(1, 16, 31)
+
+    @property
+    def conditions(self) -> dict[str, Condition]:
+        return {"f0": Condition(unit="Hz", low=0.0, high=math.inf)}
+
+    def graph(self) -> Node:
+        count = SPEC.n_mels
+        voiced = Map(lambda x: torch.where(x > 0, 1.0, 0.0))
+        branches = (Chain((Select(0, count), self.near)), Chain((Select(count, count + 1), voiced, self.far)))
+        return Chain((Branches(branches, add), Map(torch.tanh), ToSamples(SPEC.hop_length)))
+
+
+def test_what_a_comparison_lets_through_reaches_as_far() -> None:
+    assert context_frames(randomised(Gated())) == (15, 15)
+
+
+def test_an_exported_file_with_such_a_condition_streams(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    voc = randomised(Gated())
+    melvoc.export(voc, tmp_path / "x.onnx")
+    again = melvoc.load(tmp_path / "x.onnx")
+    assert again.conditions == voc.conditions, "an endless range, too"
+    mel, f0 = some_mel(voc, 90), 200 * torch.randn(1, 90).relu()
+    wanted = voc.mel_to_waveform(mel, spec=voc.spec, conditions={"f0": f0})
+    got = again.mel_to_waveform(mel, spec=voc.spec, conditions={"f0": f0}, block_frames=20)
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=0)
 
 
 def test_noise_has_a_place() -> None:

@@ -20,6 +20,7 @@ from melvoc.cli import main
 from melvoc.options import LoadOptions
 from melvoc.storage.conversion import convert
 from melvoc.storage.vocoder_file import build
+from melvoc.synthesis import Condition
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -51,6 +52,23 @@ def test_conditions_stand_in_the_metadata(tmp_path: Path) -> None:
     assert said["melvoc.channels"] == "2"
     assert "melvoc.licence" not in said, "unknown"
     assert [one.name for one in session(tmp_path / "x.onnx").get_inputs()] == ["mel", "f0"]
+
+
+def test_a_condition_may_not_have_the_name_of_another_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    duet = Duet()
+    monkeypatch.setattr(Duet, "conditions", property(lambda self: {"last": Condition(unit="", low=0.0, high=1.0)}))
+    with pytest.raises(MelvocError, match="has a condition 'last', which is the name of another input or output"):
+        melvoc.export(duet, tmp_path / "x.onnx", streaming=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_program_leaves_the_vocoder_in_its_own_mode(tmp_path: Path) -> None:
+    voc = tiny("hifigan")
+    voc.train()
+    next(voc.network.children()).eval()  # type: ignore[attr-defined]
+    modes = [module.training for module in voc.modules()]
+    melvoc.export(voc, tmp_path / "x.pt2")
+    assert [module.training for module in voc.modules()] == modes
 
 
 @pytest.mark.slow

@@ -58,6 +58,8 @@ FUNCTIONS: dict[str, Callable[[Any], Tensor]] = {
     "scaled": lambda x: torch.sub(x, x.cos(), alpha=0.5),
     "power": lambda x: x.abs() ** 1.5,
     "expm1": lambda x: torch.expm1(x * 1e-4) * 1e4,
+    "expm1 of anything": lambda x: torch.expm1(x * 60.0).clamp(max=50.0),
+    "reflected and scaled": lambda x: torch.rsub(x, 3.0, alpha=2),
     "where": lambda x: torch.where(x > 0.1, x, -1.0),
     "over channels": lambda x: x * (x.square().mean(dim=1, keepdim=True) + 1e-3).rsqrt(),
     "linear": lambda x: F.linear(x.transpose(1, 2), torch.eye(4)[:3], torch.ones(3)).transpose(1, 2),
@@ -102,6 +104,16 @@ def test_what_it_cannot_follow_is_refused() -> None:
 
     with pytest.raises(MelvocError, match=r"writes into a part of a tensor \(mul_\); return a new one"):
         lowered(writes)
+
+    def writes_beside(x: Tensor) -> Tensor:
+        y = x.clone()
+        y.transpose(1, 2).mul_(2.0)
+        return y
+
+    with pytest.raises(MelvocError, match=r"writes into a part of a tensor \(mul_\); return a new one"):
+        lowered(writes_beside)
+    with pytest.raises(MelvocError, match="clamp with arguments that have no form in ONNX here"):
+        lowered(lambda x: torch.clamp(x, min=x - 1.0))
     with pytest.raises(MelvocError, match=r"makes torch\.int64 of its input, but here everything is float32; keep it"):
         lowered(lambda x: x.to(torch.int64) * 1.0)
     with pytest.raises(MelvocError, match="softplus with arguments that have no form in ONNX here"):

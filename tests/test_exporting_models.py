@@ -115,6 +115,7 @@ def test_the_sound_is_clamped() -> None:
         {"log": "log10", "norm": None, "mel_scale": "htk"},
         {"log": "log1p", "win_length": 50},
         {"n_fft": 72, "f_max": 7000.0},
+        {"n_fft": 65, "win_length": 65},
     ],
     ids=str,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from cpu_layers import engine
@@ -79,6 +81,16 @@ def test_a_sum_with_a_convolution_of_one_tap_is_one_machine() -> None:
     kinds = {type(one) for one in inside(engine().open(Chain((NODES["the sum is in the convolution, which waits"],))))}
     assert SumRows in kinds
     assert kinds.isdisjoint({AddedRows, StackedRows})
+
+
+@pytest.mark.parametrize("join_of", [add, mean])
+def test_one_channel_is_added_to_each_of_several(join_of: Any) -> None:
+    layers = randomised(nn.ModuleList([Conv1d(8, 1, 1), Conv1d(8, 16, 1)]))
+    node = Branches((layers[0], layers[1]), join_of)  # type: ignore[arg-type]
+    x = torch.randn(2, 8, 9)
+    with torch.no_grad():
+        expected = node(x)
+    torch.testing.assert_close(run(engine().open(Chain((node,))), [x[..., :4], x[..., 4:]]), expected)
 
 
 def test_channels_below_some_that_fill_no_block() -> None:

@@ -216,6 +216,36 @@ def test_conditions_beyond_a_rows_length_do_not_matter(wide: Wide) -> None:
         wide.mel_to_waveform(mel, conditions={"f0": f0}, lengths=[9, 4])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_conditions_have_their_own_precision(wide: Wide, dtype: torch.dtype) -> None:
+    mel, f0 = inputs(9)
+    short = mel.to(dtype)
+    wanted = wide.mel_to_waveform(short.float(), conditions={"f0": f0})
+    assert torch.equal(wide.mel_to_waveform(short, conditions={"f0": f0}), wanted)
+    assert torch.equal(wide.mel_to_waveform(short, conditions={"f0": f0.double()}), wanted)
+
+
+@pytest.mark.parametrize("samples", [1, 300, 1100, 4001])
+@pytest.mark.parametrize("hop", [100, 400])
+def test_a_sound_comes_back_at_its_length_whatever_the_hop(samples: int, hop: int) -> None:
+    """Also where centred frames hardly overlap, and the last one reaches beyond what was pushed."""
+
+    class Flat(melvoc.Vocoder):
+        block_frames = property(lambda self: 3)  # type: ignore[assignment]
+
+        def graph(self) -> Node:
+            return Chain((Map(lambda x: x[:, :1].expand(-1, hop, -1)), ToSamples(hop)))
+
+    spec = melvoc.MelSpec(sample_rate=16000, n_fft=512, hop_length=hop, n_mels=20, center=True)
+    voc, wave = Flat(name="flat", spec=spec), 0.1 * torch.randn(1, samples)
+    whole = voc.resynthesize(wave, sample_rate=16000)
+    assert whole.shape == (1, 1, samples)
+    assert voc.resynthesize(wave, sample_rate=16000, output_sample_rate=24000).shape[-1] == -(-samples * 3 // 2)
+    run = Resynthesis(voc, steps=(), sample_rate=16000, output_sample_rate=16000)
+    parts = [run.push(part) for part in wave.split(37, dim=-1)]
+    assert torch.equal(torch.cat([*parts, run.flush()], dim=-1), whole)
+
+
 def test_lookahead_with_a_step(wide: Wide) -> None:
     mel, f0 = inputs(12)
     wide.post = (Gain(0.5),)

@@ -295,6 +295,7 @@ class Resynthesis:
         self._run = Run(vocoder, steps=steps, sample_rate=output_sample_rate)
         self.samples = resampled_length(self._size * vocoder.spec.hop_length, vocoder.spec.sample_rate, sample_rate)
         self._given = 0
+        self._held: Tensor | None = None  # what is ready, and no part of the result before more has been pushed
 
     @property
     def taken(self) -> int:
@@ -311,16 +312,16 @@ class Resynthesis:
         Returns:
             `[B, channels, m]`; the total is `ceil(N * output_sample_rate / sample_rate)` samples.
         """
-        wave = self._sound(self._analysis.flush(), last=True)
-        total = resampled_length(self.taken, *self._rates)
-        return wave[..., : max(0, total - self._given + wave.shape[-1])]
+        return self._sound(self._analysis.flush(), last=True)
 
     def _sound(self, mel: Tensor, *, last: bool) -> Tensor:
         blocks = mel.split(self._size, dim=-1)
         pieces = [self._run(block, last and number == len(blocks)) for number, block in enumerate(blocks, start=1)]
-        wave = torch.cat(pieces, dim=-1)
-        self._given += wave.shape[-1]
-        return wave
+        wave = torch.cat(pieces if self._held is None else [self._held, *pieces], dim=-1)
+        ready = resampled_length(self.taken, *self._rates) - self._given
+        self._held = wave[..., ready:]
+        self._given += min(ready, wave.shape[-1])
+        return wave[..., :ready]
 
 
 def stacked(
@@ -346,7 +347,7 @@ def stacked(
         raise SpecError(f"conditions are {sorted(given)}, but {vocoder.name} takes {listed}; pass exactly those")
     parts = [mel]
     for name, what in wanted.items():
-        value = as_tensor(given[name], f"condition {name!r}").to(mel)
+        value = as_tensor(given[name], f"condition {name!r}").to(mel.device, vocoder.mel_dtype)  # a mel may have less
         value = value[:, None] if value.dim() == 2 else value
         expected = [mel.shape[0], what.channels, mel.shape[-1]]
         if list(value.shape) != expected:

@@ -11,14 +11,15 @@ from melvoc.nn.noise import Noise
 from melvoc.vocoder import Vocoder
 
 _FARTHEST = 2048  # frames that are looked at
+_OTHERS = 6  # frames that are tried in place of the first
 
 
 @torch.no_grad()
 def context_frames(vocoder: Vocoder) -> tuple[int, int] | None:
     """The frames before and after one that its samples depend on.
 
-    Those after it are the graph's delay. Those before it are seen by how far NaN in one frame spreads, which nothing in
-    a network stops.
+    Those after it are the graph's delay. Those before it are seen by how far a frame reaches that is NaN, which
+    arithmetic passes on, or another one, which comparisons see.
 
     Args:
         vocoder: with a graph, on the CPU.
@@ -33,14 +34,26 @@ def context_frames(vocoder: Vocoder) -> tuple[int, int] | None:
     channels = vocoder.spec.n_mels + sum(one.channels for one in vocoder.conditions.values())
     reach = 2 * after + 8
     while reach <= _FARTHEST:
-        frames = torch.zeros(1, channels, 1 + reach)
-        frames[..., 0] = math.nan
-        spread = graph(frames)[0].isnan().any(0).nonzero()
-        before = int(spread.max()) // hop
+        before = _spread(graph, channels, 1 + reach) // hop
         if before < reach:
             return before, after
         reach *= 4
     return None
+
+
+def _spread(graph: Node, channels: int, frames: int) -> int:
+    """The last sample that the first frame reaches."""
+    drawn = torch.Generator().manual_seed(0)
+    reached = 0
+    for trial in range(1 + _OTHERS):
+        mel = 4 * torch.randn(1, channels, frames, generator=drawn) - 4 * (trial % 2)
+        other = mel.clone()
+        other[..., 0] = 4 * torch.randn(1, channels, generator=drawn) if trial else math.nan
+        before, after = graph(mel)[0], graph(other)[0]
+        far = 1e-6 * before.abs().max()  # and not the rounding of other sums
+        places = ((after - before).abs() > far).logical_or(after.isnan()).any(0).nonzero()
+        reached = max(reached, int(places.max()) if len(places) else 0)
+    return reached
 
 
 def _draws_noise(node: Node) -> bool:

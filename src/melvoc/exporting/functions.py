@@ -76,7 +76,7 @@ class _Recorder(TorchFunctionMode):
         named = kwargs or {}
         concerned = any(id(one) in self._names for one in _tensors([*args, *named.values()]))
         operation, in_place = function.__name__.strip("_"), IN_PLACE.fullmatch(function.__name__)
-        if concerned and in_place and args[0].untyped_storage().nbytes() > args[0].nbytes:
+        if concerned and in_place and self._is_seen_elsewhere(args[0]):
             raise MelvocError(f"ONNX: a function writes into a part of a tensor ({in_place[0]}); return a new one")
         result = function(*args, **named)
         made = list(_tensors([result]))  # none of a shape, for example
@@ -85,6 +85,14 @@ class _Recorder(TorchFunctionMode):
             for one, name in zip(made, names if isinstance(names, list) else [names], strict=True):
                 self._names[id(one)] = (name, one)
         return result
+
+    def _is_seen_elsewhere(self, written: Tensor) -> bool:
+        """Whether it is a part or a view of another tensor, which would change with it."""
+        memory = written.untyped_storage()
+        shared = (one for _, one in self._names.values() if one is not written)
+        return memory.nbytes() > written.nbytes or any(
+            one.untyped_storage().data_ptr() == memory.data_ptr() for one in shared
+        )
 
     def _lower(self, operation: str, result: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """The value of an operation, or the values.
@@ -105,7 +113,7 @@ class _Recorder(TorchFunctionMode):
         values = {key: self.name(value) for key, value in named.items()}
         try:
             return lower(self._builder, result, *self.name(args), **values)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise MelvocError(
                 f"ONNX: a function uses torch's {operation} with arguments that have no form in ONNX here ({error}); "
                 "write it out, or write a .pt2"
@@ -128,8 +136,8 @@ def _simple(operator: str) -> Callable[..., Name]:
 def _binary(operator: str, *, reflected: bool = False) -> Callable[..., Name]:
     def lower(builder: Builder, result: Tensor, x: Any, other: Any, *, alpha: float = 1) -> Name:
         x, other = (float(one) if isinstance(one, int | float) else one for one in (x, other))
-        other = other if alpha == 1 else builder.node("Mul", other, float(alpha))
-        return builder.node(operator, *((other, x) if reflected else (x, other)))
+        first, second = (other, x) if reflected else (x, other)
+        return builder.node(operator, first, second if alpha == 1 else builder.node("Mul", second, float(alpha)))
 
     return lower
 
@@ -151,9 +159,11 @@ def _gelu(builder: Builder, result: Tensor, x: Name, approximate: str = "none") 
 
 
 def _expm1(builder: Builder, result: Tensor, x: Name) -> Name:
-    """exp(x) - 1 = 2 sinh(x / 2) exp(x / 2), exact for small x, too."""
-    half = builder.node("Mul", x, 0.5)
-    return builder.node("Mul", builder.node("Mul", builder.node("Sinh", half), builder.node("Exp", half)), 2.0)
+    """exp(x) - 1 = 2 sinh(x / 2) exp(x / 2), exact for small x, too; of large ones a half would overflow."""
+    half = builder.node("Mul", builder.node("Clip", x, -1.0, 1.0), 0.5)
+    near = builder.node("Mul", builder.node("Mul", builder.node("Sinh", half), builder.node("Exp", half)), 2.0)
+    small = builder.node("Less", builder.node("Abs", x), 1.0)
+    return builder.node("Where", small, near, builder.node("Sub", builder.node("Exp", x), 1.0))
 
 
 def _linear(builder: Builder, result: Tensor, x: Name, weight: Any, bias: Any = None) -> Name:

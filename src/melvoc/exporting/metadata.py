@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+from typing import Any
 
 from melvoc.post import PostStep
 from melvoc.post.refine import Refine
+from melvoc.synthesis import Condition
 from melvoc.vocoder import Vocoder
 
 
@@ -31,8 +34,14 @@ def describe(vocoder: Vocoder, steps: tuple[PostStep, ...]) -> dict[str, str]:
         "melvoc.sample_rate": vocoder.sample_rate,
         "melvoc.channels": vocoder.channels,
         "melvoc.samples_per_frame": vocoder.samples_per_frame,
-        "melvoc.conditions": {name: dataclasses.asdict(one) for name, one in vocoder.conditions.items()},
+        "melvoc.conditions": {name: _bounded(one) for name, one in vocoder.conditions.items()},
         "melvoc.refine": sum(step.rounds for step in steps if isinstance(step, Refine)),
     }
     known = {key: value for key, value in said.items() if value is not None or key in fields}
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in known.items()}
+
+
+def _bounded(condition: Condition) -> dict[str, Any]:
+    """Its fields; a bound that is infinite is null, which JSON has."""
+    values = dataclasses.asdict(condition)
+    return {key: None if isinstance(value, float) and math.isinf(value) else value for key, value in values.items()}

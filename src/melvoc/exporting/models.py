@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from melvoc.errors import MelvocError
+from melvoc.errors import MelvocError, quoted
 from melvoc.exporting.context import context_frames
 from melvoc.exporting.graph import Builder, Shape, Signal
 from melvoc.exporting.metadata import describe
@@ -93,6 +93,11 @@ def _inputs(vocoder: Vocoder) -> tuple[dict[str, int], dict[str, tuple[str, Shap
         raise MelvocError(
             f"{vocoder.name} cannot become an ONNX file: {type(vocoder).__name__} has no graph of melvoc's nodes (see "
             "docs/plugins.md, Streaming); write a .pt2, or use torch.onnx.export on it"
+        )
+    if taken := {"mel", "audio", "last"}.intersection(vocoder.conditions):
+        raise MelvocError(
+            f"{vocoder.name} has a condition {quoted(min(taken))}, which is the name of another input or output of the "
+            "file; rename the condition"
         )
     inputs = {"mel": vocoder.spec.n_mels} | {name: one.channels for name, one in vocoder.conditions.items()}
     return inputs, {name: ("float32", ["batch", channels, "frames"]) for name, channels in inputs.items()}

@@ -47,15 +47,28 @@ def write_program(vocoder: Vocoder, steps: tuple[PostStep, ...], path: Path) -> 
     )
     dynamic = {0: _any_length(), 2: _any_length()}
     shapes = (dynamic, tuple(dynamic for _ in channels[1:]))[: len(channels)]
-    plain = _Program(vocoder).eval()
-    plain(*example)  # what is made once and kept is made of numbers now, not of torch.export's stand-ins
-    try:
-        with _quiet():
-            program = torch.export.export(plain, example, dynamic_shapes=shapes, strict=False)
-            program.module()(*longer)  # it may hold for some lengths only, and not say so before
-    except Exception as error:  # whatever stops it is a property of the network
-        raise MelvocError(f"{vocoder.name} cannot become a .pt2: torch.export says: {reason(error)}") from error
+    plain = _Program(vocoder)
+    with _evaluating(plain):
+        plain(*example)  # what is made once and kept is made of numbers now, not of torch.export's stand-ins
+        try:
+            with _quiet():
+                program = torch.export.export(plain, example, dynamic_shapes=shapes, strict=False)
+                program.module()(*longer)  # it may hold for some lengths only, and not say so before
+        except Exception as error:  # whatever stops it is a property of the network
+            raise MelvocError(f"{vocoder.name} cannot become a .pt2: torch.export says: {reason(error)}") from error
     torch.export.save(program, path, extra_files=describe(vocoder, steps))
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """In evaluation mode; afterwards in its own again, with all that is in it."""
+    modes = [(one, one.training) for one in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for one, mode in modes:
+            one.training = mode
 
 
 def _any_length() -> Any:

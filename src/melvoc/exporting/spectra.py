@@ -45,8 +45,9 @@ def inverse_transform(builder: Builder, spectra: Name, window: NDArray[np.float3
     size = len(window)
     bins = np.arange(size // 2 + 1)
     angles = 2 * np.pi / size * (np.outer(bins, np.arange(size)) % size)
-    share = np.where((bins == 0) | (bins == size // 2), 1.0, 2.0)[:, None] / size
-    sines = np.where((bins == 0) | (bins == size // 2), 0.0, 1.0)[:, None] * np.sin(angles)
+    alone = (bins == 0) | (2 * bins == size)  # 0 Hz, and Nyquist where there is such a bin, have no mirror image
+    share = np.where(alone, 1.0, 2.0)[:, None] / size
+    sines = np.where(alone, 0.0, 1.0)[:, None] * np.sin(angles)
     basis = np.concatenate([share * np.cos(angles), -share * sines]) * window
     basis = np.pad(basis, ((0, 0), (0, -size % hop)))
     return builder.node("MatMul", builder.transpose(spectra, 0, 2, 1), basis.astype(np.float32))

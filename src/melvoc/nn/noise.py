@@ -38,7 +38,7 @@ class Noise:
         channels: of the output.
         seed: from 0 to 2^64 - 1.
         by_row: whether each row has its own numbers. False: all have those of row 0, so that what is made of a row does
-            not depend on its place in a batch.
+            not depend on its place in a batch, as `melvoc.testing.check_vocoder` asks of a vocoder.
 
     Shape:
         `[B, C, N]` to `[B, channels, N]`, of the input's type and device.

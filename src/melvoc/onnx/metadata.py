@@ -87,8 +87,8 @@ class Metadata:
         """The graph's inputs besides the mel, in order."""
         stated = self._json("melvoc.conditions", {})
         try:
-            found = {name: Condition(**one) for name, one in stated.items()}
-        except (AttributeError, TypeError) as error:
+            found = {name: _condition(one) for name, one in stated.items()}
+        except (AttributeError, TypeError, ValueError) as error:
             raise self._wrong("melvoc.conditions", reason(error)) from error
         if not all(map(_possible, found.values())):
             raise self._wrong("melvoc.conditions", 'it is like {"f0": {"unit": "Hz", "low": 0.0, "high": 2000.0}}')
@@ -162,6 +162,15 @@ class Metadata:
     def of(cls, session: Any, path: str) -> Self:
         """That of a file which onnxruntime has opened."""
         return cls(dict(session.get_modelmeta().custom_metadata_map), path)
+
+
+def _condition(stated: Mapping[str, Any]) -> Condition:
+    """From its fields, where a bound that is null is infinite."""
+    values = dict(stated)
+    for key, end in (("low", -math.inf), ("high", math.inf)):
+        if key in values and values[key] is None:
+            values[key] = end
+    return Condition(**values)
 
 
 def _possible(condition: Condition) -> bool:

@@ -35,6 +35,7 @@ from melvoc.nn.engines.cpu.memory import Workspace, floats, zeros
 from melvoc.nn.engines.cpu.nodes import (
     Borders,
     Scaled,
+    alike,
     borders,
     fills_blocks,
     flat,
@@ -197,6 +198,8 @@ class CpuEngine(Engine):
     def _native_branches(self, node: Branches) -> Machine | None:
         machines = self._natives(node.nodes)
         if machines is None or (node.join is concatenate and any(not fills_blocks(part) for part in node.nodes)):
+            return None
+        if node.join is not concatenate and not alike(node.nodes):  # torch adds one channel to each of several
             return None
         return join_rows(machines, node.join)
 

@@ -72,6 +72,11 @@ def fills_blocks(node: Node) -> bool:
     return count > 0 and count % LANES == 0
 
 
+def alike(nodes: Iterable[Node]) -> bool:
+    """Whether their outputs have as many channels, as far as it is known."""
+    return len({_given(node) for node in nodes} - {0}) <= 1
+
+
 def _has_layer(node: Node) -> bool:
     return any(map(_has_layer, node.nodes)) if isinstance(node, Composite) else _layer(node) is not None
 

@@ -49,7 +49,7 @@ class TapeRecorder(Recorder):
         tasks = Tasks(len(tape))
         for number, launch in enumerate(tape):
             tasks.set(number, launch.kernel, launch.jobs, launch.arguments, launch.helpers)
-        held = (pool, buffers, tape)
+        held = (pool, buffers, tape, step)  # the step has the machine, and with it the weights
 
         def replay() -> Tensor:
             assert held  # the memory that the tasks point to
