@@ -62,6 +62,15 @@ def test_a_condition_may_not_have_the_name_of_another_input(tmp_path: Path, monk
     assert not list(tmp_path.iterdir())
 
 
+def test_a_program_says_its_context_too(tmp_path: Path) -> None:
+    voc = tiny("hifigan")
+    for file in ("x.onnx", "x.pt2"):
+        melvoc.export(voc, tmp_path / file)
+    extra = {"melvoc.context_frames": ""}
+    torch.export.load(tmp_path / "x.pt2", extra_files=extra)
+    assert extra["melvoc.context_frames"] == metadata(tmp_path / "x.onnx")["melvoc.context_frames"]
+
+
 def test_a_program_leaves_the_vocoder_in_its_own_mode(tmp_path: Path) -> None:
     voc = tiny("hifigan")
     voc.train()

@@ -11,7 +11,7 @@ from melvoc.nn.noise import Noise
 from melvoc.vocoder import Vocoder
 
 _FARTHEST = 2048  # frames that are looked at
-_OTHERS = 6  # frames that are tried in place of the first
+_OTHERS = (math.nan, 1e3, -1e3)  # values that are tried in place of the first frame's
 
 
 @torch.no_grad()
@@ -43,15 +43,13 @@ def context_frames(vocoder: Vocoder) -> tuple[int, int] | None:
 
 def _spread(graph: Node, channels: int, frames: int) -> int:
     """The last sample that the first frame reaches."""
-    drawn = torch.Generator().manual_seed(0)
-    reached = 0
-    for trial in range(1 + _OTHERS):
-        mel = 4 * torch.randn(1, channels, frames, generator=drawn) - 4 * (trial % 2)
-        other = mel.clone()
-        other[..., 0] = 4 * torch.randn(1, channels, generator=drawn) if trial else math.nan
-        before, after = graph(mel)[0], graph(other)[0]
-        far = 1e-6 * before.abs().max()  # and not the rounding of other sums
-        places = ((after - before).abs() > far).logical_or(after.isnan()).any(0).nonzero()
+    mel = 4 * torch.randn(1, channels, frames, generator=torch.Generator().manual_seed(0)) - 2
+    wave, reached = graph(mel)[0], 0
+    for value in _OTHERS:
+        mel[..., 0] = value
+        changed = graph(mel)[0]
+        far = 1e-6 * wave.abs().max()  # and not the rounding of other sums
+        places = ((changed - wave).abs() > far).logical_or(changed.isnan()).any(0).nonzero()
         reached = max(reached, int(places.max()) if len(places) else 0)
     return reached
 

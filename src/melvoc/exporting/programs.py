@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from melvoc.errors import MelvocError, reason
+from melvoc.exporting.context import context_frames
 from melvoc.exporting.metadata import describe
 from melvoc.post import PostStep
 from melvoc.vocoder import Vocoder
@@ -56,7 +58,10 @@ def write_program(vocoder: Vocoder, steps: tuple[PostStep, ...], path: Path) -> 
                 program.module()(*longer)  # it may hold for some lengths only, and not say so before
         except Exception as error:  # whatever stops it is a property of the network
             raise MelvocError(f"{vocoder.name} cannot become a .pt2: torch.export says: {reason(error)}") from error
-    torch.export.save(program, path, extra_files=describe(vocoder, steps))
+    said = describe(vocoder, steps)
+    if vocoder.can_stream and (context := context_frames(vocoder)):
+        said["melvoc.context_frames"] = json.dumps(context)
+    torch.export.save(program, path, extra_files=said)
 
 
 @contextmanager
