@@ -17,6 +17,7 @@ from test_parity import REAL
 import melvoc
 from melvoc import MelvocError, MissingPackageError, OptionError
 from melvoc.cli import main
+from melvoc.exporting.context import context_frames
 from melvoc.options import LoadOptions
 from melvoc.storage.conversion import convert
 from melvoc.storage.vocoder_file import build
@@ -42,6 +43,8 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
     assert [said[f"melvoc.{key}"] for key in ("sample_rate", "channels", "samples_per_frame")] == ["16000", "1", "16"]
     extra = dict.fromkeys(said, "")
     torch.export.load(tmp_path / "x.pt2", extra_files=extra)
+    context = extra.pop("melvoc.context_frames")  # of the network alone
+    assert json.loads(context) == list(context_frames(vocoder) or ())
     assert {key: value for key, value in extra.items() if said[key] != value} == {"melvoc.refine": "0"}
 
 
