@@ -20,7 +20,7 @@ def said(row: dict[str, Any], *vocoders: dict[str, Any], **settings: Any) -> lis
 def test_a_plain_case_has_two_notes() -> None:
     assert said({}) == [
         "Measured at 22050 Hz, the whole band of the files.",
-        "The files were taken to be no speech, as was asked.",
+        "The files were taken to be no speech, as was asked, or as the protocol has it.",
     ]
 
 
@@ -47,4 +47,15 @@ def test_how_speech_was_told() -> None:
 
 
 def test_nothing_measured() -> None:
-    assert notes([], [MINE], SETTINGS, []) == ["The files were taken to be no speech, as was asked."]
+    assert notes([], [MINE], SETTINGS, []) == [
+        "The files were taken to be no speech, as was asked, or as the protocol has it."
+    ]
+
+
+def test_a_file_that_is_measured_whole_is_in_no_warning() -> None:
+    """Of two rates, each file measured at its own."""
+    rows = [ROW, ROW | {"file": "b.wav", "sample_rate": 44100, "file_rate": 44100}]
+    found = notes(rows, [MINE | {"sample_rate": 44100}], SETTINGS, [])
+    assert found[0] == "Measured at 22050, 44100 Hz, the whole band of the files."
+    cut = notes([*rows, ROW | {"file_rate": 48000}], [MINE], SETTINGS, [])[0]
+    assert "what lies above 11 kHz, in files of up to 48000 Hz, is in no figure" in cut

@@ -9,7 +9,7 @@ from evaluations import metric, table
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melvoc.evaluation.ranking import Table, difference, goodness, judge, means
+from melvoc.evaluation.ranking import Table, difference, goodness, judge, means, merits
 
 MEL, PESQ, MOS = metric("multi_scale_mel"), metric("pesq", "higher"), metric("distillmos", "higher", reference=False)
 SPREAD = [0.00, 0.03, -0.02, 0.01, -0.02]  # of files, the same for every vocoder
@@ -151,3 +151,29 @@ def test_the_order_of_rows_changes_nothing_but_ties(values: list[tuple[float, ..
     assert verdict.kind == other.kind
     if verdict.choice != other.choice:
         assert verdict.kind in ("close", "one file")
+
+
+def test_what_lies_around_0_is_not_near_it() -> None:
+    """+6 and -6 are 0 on average; half a unit everywhere is better."""
+    loud = metric("loudness", "nearer 0")
+    rows = Table(table({"a": {"loudness": [6, -6, 6.1, -6.1]}, "b": {"loudness": [0.5, 0.4, 0.5, 0.5]}}))
+    assert merits(rows, loud)["b", 0] > merits(rows, loud)["a", 0]
+    assert judge(rows, [loud], speech=False).choice == ("b", 0)
+
+
+def test_ranks_and_differences_are_of_the_same_files() -> None:
+    """A third candidate that has one file only does not make the worse of the others the winner by it."""
+    apart = [0.01 * (-1) ** number for number in range(9)]
+    rows = table(
+        {
+            "a": {"multi_scale_mel": [0.5, *(2.0 + one for one in apart)]},
+            "b": {"multi_scale_mel": [1.0, *(1.0 - one for one in apart)]},
+            "c": {"multi_scale_mel": [3.0]},
+        }
+    )
+    verdict = judge(Table(rows), [MEL], speech=False)
+    assert verdict.lead is not None
+    assert verdict.lead.files == 1
+    assert verdict.kind in ("one file", "one figure")
+    verdict = judge(Table([row for row in rows if row["vocoder"] != "c"]), [MEL], speech=False)
+    assert (verdict.choice, verdict.lead and verdict.lead.sign) == (("b", 0), 1)

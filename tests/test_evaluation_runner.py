@@ -80,6 +80,11 @@ def test_a_file_that_is_not_there_is_a_missing_file(tmp_path: Path) -> None:
     assert isinstance(caught.value, FileNotFoundError)
 
 
+def test_names_are_text(sounds: Path) -> None:
+    with pytest.raises(OptionError, match="vocoders has 1 for a name, but names are text"):
+        evaluate(sounds, {1: griffinlim()})
+
+
 def test_the_table_of_csv_is_that_of_json(sounds: Path, tmp_path: Path, only: list[Metric]) -> None:
     only += [metric("fine"), metric("visqol", packages=("melvoc-no-such-package",))]
     found = evaluate(sounds, griffinlim(), out=tmp_path / "r", metrics=None)

@@ -239,3 +239,16 @@ def test_safetensors_are_known_by_the_one_rule(tmp_path: Path) -> None:
     for length, expected in ((0, False), (2, True), (1 << 40, False)):
         (tmp_path / "a").write_bytes(length.to_bytes(8, "little") + b"{}")
         assert is_mel(tmp_path / "a") == expected
+
+
+def test_a_length_that_the_frames_do_not_have_is_not_written(tmp_path: Path) -> None:
+    spec, mel = MelSpec.preset("griffinlim"), torch.full((128, 3), -4.0)
+    save_mel(tmp_path / "a.safetensors", mel, spec, samples=np.int64(1000))  # type: ignore[arg-type]
+    assert read_mel(tmp_path / "a.safetensors").samples == 1000
+    for samples, message in (
+        (-1, "samples=-1, but it is"),
+        (10**6, r"samples=1000000, but \[128, 3\] frames are of at"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            save_mel(tmp_path / "b.safetensors", mel, spec, samples=samples)
+    assert not (tmp_path / "b.safetensors").exists()

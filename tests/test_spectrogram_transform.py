@@ -411,3 +411,15 @@ def test_what_resampling_makes_of_full_scale_is_not_the_callers_fault() -> None:
         griffinlim.resynthesize(square[:4000], sample_rate=22050)
     with pytest.warns(UserWarning, match="ranges from -1.5 to 1.5"):
         MelSpectrogram(spec)(1.5 * square, sample_rate=22050)
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize(("n_fft", "hop"), [(2048, 441), (512, 128), (255, 64), (512, 400)])
+@pytest.mark.parametrize("samples", [600, 4410, 5000])
+def test_a_mel_that_covers_its_sound_has_a_frame_for_each_hop(center: bool, n_fft: int, hop: int, samples: int) -> None:
+    """Also where the padding of frames that are not centred is odd."""
+    spec = MelSpec(sample_rate=44100, n_fft=n_fft, hop_length=hop, n_mels=10, center=center)
+    stream = MelSpectrogram(spec).stream(cover=True)
+    frames = stream.push(torch.zeros(1, samples)).shape[-1] + stream.flush().shape[-1]
+    assert frames * hop >= samples
+    assert frames <= max(1 + -(-samples // hop), spec.frames(n_fft))

@@ -157,7 +157,9 @@ def _named(vocoders: Given | Iterable[Given] | Mapping[str, Given]) -> dict[str,
         found = dict(zip(names, each, strict=True))
     if not found:
         raise OptionError("no vocoder is given; name at least one, such as 'griffinlim'")
-    for value in found.values():
+    for name, value in found.items():
+        if not isinstance(name, str):
+            raise OptionError(f"vocoders has {name!r} for a name, but names are text")
         if not isinstance(value, (str, os.PathLike, Vocoder)):
             raise OptionError(f"vocoders holds {kind_of(value)}, but each is a Vocoder or what melvoc.load takes")
     return found

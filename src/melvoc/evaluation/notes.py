@@ -49,10 +49,12 @@ def _rates(rows: Sequence[Mapping[str, Any]], vocoders: Sequence[Mapping[str, An
     highest = max(row["file_rate"] for row in rows)
     rates = {entry["name"]: entry["sample_rate"] for entry in vocoders}
     low = [name for name, rate in rates.items() if rate < highest]
-    if measured[0] >= highest:  # the whole band of every file
+    cut = [row for row in rows if row["sample_rate"] < row["file_rate"]]
+    if not cut:  # the whole band of every file
         short = f", where {_listed(low)} cannot make all of their treble, which counts against it" if low else ""
         return [f"{text}, the whole band of the files{short}."]
-    above = f"what lies above {measured[0] / 2000:.3g} kHz, in files of up to {highest} Hz, is in no figure"
+    least, upto = min(row["sample_rate"] for row in cut), max(row["file_rate"] for row in cut)
+    above = f"what lies above {least / 2000:.3g} kHz, in files of up to {upto} Hz, is in no figure"
     why = "" if len(measured) > 1 else f", the rate that all vocoders ({_listed(rates.values())} Hz) and files reach"
     return [
         f"{text}{why}: {above}. To have it count, measure at {highest} Hz (--sample-rate), which is hard on "
@@ -82,7 +84,10 @@ def _mels(vocoders: Sequence[Mapping[str, Any]]) -> list[str]:
 def _speech(rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
     files = {row["file"]: row["speech"] for row in rows}
     if settings["speech"] is not None:
-        return f"The files were taken to be {'speech' if settings['speech'] else 'no speech'}, as was asked."
+        return (
+            f"The files were taken to be {'speech' if settings['speech'] else 'no speech'}, as was asked, or as the "
+            "protocol has it."
+        )
     return (
         f"{sum(files.values())} of {len(files)} files sound like speech, and only those have the figures for speech. "
         "That is a guess by pitch and syllables (docs/evaluation.md); --speech and --no-speech overrule it."

@@ -124,10 +124,24 @@ def means(table: Table, names: Sequence[str]) -> dict[Candidate, dict[str, float
     return result
 
 
+def merits(table: Table, metric: Metric) -> dict[Candidate, float]:
+    """The mean goodness of each candidate, over the files that `means` takes; of what is nearer 0 the better, that is
+    not the goodness of the mean."""
+    values = [table.figures(metric.name, candidate) for candidate in table.candidates]
+    common = set.intersection(*map(set, values)) if values else set()
+    return {
+        candidate: math.fsum(goodness(own[file], metric) for file in common) / len(common)
+        for candidate, own in zip(table.candidates, values, strict=True)
+        if common
+    }
+
+
 def difference(table: Table, metric: Metric, first: Candidate, second: Candidate) -> Difference | None:
-    """How much better the first candidate is than the second; None where no file has both figures."""
+    """How much better the first candidate is than the second, over the files that `means` takes; None if there are
+    none."""
     mine, theirs = table.figures(metric.name, first), table.figures(metric.name, second)
-    values = [goodness(mine[file], metric) - goodness(theirs[file], metric) for file in mine.keys() & theirs.keys()]
+    common = set(mine).intersection(theirs, *(table.figures(metric.name, one) for one in table.candidates))
+    values = [goodness(mine[file], metric) - goodness(theirs[file], metric) for file in sorted(common)]
     if not values:
         return None
     count = len(values)
@@ -152,7 +166,8 @@ def judge(table: Table, metrics: Sequence[Metric], *, speech: bool) -> Verdict:
     if not known:
         return Verdict(kind="nothing")
     leader, others = _split(known, speech)
-    ranked = sorted(everyone, key=lambda one: goodness(average[one][leader.name], leader), reverse=True)
+    merit = merits(table, leader)
+    ranked = sorted(everyone, key=lambda one: merit[one], reverse=True)
     if len(everyone) == 1:
         return Verdict(kind="one candidate", choice=ranked[0], leader=leader.name)
     equals = [ranked[0], *(one for one in ranked[1:] if _sign(table, leader, ranked[0], one) == 0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -12,7 +13,7 @@ from typing import Any
 from melvoc.evaluation.gallery import MOST_SECONDS, PICTURES, RULE
 from melvoc.evaluation.markup import DASH, clip, figure, heading, items, named, plain, scale, table, terms, text
 from melvoc.evaluation.pictures import DIFFERENCES, LEVELS
-from melvoc.evaluation.ranking import Candidate, Table, candidate_of, difference, goodness, means
+from melvoc.evaluation.ranking import Candidate, Table, candidate_of, difference, goodness, means, merits
 from melvoc.evaluation.results import Evaluation, Row
 from melvoc.evaluation.wording import TAGS, label, shortened
 from melvoc.metrics import Metric
@@ -86,7 +87,8 @@ def _marks(figures: Table, metric: Metric, average: Mapping[Candidate, Mapping[s
     have = [one for one in average if metric.name in average[one]]
     if len(have) < 2:
         return {}
-    best = max(have, key=lambda one: goodness(average[one][metric.name], metric))
+    merit = merits(figures, metric)
+    best = max(have, key=lambda one: merit.get(one, -math.inf))
     marks = {best: "best"}
     for one in have:
         lead = difference(figures, metric, best, one)

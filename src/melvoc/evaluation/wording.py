@@ -9,7 +9,7 @@ from melvoc.evaluation.ranking import Candidate, Kind, Verdict
 from melvoc.metrics import Metric
 
 TAGS: Mapping[Kind, str] = {
-    "clear": "most figures agree",
+    "clear": "told apart",
     "close": "too close to tell",
     "split": "the figures disagree",
     "one file": "one file only",

@@ -16,6 +16,7 @@ from melvoc.arrays import as_tensor
 from melvoc.errors import CheckpointError, MelvocError, MissingFileError, SpecError, kind_of, quoted, unreadable
 from melvoc.host import public
 from melvoc.spectrogram.check import batch_mel, finite_mel
+from melvoc.spectrogram.fields import integer
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.atomic import replacing
 from melvoc.storage.pipes import is_readable, regular
@@ -73,6 +74,10 @@ def save_mel(
         raise SpecError(f"spec={spec!r} is {kind_of(spec)}; pass the melvoc.MelSpec the mel was made with")
     mel = as_tensor(mel, "the mel").detach().cpu().contiguous()
     finite_mel(mel, spec)
+    if samples is not None:
+        samples, most = integer("samples", samples, least=0), _most_samples(mel, spec)
+        if samples > most:
+            raise SpecError(f"samples={samples}, but {list(mel.shape)} frames are of at most {most}; omit samples")
     try:
         with replacing(target) as temporary:
             if target.suffix == ".npy":
@@ -198,7 +203,7 @@ def _read_safetensors(source: Path) -> MelFile:
     spec, samples = _parse(json.loads(header))
     check_plain({KEY: mel}, "its header")
     batch_mel(mel, spec, empty=True)
-    most = mel.shape[-1] * spec.hop_length + spec.n_fft if mel.dim() else 0
+    most = _most_samples(mel, spec)
     if samples is not None and samples > most:
         raise ValueError(f"its header has samples={samples}, but its {list(mel.shape)} frames are of at most {most}")
     return MelFile(mel=mel, spec=spec, samples=samples)
@@ -218,3 +223,8 @@ def _parse(header: object) -> tuple[MelSpec, int | None]:
     if samples is not None and (type(samples) is not int or samples < 0):
         raise ValueError(f"its header has samples={quoted(samples)}, but it is a whole number from 0")
     return MelSpec.from_dict(header.get("spec", {})), samples
+
+
+def _most_samples(mel: Tensor, spec: MelSpec) -> int:
+    """Of a sound that has so many frames."""
+    return mel.shape[-1] * spec.hop_length + spec.n_fft if mel.dim() else 0

@@ -180,7 +180,9 @@ class MelStream:
         rest = self._resampler(self._nothing[:, None], True)
         if self._cover:
             samples = self.samples + rest.shape[-1]
-            rest = F.pad(rest, (0, max(-samples % spec.hop_length, spec.n_fft - samples)))
+            hops = -(-samples // spec.hop_length)  # and as many frames, whose last one needs
+            seen = (hops - 1) * spec.hop_length + spec.n_fft - 2 * spec.pad
+            rest = F.pad(rest, (0, max(hops * spec.hop_length, seen, spec.n_fft) - samples))
         _check_length(self.samples + rest.shape[-1], spec)
         self._flushed = True
         return self._frames(rest, last=True)
