@@ -337,6 +337,11 @@ def test_raw_frames_that_are_possible_but_improbable(generator: Path, tmp_path: 
     assert said.endswith("if it is, name its spec with --spec\n")
     assert done[1].stderr == b""
     assert b"--spec is not" in done[2].stderr
+    short = mel[:100].numpy().astype("<f4").tobytes()
+    given = command("vocode", "-", "--raw", "--vocoder", str(generator))
+    once = subprocess.run(given, input=short, capture_output=True, check=False)
+    assert once.returncode == 0
+    assert once.stderr.decode().startswith("melvoc: warning: standard input: ")
 
 
 def test_an_npy_is_griffin_lims_where_it_is_named(tmp_path: Path, capsys: Say) -> None:

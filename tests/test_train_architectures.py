@@ -12,7 +12,7 @@ from training import GENERATORS, one_thread, tiny_config, write_sounds  # noqa: 
 
 import melvoc
 from melvoc import MelvocError
-from melvoc.train import Trainer
+from melvoc.train import LossWeights, Trainer
 from melvoc.train.recipes import trained
 
 pytestmark = pytest.mark.parametrize("name", [record.name for record, _ in trained()])
@@ -20,6 +20,7 @@ pytestmark = pytest.mark.parametrize("name", [record.name for record, _ in train
 
 def small(folder: Path, name: str, **changes: object) -> Trainer:
     values = {"generator": GENERATORS[name], "segment": 2048, "discriminators": {"mrd": 1.0}, "validation_files": 0}
+    values["weights"] = LossWeights(adversarial=1.0, feature=1.0)  # whatever the recipe has
     return Trainer(tiny_config(folder, **values | changes))
 
 

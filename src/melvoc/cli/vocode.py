@@ -295,15 +295,13 @@ def _raw_pieces(stream: VocoderStream, vocoder: Vocoder, watch: Watch | None) ->
     """`[1, channels, n]` pieces of sound for the frames on standard input, however many bytes arrive at a time.
 
     Raises:
-        MelvocError: the frames of a mel that is possible but improbable, if it is watched, or half a frame at the end.
+        MelvocError: the frames of a mel that is possible but improbable, if it is watched and as soon as there are
+            enough of them, or half a frame at the end.
     """
     import numpy
 
-    def check(verdict: Verdict | None) -> None:
-        if verdict:
-            raise MelvocError(
-                f"standard input: {verdict}, not the mel of {vocoder.name}; if it is, name its spec with --spec"
-            )
+    def said(verdict: Verdict) -> str:
+        return f"standard input: {verdict}, not the mel of {vocoder.name}; if it is, name its spec with --spec"
 
     n_mels = vocoder.spec.n_mels
     frame, held = 4 * n_mels, b""
@@ -316,13 +314,13 @@ def _raw_pieces(stream: VocoderStream, vocoder: Vocoder, watch: Watch | None) ->
         if len(frames):
             mel = torch.from_numpy(frames.astype("float32")).T
             made = stream.push(mel)
-            if watch:
-                check(watch.push(mel[None]))
+            if watch and (verdict := watch.push(mel[None])):
+                raise MelvocError(said(verdict))
             yield made
     if held:
         raise MelvocError(
             f"standard input ended inside a frame: {len(held)} bytes left over, but a frame has {frame} (float32)"
         )
-    if watch:
-        check(watch.flush())
+    if watch and (verdict := watch.flush()):  # of a short one, whose sound is out
+        warn(said(verdict))
     yield stream.flush()
