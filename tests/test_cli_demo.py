@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -49,3 +50,13 @@ def test_without_a_download_it_is_griffin_lim(
         f"{Path('melvoc-demo', 'report.html')}: open it in a browser",
         f"Griffin-Lim alone; for better sound: --vocoder {melvoc.list_vocoders()[0]} (`melvoc list`)",
     ]
+
+
+def test_what_loads_with_a_further_option_alone_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was accepted without verification is in the cache, but no plain load takes it."""
+    monkeypatch.setattr(melvoc, "info", lambda name, cache_dir: SimpleNamespace(cached="24khz" in name), raising=False)
+    monkeypatch.setenv("MELVOC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert main(["demo", "-o", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "own")]) == 0
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert {row["vocoder"] for row in rows} == {"griffinlim"}

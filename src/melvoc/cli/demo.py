@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from melvoc.cli.common import add_loading, bars, load
+from melvoc.errors import DownloadError
 from melvoc.registry import GRIFFINLIM
 
 RATE = 44100
@@ -51,8 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.output)
     if not arguments.overwrite:
         check_free(out)
-    names = dict.fromkeys(arguments.vocoder or [GRIFFINLIM, *downloaded()])
-    vocoders = {name: name if name == GRIFFINLIM else load(arguments, name) for name in names}
+    chosen = {GRIFFINLIM: GRIFFINLIM} | downloaded(arguments) if arguments.vocoder is None else {}
+    given = dict.fromkeys(arguments.vocoder or ())
+    vocoders = chosen | {name: name if name == GRIFFINLIM else load(arguments, name) for name in given}
     files = []
     for name, make in SOUNDS.items():
         files.append(out / "sounds" / f"{name}.wav")
@@ -65,16 +68,21 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )  # fmt: skip
     print(f"{out / 'report.html'}: open it in a browser")
-    if list(names) == [GRIFFINLIM]:
+    if list(vocoders) == [GRIFFINLIM]:
         print(f"Griffin-Lim alone; for better sound: --vocoder {melvoc.list_vocoders()[0]} (`melvoc list`)")
     return 0
 
 
-def downloaded() -> list[str]:
-    """Names of vocoders that load without a network."""
+def downloaded(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The vocoders that load without a network; not what may be loaded with further options alone."""
     import melvoc
 
-    return [name for name in melvoc.list_vocoders() if melvoc.info(name).cached]
+    found: dict[str, Any] = {}
+    for name in melvoc.list_vocoders():
+        if melvoc.info(name, cache_dir=getattr(arguments, "cache_dir", None)).cached:
+            with suppress(DownloadError):
+                found[name] = load(arguments, name, local_files_only=True)
+    return found
 
 
 def levelled(wave: Tensor) -> Tensor:
