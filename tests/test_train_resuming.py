@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from training import GENERATOR, SPEC, one_thread, tiny_config, write_sounds  # noqa: F401 - one_thread is used by being here
 
 from melvoc import CheckpointError
@@ -50,6 +51,15 @@ def test_a_run_keeps_its_precision_on_another_processor(tmp_path: Path, monkeypa
     assert {trainer.config.precision for trainer in (first, *again)} == {"bfloat16"}
     with pytest.raises(CheckpointError, match="precision: the run has 'bfloat16', now 'float32'"):
         Trainer.resume(tmp_path / "run", precision="float32")
+
+
+def test_a_run_of_before_precisions_were_stored_goes_on_twice(copied: Path) -> None:
+    path = copied / "checkpoints" / "step-00000002.pt"
+    content = torch.load(path, weights_only=True)
+    content["config"]["precision"] = "auto"
+    torch.save(content, path)
+    for _ in range(2):  # the first has written its own to config.json, and no checkpoint
+        Trainer.resume(copied).close()
 
 
 def test_what_is_given_again_is_compared_and_ends_are_replaced(copied: Path) -> None:

@@ -88,6 +88,13 @@ def test_a_validation_between_checkpoints_is_no_checkpoints_figure() -> None:
     assert vars(Best.from_dict(best.to_dict())) == vars(best)
 
 
+def test_the_best_of_a_warm_up_is_kept() -> None:
+    best = Best()
+    assert best.saves(5, {DECISIVE: 1.0}), "and it was not heard: the generator was frozen"
+    again = Best.from_dict(best.to_dict())
+    assert (again.step, again.saves(10, {DECISIVE: 9.0})) == (5, False)
+
+
 def test_a_run_whose_best_is_by_an_older_figure_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_sounds(tmp_path / "sounds", count=4)
     trainer = Trainer(tiny_config(tmp_path, steps=1, checkpoint_every=1))

@@ -59,7 +59,7 @@ class Best:
 
     def to_dict(self) -> dict[str, Any] | None:
         """What a run that goes on needs."""
-        if math.isinf(self.least):
+        if math.isinf(min(self.least, self.least_saved)):
             return None
         found = {} if self.step is None else {"step": self.step, **self.figures}
         return {**found, "least": self.least, "stale": self.stale, "least_saved": self.least_saved}

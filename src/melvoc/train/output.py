@@ -131,16 +131,13 @@ class Output:
         return figures
 
     def _save_due(self, figures: dict[str, float] | None) -> None:
-        """A checkpoint with its samples, and the generator by itself if it is the best so far.
-
-        The checkpoint comes last: a run that is killed before makes the step and what belongs to it again.
-        """
+        """A checkpoint with its samples, and the generator by itself if it is the best so far."""
         if self.best.saves(self._state.step, figures):
             self._write(lambda: write_generator(self.vocoder(), self._folder.path / "best.safetensors"))
+        self.save()  # before the samples, which no step depends on
         sounds = self._material.held_out[: self._config.samples]
         if sounds:
             self._write(lambda: self._sample(self._folder.samples(self._state.step)))
-        self.save()
 
     def save(self) -> None:
         """A checkpoint, unless it was written or begun with."""

@@ -90,7 +90,7 @@ def differences(config: TrainConfig, stored: Mapping[str, Any]) -> dict[str, tup
     before = LossWeights(**stored["weights"]).over(LossWeights())  # 0 for a loss that there was not yet
     weights, stored = config.weights.over(before), {**stored, "weights": dataclasses.asdict(before)}
     for name, mine in dataclasses.replace(config, weights=weights).to_dict().items():
-        left_open = (name in LEFT_OPEN and mine is None) or (name == "precision" and mine == "auto")
+        left_open = (name in LEFT_OPEN and mine is None) or (name == "precision" and "auto" in (mine, stored.get(name)))
         if name not in NOT_COMPARED and not left_open and name in stored:
             _compare(name, stored[name], mine, found)
     return found
