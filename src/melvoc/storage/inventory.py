@@ -88,10 +88,6 @@ def recorded_commit(folder: Path, revision: str) -> str | None:
     if re.fullmatch(COMMIT, revision):
         return revision
     record = commit_record(folder, revision)
-    if not record.is_file() and re.fullmatch(
-        "[0-9A-Za-z._/-]+", revision
-    ):  # by the name of before, if it is a whole one
-        record = folder / f"{revision.replace('/', '_')}.commit"
     known = record.read_text(encoding="utf-8", errors="replace").strip() if record.is_file() else ""
     return known if re.fullmatch(COMMIT, known) else None
 
