@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from melvoc.cli.options import add_fields, attributes, given
 from melvoc.errors import MelvocError
 from melvoc.options import FETCHING, LoadOptions
 from melvoc.progress import Progress, checkpoint
+from melvoc.registry import GRIFFINLIM
 from melvoc.spectrogram.presets import PRESETS
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.configuration import read_config
@@ -49,6 +50,11 @@ def load(arguments: argparse.Namespace, name: str, **options: Any) -> Vocoder:
     with bars() as progress:
         options = {"dtype": DTYPES.get(values.get("dtype") or ""), "progress": progress} | options
         return melvoc.load(named(name), **values | options)
+
+
+def load_each(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Vocoder | str]:
+    """Vocoders by name, each once; Griffin-Lim stays a name, since what compares them gives it their mel."""
+    return {name: name if name == GRIFFINLIM else load(arguments, name) for name in dict.fromkeys(names)}
 
 
 @contextmanager

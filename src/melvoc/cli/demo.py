@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melvoc.cli.common import add_loading, bars, load
+from melvoc.cli.common import add_loading, bars, load, load_each
 from melvoc.errors import DownloadError
 from melvoc.registry import GRIFFINLIM
 
@@ -53,9 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.output)
     if not arguments.overwrite:
         check_free(out)
-    chosen = {GRIFFINLIM: GRIFFINLIM} | downloaded(arguments) if arguments.vocoder is None else {}
-    given = dict.fromkeys(arguments.vocoder or ())
-    vocoders = chosen | {name: name if name == GRIFFINLIM else load(arguments, name) for name in given}
+    vocoders = load_each(arguments, arguments.vocoder or [GRIFFINLIM])
+    if not arguments.vocoder:
+        vocoders |= downloaded(arguments)
     files = []
     for name, make in SOUNDS.items():
         files.append(out / "sounds" / f"{name}.wav")

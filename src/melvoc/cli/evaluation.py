@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from melvoc.cli.common import add_loading, bars, load, named
-from melvoc.registry import GRIFFINLIM
+from melvoc.cli.common import add_loading, bars, load_each, named
 
 
 def add_parser(commands: Any) -> None:
@@ -60,9 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate, and say in a sentence what came out."""
     import melvoc
 
-    vocoders = {
-        name: name if name == GRIFFINLIM else load(arguments, name) for name in dict.fromkeys(arguments.vocoder)
-    }
+    vocoders = load_each(arguments, arguments.vocoder)
     with bars() as progress:
         found = melvoc.evaluate(
             [named(place) for place in arguments.audio], vocoders, arguments.refine or (0,), arguments.output,

@@ -151,6 +151,15 @@ class Choice:
             self._vocoder = load(self.arguments, self.arguments.vocoder, **options)
         return self._vocoder
 
+    def check_spec(self, vocoder: Vocoder) -> None:
+        """Check that --spec, where it is given, is the vocoder's.
+
+        Raises:
+            MelvocError: it is not.
+        """
+        if self.spec is not None and vocoder.spec != self.spec:
+            raise MelvocError(f"--spec is not {vocoder.name}'s mel; omit --spec, or give another vocoder")
+
 
 def run_several(choice: Choice, ending: str) -> int:
     """Vocode files and folders. What is wrong with the arguments shows before the first file."""
@@ -158,8 +167,7 @@ def run_several(choice: Choice, ending: str) -> int:
     plan = make_plan(arguments.inputs, arguments.output, (*SOUNDS, *MELS), ending)
     vocoder = choice.vocoder(choice.spec)
     check_block(vocoder, arguments.block_frames)
-    if choice.spec is not None and vocoder.spec != choice.spec:
-        raise MelvocError(f"--spec is not {vocoder.name}'s mel; omit --spec, or give another vocoder")
+    choice.check_spec(vocoder)
     run = locally(partial(_make, choice), len(plan.jobs), vocoder.device.type)
     if arguments.ray is not None:
         run = partial(on_ray, partial(_worker, arguments), arguments.ray)
@@ -263,8 +271,7 @@ def run_raw(arguments: argparse.Namespace) -> int:
         )
     choice = Choice(arguments)
     vocoder = choice.vocoder(choice.spec)
-    if choice.spec is not None and vocoder.spec != choice.spec:
-        raise MelvocError(f"--spec is not {vocoder.name}'s mel; omit --spec, or give another vocoder")
+    choice.check_spec(vocoder)
     rate = arguments.sample_rate or vocoder.sample_rate
     with vocoder.stream(sample_rate=rate, spec=vocoder.spec) as stream:
         pieces = _raw_pieces(stream, vocoder, None if choice.spec else Watch(vocoder.spec))

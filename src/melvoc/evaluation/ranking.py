@@ -105,6 +105,11 @@ class Table:
             }
         return self._figures[name, candidate]
 
+    def common(self, name: str) -> list[str]:
+        """The files for which every candidate has a figure: nobody gains by a file left out."""
+        values = [self.figures(name, candidate) for candidate in self.candidates]
+        return sorted(set.intersection(*map(set, values))) if values else []
+
 
 def candidate_of(row: Row) -> Candidate:
     """Whose figures a row has."""
@@ -112,27 +117,24 @@ def candidate_of(row: Row) -> Candidate:
 
 
 def means(table: Table, names: Sequence[str]) -> dict[Candidate, dict[str, float]]:
-    """The mean of each figure, over the files for which every candidate has it: nobody gains by a file left out."""
-    everyone = table.candidates
-    result: dict[Candidate, dict[str, float]] = {candidate: {} for candidate in everyone}
+    """The mean of each figure, over the files that all candidates have it for."""
+    result: dict[Candidate, dict[str, float]] = {candidate: {} for candidate in table.candidates}
     for name in names:
-        values = [table.figures(name, candidate) for candidate in everyone]
-        common = set.intersection(*map(set, values)) if values else set()
-        for candidate, own in zip(everyone, values, strict=True):
-            if common:
-                result[candidate][name] = math.fsum(own[file] for file in common) / len(common)
+        if common := table.common(name):
+            for candidate, own in result.items():
+                figures = table.figures(name, candidate)
+                own[name] = math.fsum(figures[file] for file in common) / len(common)
     return result
 
 
 def merits(table: Table, metric: Metric) -> dict[Candidate, float]:
     """The mean goodness of each candidate, over the files that `means` takes; of what is nearer 0 the better, that is
     not the goodness of the mean."""
-    values = [table.figures(metric.name, candidate) for candidate in table.candidates]
-    common = set.intersection(*map(set, values)) if values else set()
+    common = table.common(metric.name)
     return {
-        candidate: math.fsum(goodness(own[file], metric) for file in common) / len(common)
-        for candidate, own in zip(table.candidates, values, strict=True)
-        if common
+        candidate: math.fsum(goodness(table.figures(metric.name, candidate)[file], metric) for file in common)
+        / len(common)
+        for candidate in (table.candidates if common else ())
     }
 
 
@@ -140,8 +142,8 @@ def difference(table: Table, metric: Metric, first: Candidate, second: Candidate
     """How much better the first candidate is than the second, over the files that `means` takes; None if there are
     none."""
     mine, theirs = table.figures(metric.name, first), table.figures(metric.name, second)
-    common = set(mine).intersection(theirs, *(table.figures(metric.name, one) for one in table.candidates))
-    values = [goodness(mine[file], metric) - goodness(theirs[file], metric) for file in sorted(common)]
+    common = [file for file in table.common(metric.name) if file in mine and file in theirs]
+    values = [goodness(mine[file], metric) - goodness(theirs[file], metric) for file in common]
     if not values:
         return None
     count = len(values)

@@ -45,10 +45,10 @@ def _spread(graph: Node, channels: int, frames: int) -> int:
     """The last sample that the first frame reaches."""
     mel = 4 * torch.randn(1, channels, frames, generator=torch.Generator().manual_seed(0)) - 2
     wave, reached = graph(mel)[0], 0
+    far = 1e-6 * wave.abs().max()  # and not the rounding of other sums
     for value in _OTHERS:
         mel[..., 0] = value
         changed = graph(mel)[0]
-        far = 1e-6 * wave.abs().max()  # and not the rounding of other sums
         places = ((changed - wave).abs() > far).logical_or(changed.isnan()).any(0).nonzero()
         reached = max(reached, int(places.max()) if len(places) else 0)
     return reached
