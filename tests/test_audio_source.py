@@ -257,3 +257,11 @@ def test_what_a_signal_handler_raises_while_bytes_are_read_ends_the_reading(wave
         reader._source.file = Interrupted()
         with pytest.raises(KeyboardInterrupt):
             reader.read()
+
+
+@pytest.mark.parametrize("length", range(1, 24))
+def test_an_mp3_that_ends_in_its_first_frame_is_no_sound(length: int, tmp_path: Path) -> None:
+    """However few bytes stand behind the mark of an Info frame."""
+    (tmp_path / "a.mp3").write_bytes((b"\xff\xfb\x90\0Info\0\0\0\3" + bytes(20))[:length])
+    with pytest.raises(MelvocError, match=r"a\.mp3: (cannot be read as sound|has no samples)"):
+        read(tmp_path / "a.mp3")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,12 @@ from hypothesis import strategies as st
 
 import melvoc
 from melvoc.batch.columns import Outcome, Task, column, columns, numbers, run_together, sound_of
+
+MISSING = [None, float("nan"), np.float32("nan")]  # what engines have for a row without a value
+if find_spec("pandas"):
+    import pandas
+
+    MISSING += [pandas.NA, pandas.NaT]
 
 
 def nested() -> np.ndarray:
@@ -30,7 +37,16 @@ def test_a_row_is_an_array_however_it_is_nested(value: object) -> None:
     np.testing.assert_array_equal(made, [[1, 1, 1], [0, 0, 0]])
 
 
-@pytest.mark.parametrize("value", [None, float("nan")])
+@pytest.mark.parametrize("kind", ["torch", "ml_dtypes"])
+def test_bfloat16_is_exact(kind: str) -> None:
+    mel = torch.randn(3, 4).bfloat16()
+    given = mel if kind == "torch" else mel.float().numpy().astype(pytest.importorskip("ml_dtypes").bfloat16)
+    made = numbers(given, "the mel")
+    assert made.dtype == np.float32
+    assert np.array_equal(made, mel.float().numpy())
+
+
+@pytest.mark.parametrize("value", MISSING)
 def test_a_row_that_is_missing_says_so(value: object) -> None:
     with pytest.raises(melvoc.SpecError, match="the mel is missing; leave the row out"):
         numbers(value, "the mel")
@@ -120,8 +136,8 @@ def test_every_row_has_its_own_result_and_a_bad_one_harms_no_other(
 
 
 def test_an_error_of_an_earlier_step_stays_and_nothing_is_tried() -> None:
-    outcome = Outcome.begin({"error": ["", "gone", None]}, "error", 3)
-    for row in range(3):
+    outcome = Outcome.begin({"error": ["", "gone", *MISSING]}, "error", 2 + len(MISSING))
+    for row in range(2 + len(MISSING)):
         outcome.attempt(row, lambda: 1 / 1)
-    assert outcome.errors == ["", "gone", ""]
-    assert outcome.made == {0: 1.0, 2: 1.0}
+    assert outcome.errors == ["", "gone", *[""] * len(MISSING)]
+    assert outcome.made == {row: 1.0 for row in range(2 + len(MISSING)) if row != 1}

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from test_batch_columns import MISSING
 
 import melvoc
 from melvoc.batch import write_audio
@@ -62,6 +63,35 @@ def test_no_name_leads_out_of_the_folder(tmp_path_factory: pytest.TempPathFactor
         real = Path(os.path.realpath(made["path"][0]))
         assert real.is_relative_to(folder)
         assert real.suffix == ".wav"
+
+
+def test_two_rows_of_one_file_are_an_error_of_the_later(tmp_path: Path) -> None:
+    made = write_audio(tmp_path)(batch("a", "b", "a.wav", "./a"))
+    assert made["path"] == [str(tmp_path / "a.wav"), str(tmp_path / "b.wav"), "", ""]
+    for text in made["error"][2:]:
+        assert text.endswith("a.wav is the file of row 0 of this batch; give each row a name of its own")
+    assert melvoc.audio.read(tmp_path / "a.wav")[0].shape == (1, 100)
+
+
+def test_a_folder_in_a_files_place_is_not_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").mkdir()
+    files = write_audio(tmp_path)
+    assert files.todo({"id": "a"})
+    assert files(batch("a"))["error"][0].endswith("a.wav: a folder; give the path of a file to write")
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_row_without_a_name_has_no_file(tmp_path: Path, name: object) -> None:
+    made = write_audio(tmp_path)(batch(name))
+    assert "is no name for a file" in made["error"][0]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("rate", "words"), [(44100.5, "44100.5"), (float("nan"), "rate is not known")])
+def test_a_rate_that_is_none_is_an_error_and_not_rounded(tmp_path: Path, rate: float, words: str) -> None:
+    made = write_audio(tmp_path)(batch("a") | {"audio_rate": [rate]})
+    assert words in made["error"][0]
+    assert not list(tmp_path.iterdir())
 
 
 def test_rows_that_cannot_be_written_say_why(tmp_path: Path) -> None:

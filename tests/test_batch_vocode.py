@@ -221,6 +221,19 @@ def test_it_is_loaded_once_by_all_that_ask_for_it(path: str, monkeypatch: pytest
     assert len(calls) == 2
 
 
+def test_a_path_is_never_a_name_and_begins_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    melvoc.save(VOC, tmp_path / "voc.safetensors")
+    with pytest.raises(melvoc.MissingFileError, match="griffinlim: no such file"):
+        Vocode(Path("griffinlim"), device="cpu")({"mel": mels(1)})
+    module._loaded.cache_clear()
+    first = module.loaded("~/voc.safetensors", "cpu")
+    assert module.loaded("~/voc.safetensors", "cpu") is first
+    melvoc.save(VOC, tmp_path / "voc.safetensors")  # another file under the same name
+    assert module.loaded("~/voc.safetensors", "cpu") is not first
+
+
 def test_mel_and_vocode_are_two_halves(path: str) -> None:
     wave = 0.2 * torch.sin(torch.arange(20480) * 0.05)
     batch = {"sound": [wave.numpy(), None]}

@@ -430,6 +430,56 @@ def test_raw_sound_that_cannot_be_written_whole_is_an_error(generator: Path) -> 
     )
 
 
+@pytest.mark.parametrize("extra", [[], ["-o", "out.wav"]])
+def test_raw_input_without_a_frame_is_an_error(generator: Path, tmp_path: Path, extra: list[str]) -> None:
+    done = subprocess.run(
+        command("vocode", "-", "--raw", "--vocoder", str(generator), *extra),
+        input=b"", capture_output=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"melvoc: error: standard input: has no frames; give a mel")
+    assert not list(tmp_path.iterdir()), "no file without sound"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no shell that closes streams")
+def test_a_standard_stream_that_is_closed(tmp_path: Path) -> None:
+    def said(shell: str, *arguments: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$@" {shell}', "sh", *command(*arguments)],
+            capture_output=True, text=True, check=False, cwd=tmp_path,
+        )  # fmt: skip
+        return done.returncode, done.stdout, done.stderr
+
+    assert said("2>&-", "list", "--names")[:2] == (0, "\n".join(melvoc.list_vocoders()) + "\n")
+    assert said("2>&-", "vocode", "gone.wav", "-o", "out.wav")[0] == 2
+    closed = "melvoc: error: standard output: cannot be written (Bad file descriptor); is it closed?\n"
+    assert said(">&-", "list", "--names") == (2, "", closed)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_list_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # it fails at the end
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command("list"), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "melvoc: error: standard output: cannot be written (No space left on device); is there room on the disk?\n"
+    )
+
+
+def test_no_warning_stands_beside_an_error(tmp_path: Path, generator: Path, capsys: Say) -> None:
+    """A cut file warns, into a folder; that it cannot be written is the error."""
+    sound(tmp_path / "in.flac", rate=44100, seconds=2.0)
+    content = (tmp_path / "in.flac").read_bytes()
+    (tmp_path / "in.flac").write_bytes(content[: len(content) // 2])
+    (tmp_path / "out" / "in.safetensors").mkdir(parents=True)
+    given = ["mel", str(tmp_path / "in.flac"), "-o", str(tmp_path / "out"), "--vocoder", str(generator)]
+    assert main(given) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("melvoc: error: ")
+    assert said.count("\n") == 1
+
+
 def test_raw_sound_comes_before_the_input_ends(generator: Path) -> None:
     voc = melvoc.load(generator)
     frames = random_mel(voc, 200)[0].T.contiguous().numpy().astype("<f4").tobytes()
@@ -587,6 +637,15 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
         "standard output is 16-bit PCM",
     ),
     "no standard input": (lambda t: ["vocode", "-", "-o", f"{t}/o.wav"], "/dev/stdin: neither a file nor a pipe"),
+    "raw in blocks": (
+        lambda _: ["vocode", "-", "--raw", "--vocoder", "griffinlim", "--block-frames", "8"],
+        "--block-frames with --raw",
+    ),
+    "no rate for a mel": (lambda _: ["mel", str(GUITAR), "-o", "x.npy", "--sample-rate", "0"], "--sample-rate 0: "),
+    "no rate for mels": (
+        lambda _: ["mel", str(GUITAR.parent), "-o", "mels", "--sample-rate", "0"],
+        "--sample-rate 0: a sample rate is",
+    ),
     "raw without a vocoder": (lambda _: ["vocode", "-", "--raw"], "--raw --vocoder NAME"),
     "no checkpoint": (
         lambda t: ["convert", f"{t}/g", "--config", f"{t}/c.json", "-o", f"{t}/o.safetensors"],

@@ -372,12 +372,50 @@ def test_a_pipe_that_is_named_is_read(here: Path, generator: str) -> None:
 
 
 def test_a_name_that_is_too_long_for_its_output_is_one_that_failed(here: Path, generator: str, capsys: Say) -> None:
-    long = "a" * 240
+    long = "a" * 247  # both are "a.wav.flac" and "a.flac.flac": 256 bytes
     put(f"in/{long}.wav", f"in/{long}.flac", "in/b.wav")
     assert main(["vocode", "in", "-o", "out", "--vocoder", generator, "--format", "flac"]) == 1
     said = capsys.readouterr()
     assert len(said.err.splitlines()) == 2
     assert said.out == "out: 1 made, 2 failed\n"
+
+
+def test_a_name_that_just_fits_is_written(here: Path, generator: str) -> None:
+    put(f"in/{'a' * 251}.wav")
+    assert main(["vocode", "in", "-o", "out", "--vocoder", generator]) == 0
+    assert files("out") == [f"{'a' * 251}.wav"]
+
+
+def test_a_folder_in_the_place_of_an_output_is_an_error(here: Path, generator: str, capsys: Say) -> None:
+    put("in/a.wav", "in/b.wav", "in/c/d.wav")
+    Path("out/a.wav").mkdir(parents=True)
+    Path("out/c").write_bytes(b"")
+    assert main(["vocode", "in", "-o", "out", "--vocoder", generator]) == 1
+    said = capsys.readouterr()
+    assert "out/a.wav: a folder; give the path of a file to write" in said.err
+    assert "out/c: this folder cannot be made (File exists); give another with -o, or remove what is there" in said.err
+    assert said.out == "out: 1 made, 2 failed\n"
+
+
+def test_a_file_and_a_folder_of_its_outputs_name_do_not_meet(here: Path, generator: str) -> None:
+    put("in/a.flac", "in/a.wav/b.wav")
+    assert main(["vocode", "in", "-o", "out", "--vocoder", generator]) == 0
+    assert files("out") == ["a.flac.wav", "a.wav/b.wav"]
+
+
+@pytest.mark.parametrize("command", ["vocode", "mel"])
+def test_work_goes_on_where_nobody_reads_what_is_said(here: Path, generator: str, command: str) -> None:
+    put("in/a.wav", "in/b.wav")
+    Path("in/notes.txt").write_text("left out, which is said first")
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "melvoc", command, "in", "-o", "out", "--vocoder", generator],
+        stdout=write, stderr=subprocess.PIPE, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(files("out")) == 2
 
 
 def test_a_run_that_is_stopped_goes_on_when_repeated(here: Path, generator: str) -> None:

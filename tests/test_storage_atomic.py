@@ -48,6 +48,30 @@ def test_it_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     assert modes[0] == modes[1]
 
 
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    target, link = tmp_path / "disk" / "a.bin", tmp_path / "link.bin"
+    link.symlink_to(target)
+    for content in (b"made through the link", b"and once more"):
+        with replacing(link) as temporary:
+            assert temporary.parent == target.parent
+            temporary.write_bytes(content)
+        assert link.is_symlink()
+        assert target.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".wav", "\u00e9" * 125 + ".flac"])
+def test_a_name_may_be_as_long_as_the_system_allows(name: str, tmp_path: Path) -> None:
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_bytes(b"new")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with replacing(tmp_path / name) as temporary:
+        temporary.write_bytes(b"half")
+        remove_half_written([tmp_path / name])
+        assert not temporary.exists()
+        temporary.write_bytes(b"for the end of the block")
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="none"), replacing(tmp_path / "none" / "a.bin"):
         pass

@@ -125,7 +125,7 @@ def _mpeg_length(file: IO[bytes], size: int) -> int:
     if len(frame) < 4 or frame[0] != 0xFF or frame[1] & 0xE6 not in (0xE2, 0xE4, 0xE6):  # a sync word, and a layer
         return size
     place = max(frame.find(b"Xing"), frame.find(b"Info"))
-    if place < 0:
+    if not 0 <= place < len(frame) - 15:  # its flags and two numbers
         return _ENDLESS
     has_frames, has_bytes = frame[place + 7] & 1, frame[place + 7] & 2
     if not has_frames:

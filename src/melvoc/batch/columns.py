@@ -54,7 +54,7 @@ class Outcome:
     @classmethod
     def begin(cls, batch: Mapping[str, Any], error: str, rows: int) -> Outcome:
         """With the errors that earlier steps found."""
-        return cls([str(text or "") for text in batch[error]] if error in batch else [""] * rows)
+        return cls(["" if is_missing(text) else str(text) for text in batch[error]] if error in batch else [""] * rows)
 
     def attempt(self, row: int, work: Callable[[], Any]) -> None:
         """Do what is to be done for a row that is good so far."""
@@ -129,6 +129,16 @@ def said(error: Exception) -> str:
     return " ".join(clipped(text).split())
 
 
+def is_missing(value: object) -> bool:
+    """Whether a row has no value: None, and what pandas makes of it, NaN, NA or NaT."""
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or (is_number(value) and value != value)
+
+
+def is_number(value: object) -> bool:
+    """Whether a row is one number, Python's or NumPy's."""
+    return isinstance(value, int | float) or (getattr(value, "ndim", None) == 0 and hasattr(value, "dtype"))
+
+
 def is_path(value: object) -> bool:
     """Whether a row is the name of a file."""
     return isinstance(value, str | bytes | os.PathLike)
@@ -142,10 +152,11 @@ def numbers(value: object, what: str) -> NDArray[Any]:
     """
     import numpy
 
-    if value is None or (isinstance(value, float) and value != value):  # pandas' way to say None
+    if is_missing(value):
         raise SpecError(f"{what} is missing; leave the row out, or fill it")
     if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # NumPy has no such type
     try:
         array = numpy.asarray(value)
         if array.dtype == object:  # lists of arrays, of Spark and of pandas
@@ -154,7 +165,7 @@ def numbers(value: object, what: str) -> NDArray[Any]:
             raise TypeError("something in it is no number")
     except (ValueError, TypeError) as error:
         raise SpecError(f"{what} is {kind_of(value)} of unequal or odd parts; give an array of floats") from error
-    return array.astype("float32") if array.dtype.kind == "f" else array
+    return array.astype("float32") if array.dtype.kind == "f" or array.dtype.name == "bfloat16" else array
 
 
 def sound_of(value: Any, rate: object) -> tuple[Tensor, int]:
@@ -186,10 +197,16 @@ def sound_of(value: Any, rate: object) -> tuple[Tensor, int]:
             f"the sound is {list(array.shape)} of {array.dtype}, but a row is one channel [N] of floats in [-1, 1]; "
             "mix channels, or give each a row of its own"
         )
-    return torch.from_numpy(array.reshape(1, -1)), _rate_of(rate)
+    return torch.from_numpy(array.reshape(1, -1)), rate_of(rate)
 
 
-def _rate_of(rate: Any) -> int:
-    if rate is None or rate != rate:
+def rate_of(rate: Any) -> int:
+    """A row's sample rate in Hz.
+
+    Raises:
+        SpecError: it is missing.
+        OptionError: it is no whole number.
+    """
+    if is_missing(rate):
         raise SpecError("the sound's rate is not known; name its column, or give the rate in Hz, with rate=")
     return whole_rate(int(rate) if float(rate).is_integer() else rate)  # pandas' whole numbers can be floats

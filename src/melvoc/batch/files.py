@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from melvoc.audio.files import write
 from melvoc.audio.writer import SUBTYPES, container_of
-from melvoc.batch.columns import Outcome, column, columns, numbers
+from melvoc.batch.columns import Outcome, column, columns, is_missing, numbers, rate_of
 from melvoc.errors import OptionError, quoted
 
 
@@ -30,7 +30,7 @@ class AudioFiles:
 
     Args:
         folder: to write to; it is made if need be. Workers on several machines must share it.
-        name: column of names or paths, each of which belongs to one row.
+        name: column of names or paths, each of which belongs to one row: of two in a batch, the later has an error.
         audio: column of sounds, as `Vocode` makes them; it is dropped.
         rate: column of rates in Hz, or one rate for all.
         error: column: a row with an error is left alone, and one that cannot be written gets one.
@@ -74,9 +74,9 @@ class AudioFiles:
         """
         names, sounds = column(batch, self.name), column(batch, self.audio)
         rates = column(batch, self.rate) if isinstance(self.rate, str) else [self.rate] * len(names)
-        outcome = Outcome.begin(batch, self.error, len(names))
+        outcome, taken = Outcome.begin(batch, self.error, len(names)), dict[Path, int]()
         for row, parts in enumerate(zip(names, sounds, rates, strict=True)):
-            outcome.attempt(row, functools.partial(self._write, *parts))
+            outcome.attempt(row, functools.partial(self._write, taken, row, *parts))
         paths = [outcome.made.get(row, "") for row in range(len(names))]
         others = {name: values for name, values in batch.items() if name != self.audio}
         return columns(others, {self.path: paths, self.error: outcome.errors})
@@ -84,15 +84,17 @@ class AudioFiles:
     def todo(self, row: Mapping[str, Any]) -> bool:
         """Whether a row's file is still to be made; for `filter`, before the synthesis. A bad name's always is."""
         try:
-            return not self._target(row[self.name]).exists()
+            return not self._target(row[self.name]).is_file()
         except (OptionError, OSError):
             return True  # where it is made, the error is written down
 
-    def _write(self, name: Any, sound: Any, rate: Any) -> str:
+    def _write(self, taken: dict[Path, int], row: int, name: Any, sound: Any, rate: Any) -> str:
         target = self._target(name)
-        if not target.exists():
+        if (other := taken.setdefault(target, row)) != row:
+            raise OptionError(f"{target} is the file of row {other} of this batch; give each row a name of its own")
+        if not target.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
-            write(target, numbers(sound, "the sound"), int(rate), self.subtype)
+            write(target, numbers(sound, "the sound"), rate_of(rate), self.subtype)
         return str(target)
 
     def _target(self, name: object) -> Path:
@@ -101,7 +103,7 @@ class AudioFiles:
         Raises:
             OptionError: a name that is empty, or leads out of the folder.
         """
-        text = os.fsdecode(name) if isinstance(name, bytes | os.PathLike) else "" if name is None else str(name)
+        text = os.fsdecode(name) if isinstance(name, bytes | os.PathLike) else "" if is_missing(name) else str(name)
         parts = [part for part in re.split(r"[/\\]" if os.sep == "\\" else "/", text) if part not in ("", ".")]
         if ".." in parts:
             raise OptionError(f"{quoted(text)} leads out of the folder; give names without '..'")

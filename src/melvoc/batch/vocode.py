@@ -21,6 +21,7 @@ from melvoc.loading import load
 from melvoc.nn.forks import ForkLock
 from melvoc.spectrogram.check import batch_mel, judge
 from melvoc.spectrogram.file import read_mel
+from melvoc.storage.pair import expanded
 from melvoc.synthesis import stacked
 from melvoc.vocoder import Vocoder
 
@@ -94,7 +95,7 @@ class Vocode:
         Raises:
             MelvocError: a column that is not there, or a vocoder that does not load.
         """
-        voc = loaded(os.fspath(self.name_or_path), self.device)
+        voc = loaded(self.name_or_path, self.device)
         given = column(batch, self.mel if self.sound is None else self.sound)
         outcome = Outcome.begin(batch, self.error, len(given))
         self._of_sounds(voc, batch, given, outcome) if self.sound else self._of_mels(voc, batch, given, outcome)
@@ -142,16 +143,17 @@ class Vocode:
         run_together(tasks, voc.block_frames * voc.spec.hop_length, work, outcome)
 
 
-def loaded(name: str, device: str) -> Vocoder:
-    """The vocoder of this process: loaded once, and again where the file has changed."""
+def loaded(name: str | os.PathLike[str], device: str) -> Vocoder:
+    """The vocoder of this process: loaded once, and again where the file has changed; a `Path` is never a name."""
     with _LOCK:  # or two threads would load it at once
-        path = Path(name)
+        source = name if isinstance(name, str) else Path(name)
+        path = Path(expanded(os.fspath(source)))
         status = path.stat() if path.is_file() else None
-        return _loaded(name, device, status and (status.st_mtime_ns, status.st_size))
+        return _loaded(source, device, status and (status.st_mtime_ns, status.st_size))
 
 
 @functools.lru_cache(maxsize=4)
-def _loaded(name: str, device: str, stamp: object) -> Vocoder:
+def _loaded(name: str | Path, device: str, stamp: object) -> Vocoder:
     return load(name, device=device)
 
 

@@ -8,6 +8,7 @@ neither leaves a half-written file.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -15,10 +16,12 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from melvoc import __version__
-from melvoc.errors import MelvocError
+from melvoc.errors import MelvocError, clipped
+
+FAILED = 2  # the exit code of an error, beside which nothing else stands on stderr
 
 
 class Parser(argparse.ArgumentParser):
@@ -67,22 +70,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 where some of several inputs failed, 2 for an error, 130 for Ctrl-C, 143 for SIGTERM.
     """
+    _open_streams()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
             with interruptible():
                 arguments = build_parser().parse_args(argv)
                 code = int(arguments.run(arguments))
+                with standard_output():
+                    pass  # what is left in its buffer
         except KeyboardInterrupt:
             return _say("interrupted; nothing half-written was left", 130)
         except Terminated:
             return _say("terminated; nothing half-written was left", 143)
         except BrokenPipeError:
-            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - nobody reads; the interpreter flushes at exit
+            sys.stdout = _nowhere()  # or the interpreter would fail to flush it at exit
             return 0
         except Exception as error:
-            return _say(described(error), 2)
-    for warning in caught:
+            return _say(described(error), FAILED)
+    for warning in caught if code != FAILED else ():
         if "melvoc" in (warning.filename or "") or issubclass(warning.category, UserWarning):
             print(f"melvoc: warning: {line_of(str(warning.message))}", file=sys.stderr)
     return code
@@ -123,6 +129,45 @@ def interruptible() -> Iterator[None]:
         if unhandled:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.unraisablehook = others
+
+
+def tell(text: str) -> None:
+    """Print a line about work that goes on, also where nobody reads it any more (`melvoc train ... | head`)."""
+    try:
+        print(clipped(text), flush=True)
+    except BrokenPipeError:
+        sys.stdout = _nowhere()
+
+
+@contextmanager
+def standard_output() -> Iterator[None]:
+    """Write to standard output, at once.
+
+    Raises:
+        BrokenPipeError: nobody reads any more.
+        MelvocError: it cannot be written.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        sys.stdout = _nowhere()
+        advice = "is it closed?" if error.errno == errno.EBADF else "is there room on the disk?"
+        raise MelvocError(f"standard output: cannot be written ({error.strerror}); {advice}") from error
+
+
+def _open_streams() -> None:
+    """Give the process the standard streams that a caller has closed: a complaint, but no output, may go nowhere."""
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")  # which fails where something is written
+    if sys.stderr is None:
+        sys.stderr = _nowhere()
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w")  # noqa: PTH123 - as long as the process lives
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -110,6 +110,16 @@ def check_standard_input(arguments: argparse.Namespace) -> None:
         raise MelvocError("IN and --spec are both standard input, which is read once; give one of them as a file")
 
 
+def check_sample_rate(arguments: argparse.Namespace) -> None:
+    """Check --sample-rate, before any work.
+
+    Raises:
+        MelvocError: it is none.
+    """
+    if arguments.sample_rate is not None and not 1 <= arguments.sample_rate < 2**31:
+        raise MelvocError(f"--sample-rate {arguments.sample_rate}: a sample rate is at least 1 Hz, at most {2**31 - 1}")
+
+
 def finite_blocks(reader: AudioReader) -> Iterator[Tensor]:
     """The blocks of a file, each checked.
 

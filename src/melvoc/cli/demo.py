@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from melvoc.cli import tell
 from melvoc.cli.common import add_loading, bars, load, load_each
 from melvoc.errors import DownloadError
 from melvoc.registry import GRIFFINLIM
@@ -67,9 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
             metrics=MEASURED, speech=False, device=getattr(arguments, "device", "auto"), overwrite=arguments.overwrite,
             progress=progress,
         )  # fmt: skip
-    print(f"{out / 'report.html'}: open it in a browser")
+    tell(f"{out / 'report.html'}: open it in a browser")
     if list(vocoders) == [GRIFFINLIM]:
-        print(f"Griffin-Lim alone; for better sound: --vocoder {melvoc.list_vocoders()[0]} (`melvoc list`)")
+        tell(f"Griffin-Lim alone; for better sound: --vocoder {melvoc.list_vocoders()[0]} (`melvoc list`)")
     return 0
 
 

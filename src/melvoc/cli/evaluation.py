@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from melvoc.cli import tell
 from melvoc.cli.common import add_loading, bars, load_each, named
 
 
@@ -67,10 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
             sample_rate=arguments.sample_rate, device=getattr(arguments, "device", "auto"), seed=arguments.drawn,
             overwrite=arguments.overwrite, progress=progress,
         )  # fmt: skip
-    print(f"{found.headline} {found.grounds}".strip())
+    tell(f"{found.headline} {found.grounds}".strip())
     for entry in found.missing:
-        print(f"not measured: {entry['title']} ({entry['how']})")
-    print(Path(arguments.output) / "report.html")
+        tell(f"not measured: {entry['title']} ({entry['how']})")
+    tell(str(Path(arguments.output) / "report.html"))
     for failure in found.failed:
         by = "" if failure["vocoder"] is None else f" by {failure['vocoder']}"
         text = " ".join(str(failure["error"]).removeprefix(f"{failure['file']}: ").split())

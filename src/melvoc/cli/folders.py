@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from melvoc.audio.folder import Skipped, find_files
-from melvoc.cli import line_of
+from melvoc.cli import FAILED, line_of, tell
 from melvoc.errors import MelvocError, clipped
 from melvoc.storage.reading import exists
 
@@ -115,9 +115,10 @@ def make_plan(inputs: Sequence[str], out: str, endings: Collection[str], ending:
 
 
 def output_names(names: Sequence[str], ending: str) -> list[str]:
-    """A name for what is made of each file: its own with another ending; no two are the same.
+    """A name for what is made of each file: its own with another ending; no two are the same, nor a folder of another.
 
-    Where two would be, both keep their own ending too: `a.wav` and `a.mp3` become `a.wav.flac` and `a.mp3.flac`.
+    Where two would be, both keep their own ending too: `a.wav` and `a.mp3` become `a.wav.flac` and `a.mp3.flac`, and
+    `a.mp3` beside a folder `a.flac` becomes `a.mp3.flac`.
 
     Args:
         names: of the inputs, all different.
@@ -127,6 +128,7 @@ def output_names(names: Sequence[str], ending: str) -> list[str]:
     while True:
         made = [(name if name in whole else os.path.splitext(name)[0]) + ending for name in names]  # noqa: PTH122
         counts = Counter(made)
+        counts.update({str(folder) for output in made for folder in Path(output).parents})
         shared = {name for name, output in zip(names, made, strict=True) if counts[output] > 1}
         if shared <= whole:
             return made
@@ -164,7 +166,7 @@ def run_plan(plan: Plan, run: Runner, *, out: str, overwrite: bool) -> int:
 
         def missing() -> Iterator[Job]:
             for job in plan.jobs:
-                if overwrite or not _status(job.target):
+                if overwrite or not _status(job.target) or _is_folder(job.target):
                     yield job
                 else:
                     count["present"] += 1
@@ -177,10 +179,10 @@ def run_plan(plan: Plan, run: Runner, *, out: str, overwrite: bool) -> int:
                 if problem:
                     bar.write(f"melvoc: error: {problem}", file=sys.stderr)
     if plan.single and count["failed"]:
-        return 2
+        return FAILED
     present = f", {count['present']} skipped (already there; --overwrite makes them anew)" if count["present"] else ""
     failed = f", {count['failed']} failed" if count["failed"] else ""
-    print(f"{clipped(out)}: {count['made']} made{present}{failed}")
+    tell(f"{out}: {count['made']} made{present}{failed}")
     return 1 if failed else 0
 
 
@@ -192,7 +194,7 @@ def _left_out(plan: Plan) -> int:
         if entry in bad:
             print(f"melvoc: error: {text}", file=sys.stderr)
         else:
-            print(f"left out {text}")
+            tell(f"left out {text}")
     return len(bad)
 
 

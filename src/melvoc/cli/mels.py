@@ -10,10 +10,19 @@ import torch
 
 from melvoc.audio import AudioReader
 from melvoc.audio.folder import ENDINGS as SOUNDS
-from melvoc.cli.common import add_fetching, check_standard_input, finite_blocks, load, named, read_spec
+from melvoc.cli import tell
+from melvoc.cli.common import (
+    add_fetching,
+    check_sample_rate,
+    check_standard_input,
+    finite_blocks,
+    load,
+    named,
+    read_spec,
+)
 from melvoc.cli.folders import add_several, are_several, ending_of, make_plan, run_plan
 from melvoc.cli.runners import locally
-from melvoc.errors import MelvocError, clipped
+from melvoc.errors import MelvocError
 from melvoc.griffinlim import default_spec
 from melvoc.spectrogram.file import save_mel
 from melvoc.spectrogram.spec import MelSpec
@@ -49,6 +58,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Make the mel of a sound file, or of several."""
     check_standard_input(arguments)
+    check_sample_rate(arguments)
     if arguments.spec and arguments.vocoder:
         raise MelvocError("--spec and --vocoder both say which mel to make; give only one of them")
     several = are_several(arguments.inputs, arguments.output)
@@ -59,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         _ = choice.given  # what is wrong with it shows before the first file
         run = locally(lambda job: make_mel(choice, str(job.source), str(job.target)), len(plan.jobs))
         return run_plan(plan, run, out=arguments.output, overwrite=arguments.overwrite)
-    print(make_mel(choice, named(arguments.inputs[0]), arguments.output))
+    tell(make_mel(choice, named(arguments.inputs[0]), arguments.output))
     return 0
 
 
@@ -108,4 +118,4 @@ def make_mel(choice: Choice, source: str, output: str) -> str:
         parts.append(analysis.flush())
     mel = torch.cat(parts, dim=-1)
     save_mel(output, mel, spec, samples=analysis.samples)
-    return f"{clipped(output)}: {mel.shape[0]} x {mel.shape[1]} bands x {mel.shape[2]} frames at {spec.sample_rate} Hz"
+    return f"{output}: {mel.shape[0]} x {mel.shape[1]} bands x {mel.shape[2]} frames at {spec.sample_rate} Hz"

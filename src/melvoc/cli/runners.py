@@ -36,12 +36,26 @@ RETRIES = 3  # of a file whose worker died although nothing else was with it
 def attempt(work: Work, job: Job) -> str | None:
     """What went wrong, in one line that names the input."""
     try:
-        job.target.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(job.target.parent)
         work(job)
     except Exception as error:
         text, name = described(error), clipped(str(job.source))
         return text if line_of(name) in text else f"{name}: {text}"
     return None
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder of what is made.
+
+    Raises:
+        MelvocError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MelvocError(
+            f"{folder}: this folder cannot be made ({error.strerror}); give another with -o, or remove what is there"
+        ) from error
 
 
 def locally(work: Work, files: int, device: str = "cpu") -> Runner:

@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from melvoc.cli import tell
 from melvoc.cli.common import bars, read_spec
 from melvoc.cli.options import add_fields, attributes, given, pairs
 from melvoc.errors import MelvocError
@@ -131,18 +132,16 @@ def _read_generator(path: str, architecture: str | None) -> Any:
 
 def _introduce(trainer: Trainer) -> None:
     for entry in trainer.skipped:
-        print(f"skipped {entry.name}: {entry.reason}")
+        tell(f"skipped {entry.name}: {entry.reason}")
     for note in trainer.notes:
-        print(f"note: {note}")
-    print(
-        f"training on {len(trainer.files)} files, {trainer.seconds_of_sound:.1f} s; held out: {len(trainer.held_out)}"
-    )
+        tell(f"note: {note}")
+    tell(f"training on {len(trainer.files)} files, {trainer.seconds_of_sound:.1f} s; held out: {len(trainer.held_out)}")
     config = trainer.config
     ends = {"steps": config.steps, "minutes": config.minutes}
     listed = " or ".join(f"{number:g} {unit}" for unit, number in ends.items() if number is not None)
-    print(f"{config.architecture}, profile {config.profile}, {listed} in all")
+    tell(f"{config.architecture}, profile {config.profile}, {listed} in all")
     if trainer.resumed_from is not None:
-        print(f"resumed at step {trainer.resumed_from}")
+        tell(f"resumed at step {trainer.resumed_from}")
 
 
 @contextmanager
@@ -168,7 +167,7 @@ def _shown(trainer: Trainer) -> Iterator[Any]:
         yield lambda report: None
         return
     if not sys.stderr.isatty():
-        yield lambda report: print(_line(report)) if report.checkpoint or report.validation else None
+        yield lambda report: tell(_line(report)) if report.checkpoint or report.validation else None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -216,13 +215,13 @@ def _conclude(trainer: Trainer, seconds: float) -> int:
     if not trainer.finished:
         path = trainer.save()
         if trainer.first:
-            print(f"stopped at step {trainer.step}, saved in {path}; continue with --resume")
+            tell(f"stopped at step {trainer.step}, saved in {path}; continue with --resume")
         return 130
     if trainer.first:
         step = "" if trainer.exported == trainer.step else f"step {trainer.exported} of "
-        print(f"{Path(trainer.config.run_dir) / 'generator.safetensors'}: {step}{trainer.step} steps, {seconds:.0f} s")
+        tell(f"{Path(trainer.config.run_dir) / 'generator.safetensors'}: {step}{trainer.step} steps, {seconds:.0f} s")
         if trainer.comparison is not None:
-            print(trainer.comparison.words)
+            tell(trainer.comparison.words)
     return 0
 
 

@@ -19,7 +19,16 @@ from melvoc.audio import SUBTYPES, AudioReader, AudioWriter, to_pcm16
 from melvoc.audio.folder import ENDINGS as SOUNDS
 from melvoc.audio.resampling import resampled_length
 from melvoc.audio.writer import container_of
-from melvoc.cli.common import add_loading, check_standard_input, finite_blocks, load, named, read_spec
+from melvoc.cli import standard_output
+from melvoc.cli.common import (
+    add_loading,
+    check_sample_rate,
+    check_standard_input,
+    finite_blocks,
+    load,
+    named,
+    read_spec,
+)
 from melvoc.cli.folders import Job, add_several, are_several, check_nothing_lost, ending_of, make_plan, run_plan
 from melvoc.cli.runners import locally, on_ray
 from melvoc.errors import MelvocError, SpecError
@@ -88,8 +97,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Vocode a mel, a sound file, standard input, or several files."""
-    if arguments.sample_rate is not None and not 1 <= arguments.sample_rate < 2**31:
-        raise MelvocError(f"--sample-rate {arguments.sample_rate}: a sample rate is at least 1 Hz, at most {2**31 - 1}")
+    check_sample_rate(arguments)
     if arguments.block_frames is not None and arguments.block_frames < 1:
         raise MelvocError(f"--block-frames {arguments.block_frames}: a block has at least 1 frame")
     check_standard_input(arguments)
@@ -269,6 +277,8 @@ def run_raw(arguments: argparse.Namespace) -> int:
         raise MelvocError(
             "--raw reads mel frames from standard input and needs a vocoder: vocode - --raw --vocoder NAME"
         )
+    if arguments.block_frames is not None:
+        raise MelvocError("--block-frames with --raw, whose blocks are what arrives; omit it")
     choice = Choice(arguments)
     vocoder = choice.vocoder(choice.spec)
     choice.check_spec(vocoder)
@@ -281,21 +291,9 @@ def run_raw(arguments: argparse.Namespace) -> int:
                     writer.write(piece[0])
         else:
             for piece in pieces:
-                _put(to_pcm16(piece[0].T).cpu().numpy().astype("<i2").tobytes())
+                with standard_output():
+                    sys.stdout.buffer.write(to_pcm16(piece[0].T).cpu().numpy().astype("<i2").tobytes())
     return 0
-
-
-def _put(data: bytes) -> None:
-    """Write to standard output, at once."""
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:  # nobody reads any more
-        raise
-    except OSError as error:
-        raise MelvocError(
-            f"standard output: cannot be written ({error.strerror}); is there room on the disk?"
-        ) from error
 
 
 def _raw_pieces(stream: VocoderStream, vocoder: Vocoder, watch: Watch | None) -> Iterator[Tensor]:
@@ -303,7 +301,7 @@ def _raw_pieces(stream: VocoderStream, vocoder: Vocoder, watch: Watch | None) ->
 
     Raises:
         MelvocError: the frames of a mel that is possible but improbable, if it is watched and as soon as there are
-            enough of them, or half a frame at the end.
+            enough of them; half a frame at the end; or none at all.
     """
     import numpy
 
@@ -311,13 +309,13 @@ def _raw_pieces(stream: VocoderStream, vocoder: Vocoder, watch: Watch | None) ->
         return f"standard input: {verdict}, not the mel of {vocoder.name}; if it is, name its spec with --spec"
 
     n_mels = vocoder.spec.n_mels
-    frame, held = 4 * n_mels, b""
+    frame, held, taken = 4 * n_mels, b"", 0
     source = cast(io.BufferedReader, sys.stdin.buffer)  # its read1 returns what is there, without waiting for more
     while chunk := source.read1(RAW_FRAMES * frame):
         held += chunk
         whole = len(held) // frame * frame
         frames = numpy.frombuffer(held[:whole], dtype="<f4").reshape(-1, n_mels)
-        held = held[whole:]
+        held, taken = held[whole:], taken + len(frames)
         if len(frames):
             mel = torch.from_numpy(frames.astype("float32")).T
             made = stream.push(mel)
@@ -328,6 +326,8 @@ def _raw_pieces(stream: VocoderStream, vocoder: Vocoder, watch: Watch | None) ->
         raise MelvocError(
             f"standard input ended inside a frame: {len(held)} bytes left over, but a frame has {frame} (float32)"
         )
+    if not taken:
+        raise MelvocError("standard input: has no frames; give a mel, [n_mels] float32 values for each frame")
     if watch and (verdict := watch.flush()):  # of a short one, whose sound is out
         warn(said(verdict))
     yield stream.flush()

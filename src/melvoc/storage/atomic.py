@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_LONGEST = 255  # bytes of a name, on every system that melvoc runs on
 _HALF_WRITTEN = r"(?s)\.(?P<stem>.+)\.\w{8}\.part(?P<suffix>(?:\.[^.]*)?)"  # by `replacing`
 
 
@@ -18,7 +19,8 @@ _HALF_WRITTEN = r"(?s)\.(?P<stem>.+)\.\w{8}\.part(?P<suffix>(?:\.[^.]*)?)"  # by
 def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary file in the target's folder that is renamed to the target when the block ends without an error.
 
-    On an error, including Ctrl-C, it is removed, and an existing target stays as it was.
+    On an error, including Ctrl-C, it is removed, and an existing target stays as it was. Where the target is a link,
+    the file that it leads to is replaced, as if it were written to, and the link stays.
 
     Args:
         target: the final path; its folder must exist.
@@ -29,7 +31,7 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: the folder does not exist or cannot be written, or the target is a folder itself.
     """
-    final = Path(target)
+    final = _followed(target)
     if final.is_dir():  # before any work
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(final))
     temporary = _fresh(final)
@@ -43,7 +45,7 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
 def _fresh(final: Path) -> Path:
     """An empty file of a new name; who may read it is up to the process, as for any file (`tempfile`'s are private)."""
     while True:
-        path = final.parent / f".{final.stem}.{secrets.token_hex(4)}.part{final.suffix}"
+        path = final.parent / f".{_stem(final)}.{secrets.token_hex(4)}.part{final.suffix}"
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
         except FileExistsError:
@@ -51,8 +53,24 @@ def _fresh(final: Path) -> Path:
         return path
 
 
+def _followed(target: str | os.PathLike[str]) -> Path:
+    return Path(os.path.realpath(target))
+
+
+def _stem(final: Path) -> str:
+    """A file's name without its suffix, or as much of it as a temporary name of it has room for."""
+    room, stem = _LONGEST - len(os.fsencode(f"..{'0' * 8}.part{final.suffix}")), final.stem
+    while len(os.fsencode(stem)) > max(1, room):
+        stem = stem[:-1]
+    return stem
+
+
 def half_written(folder: Path) -> Iterator[tuple[Path, str]]:
-    """What `replacing` writes in a folder, or left there when it was killed: each file, and the name it was to get."""
+    """What `replacing` writes in a folder, or left there when it was killed.
+
+    Yields:
+        Each file, and the name that it was to get: of a very long one the beginning, and its suffix.
+    """
     for path in folder.glob(".*.part*"):
         if match := re.fullmatch(_HALF_WRITTEN, path.name):
             yield path, match["stem"] + match["suffix"]
@@ -61,8 +79,8 @@ def half_written(folder: Path) -> Iterator[tuple[Path, str]]:
 def remove_half_written(targets: Iterable[Path]) -> None:
     """Remove what processes that were killed left of targets; none may be writing them any more."""
     names: defaultdict[Path, set[str]] = defaultdict(set)
-    for target in targets:
-        names[target.parent].add(target.name)
+    for target in map(_followed, targets):
+        names[target.parent].add(_stem(target) + target.suffix)
     for folder, wanted in names.items():
         for left, name in half_written(folder):
             if name in wanted:
