@@ -318,6 +318,21 @@ class Hasty(Averaged):
     machine, missing = Sharing, 100
 
 
+class Patient(Averaged):
+    """Says that it waits for more than it does."""
+
+    machine, missing = Sharing, -1000
+
+
+class SharingStreams(Averaged):
+    """All streams have one machine, which begins anew with each."""
+
+    def machine(self) -> Machine:  # type: ignore[override]
+        self.only = self.__dict__.get("only", Sharing())
+        self.only.held.clear()
+        return self.only
+
+
 class Two(Good):
     """A `forward` that is not its graph."""
 
@@ -459,6 +474,8 @@ BROKEN: dict[str, tuple[Callable[[], Any], str, str]] = {
     "a machine forgets": (Averaged, "streams", r"pieces cut at \[.*\] are not the whole; a machine is wrong"),
     "forks share a state": (SharingForks, "streams", "another one after its machine was forked"),
     "a delay that is too short": (Hasty, "streams", "correct delay"),
+    "a delay that is too long": (Patient, "streams", r"a stream was never more than \d+ samples behind; correct delay"),
+    "streams share a state": (SharingStreams, "streams", "is another one beside a second; what a stream remembers"),
     "NaN of silence": (Ranging, "finiteness", "made NaN or Inf|is not finite and in"),
     "no refine": (Unrefined, "refinement", "TypeError.*refine"),
     "resamples by itself": (OwnRate, "resampling", "sample_rate=24000 does not give the resampled sound"),

@@ -180,7 +180,11 @@ def _from_hub(arguments: argparse.Namespace) -> Checkpoint:
         raise MelvocError(
             f"{arguments.checkpoint}: --config and --spec are for files; download the repository's, and convert them"
         )
-    checkpoint = describe(melvoc.load(arguments.checkpoint, device="cpu", dtype=torch.float32, allow_unverified=True))
+    with bars() as progress:
+        vocoder = melvoc.load(
+            arguments.checkpoint, device="cpu", dtype=torch.float32, allow_unverified=True, progress=progress
+        )
+    checkpoint = describe(vocoder)
     return dataclasses.replace(
         checkpoint, name=arguments.name or checkpoint.name, licence=arguments.licence or checkpoint.licence
     )

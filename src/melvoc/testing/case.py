@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from melvoc.errors import ConformanceError, kind_of
+from melvoc.streaming import VocoderStream
 from melvoc.vocoder import Vocoder
 
 _ROUNDING = {torch.float16: 0.01, torch.bfloat16: 0.05}  # of a wave in [-1, 1]; with any other dtype 1e-4
@@ -97,17 +98,24 @@ class Case:
             self.mel[rows, :, frames], spec=self.vocoder.spec, conditions=conditions, **options
         )
 
-    def part(self, rows: slice, frames: slice) -> dict[str, Tensor] | None:
+    def part(self, rows: slice | list[int], frames: slice) -> dict[str, Tensor] | None:
         """The conditions of a part of the mel; None where there are none."""
         return {name: value[rows, :, frames] for name, value in self.conditions.items()} or None
 
+    def open(self, **options: Any) -> VocoderStream:
+        """A stream for parts of the mel."""
+        return self.vocoder.stream(spec=self.vocoder.spec, **options)
+
+    def push(self, stream: VocoderStream, frames: slice, rows: slice | list[int] = BOTH) -> Tensor:
+        """What a stream makes of the next part of the mel."""
+        return stream.push(self.mel[rows][..., frames], conditions=self.part(rows, frames))
+
     def streamed(self, cuts: list[int], **options: Any) -> Tensor:
         """The joined pieces of a stream that takes the mel cut at the given frames."""
-        stream, hop = self.vocoder.stream(spec=self.vocoder.spec, **options), self.vocoder.samples_per_frame
+        stream, hop = self.open(**options), self.vocoder.samples_per_frame
         pieces, given = [], 0
         for start, end in zip([0, *cuts], [*cuts, self.frames], strict=True):
-            span = slice(start, end)
-            pieces.append(stream.push(self.mel[..., span], conditions=self.part(BOTH, span)))
+            pieces.append(self.push(stream, slice(start, end)))
             given += pieces[-1].shape[-1]
             self.require(
                 given >= end * hop - stream.latency_samples,

@@ -121,6 +121,8 @@ def streams(case: Case) -> None:
     splits += [sorted(numbers.randrange(frames + 1) for _ in range(3)) for _ in range(2)]
     for cuts in splits:
         case.same(case.streamed(cuts), case.whole, f"pieces cut at {cuts} are not the whole; a machine is wrong")
+    _latency(case)
+    _beside(case)
     case.same(case.sound(block_frames=5), case.whole, "blocks of 5 frames are not the whole; a machine is wrong")
     shape = list(case.streamed([2, 5], lookahead_frames=0).shape)
     case.require(shape == list(case.whole.shape), f"with lookahead_frames=0 a stream gave {shape}")
@@ -129,6 +131,35 @@ def streams(case: Case) -> None:
     case.refused(lambda: stream.push(case.mel), MelvocError, "a push after flush")
     if not voc.post:
         _forks(case)
+
+
+def _latency(case: Case) -> None:
+    """A stream is once as far behind as it says, within two frames: each change of rate in a chain rounds up."""
+    stream, hop, given, behind = case.open(), case.vocoder.samples_per_frame, 0, 0
+    for frame in range(case.frames):
+        given += case.push(stream, slice(frame, frame + 1)).shape[-1]
+        behind = max(behind, (frame + 1) * hop - given)
+    measurable = stream.latency_frames < case.frames
+    case.require(
+        not measurable or stream.latency_samples - behind < 2 * hop,
+        f"latency_samples={stream.latency_samples}, but a stream was never more than {behind} samples behind; correct "
+        "delay()",
+    )
+
+
+def _beside(case: Case) -> None:
+    """Two streams that take turns do not meet."""
+    orders = [0, 1], [1, 0]
+    streams, made = [case.open(), case.open()], dict[int, list[Tensor]]({0: [], 1: []})
+    for start in range(0, case.frames, 3):
+        for turn, rows in enumerate(orders):
+            made[turn].append(case.push(streams[turn], slice(start, start + 3), rows))
+    for turn, rows in enumerate(orders):
+        case.same(
+            torch.cat([*made[turn], streams[turn].flush()], dim=-1),
+            case.whole[rows],
+            "a stream is another one beside a second; what a stream remembers belongs into its own machine",
+        )
 
 
 def _forks(case: Case) -> None:
