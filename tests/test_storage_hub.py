@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -198,6 +199,30 @@ def test_the_first_load_downloads_verifies_and_converts(hub: Hub, child: Child, 
     for options in ({}, {"local_files_only": True}, {"revision": OLD}):
         assert child.load(NAME, cache_dir=tmp_path, **options)["digest"] == first["digest"]
     assert hub.requests == [], "what is kept needs no network"
+
+
+@pytest.mark.parametrize("field", ["spec", "config"])
+@pytest.mark.parametrize("call", ["load", "download"])
+def test_what_another_version_has_described_otherwise_is_made_anew(
+    hub: Hub, child: Child, tmp_path: Path, field: str, call: str
+) -> None:
+    first = child.load(NAME, cache_dir=tmp_path)
+    (path,) = tmp_path.rglob(f"{NAME}-*.safetensors")
+    right = checkpoints.read(path, mapped=False)
+    wrong = {"spec": right.spec.replace(f_max=8000.0), "config": right.config | {"snake_logscale": False}}
+    older = {key: value for key, value in right.config.items() if key != "snake_logscale"}
+    checkpoints.write(dataclasses.replace(right, config=older), path)
+    assert child.load(NAME, call=call, cache_dir=tmp_path)["log"] == [], "a field that has come since has its default"
+    checkpoints.write(dataclasses.replace(right, **{field: wrong[field]}), path)
+    failed(child.load(NAME, call=call, cache_dir=tmp_path, local_files_only=True), "DownloadError", "load it once")
+    assert path.is_file(), "a version that goes without it may need it"
+    answer = child.load(NAME, call=call, cache_dir=tmp_path)
+    assert hub.downloads() == 2
+    assert any("another version of melvoc has described" in line for line in answer["log"])
+    again = checkpoints.read(path)
+    assert (again.spec, again.config) == (right.spec, right.config)
+    assert child.load(NAME, cache_dir=tmp_path)["digest"] == first["digest"]
+    assert hub.downloads() == 2
 
 
 def test_it_works_with_the_network_gone_and_without_the_client(tmp_path: Path) -> None:

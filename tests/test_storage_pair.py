@@ -75,6 +75,16 @@ def test_a_folder_in_this_one_is_found_by_its_name_and_shadows_none(
         melvoc.load("voice", allow_unverified=True)
 
 
+def test_a_folder_with_a_damaged_file_names_it(tmp_path: Path) -> None:
+    """Cut, it is nobody's: that it is not melvoc's, or has to be trusted, would be the wrong advice."""
+    melvoc.save(VOCODERS["vocos_tiny"], tmp_path / "a.safetensors")
+    data = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "a.safetensors").write_bytes(data[: len(data) // 2])
+    for trusted in (False, True):
+        with pytest.raises(CheckpointError, match=r"a\.safetensors: damaged or cut"):
+            melvoc.load(tmp_path, allow_unverified=trusted)
+
+
 def test_a_home_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(folder.parent))
     sounds_right(melvoc.load("~/voice", device="cpu", allow_unverified=True))

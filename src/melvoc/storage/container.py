@@ -173,6 +173,17 @@ def read_header(path: str | os.PathLike[str]) -> tuple[Checkpoint, int]:
     return parse_header(text, {}, source), count
 
 
+def read_description(path: str | os.PathLike[str]) -> Checkpoint:
+    """The header of a melvoc file, without a look at its weights.
+
+    Raises:
+        CheckpointError: as `read`.
+    """
+    source = os.fsdecode(path)
+    with _opened(source) as file:
+        return parse_header(_header_of(file, source), {}, source)
+
+
 def is_melvoc_file(path: str | os.PathLike[str]) -> bool:
     """Whether a safetensors file has melvoc's header; a damaged file is an error.
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from melvoc.architecture import Architecture, Pin
-from melvoc.errors import CheckpointError, DownloadError, OptionError, about, quoted
+from melvoc.errors import CheckpointError, DownloadError, MelvocError, OptionError, about, quoted
 from melvoc.options import LoadOptions
 from melvoc.progress import checkpoint, watched
 from melvoc.registry import all_architectures
@@ -79,12 +79,25 @@ def fetch(record: Architecture, pin: Pin, options: LoadOptions) -> Path:
             reason="hash",
         )
     target = model_file(pin.name, chosen, options.cache_dir, verified=pinned)
+    anew = target.is_file() and not _as_pinned(target, record, pin)
 
     def make(downloads: Downloads) -> Callable[[], Checkpoint]:
         (path,) = downloads.get(pin.filename)
         return lambda: _pinned_checkpoint(path, record, pin, downloads, pinned=pinned)
 
-    return _once(target, Downloads(pin.repo, chosen, options), make, options)
+    return _once(target, Downloads(pin.repo, chosen, options), make, options, anew=anew)
+
+
+def _as_pinned(path: Path, record: Architecture, pin: Pin) -> bool:
+    """Whether a cached file describes its vocoder as its pin does: that of another version of melvoc may not."""
+    found = container.read_description(path)
+    try:  # fields that have come since have their defaults
+        right = found.spec == pin.spec and record.config.from_dict(found.config) == pin.config
+    except MelvocError:
+        right = False
+    if not right:
+        LOG.info("%s: another version of melvoc has described %s otherwise; it is made anew", path, pin.name)
+    return right
 
 
 def _pinned_checkpoint(path: Path, record: Architecture, pin: Pin, downloads: Downloads, *, pinned: bool) -> Checkpoint:
@@ -279,16 +292,21 @@ def _offline(what: str) -> DownloadError:
 
 
 def _once(
-    target: Path, downloads: Downloads, make: Callable[[Downloads], Callable[[], Checkpoint]], options: LoadOptions
+    target: Path,
+    downloads: Downloads,
+    make: Callable[[Downloads], Callable[[], Checkpoint]],
+    options: LoadOptions,
+    *,
+    anew: bool = False,
 ) -> Path:
-    """Make a cached file if it does not exist; one process makes it while the others wait."""
+    """Make a cached file if it does not exist, or anew; one process makes it while the others wait."""
     with cache_errors(target.parent):
-        if target.is_file():
+        if target.is_file() and not anew:
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         downloads.folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(Path(f"{downloads.folder}.lock"), options.progress):
-        if not target.is_file():
+        if anew or not target.is_file():
             with downloads:
                 convert = make(downloads)
                 downloads.complete = True

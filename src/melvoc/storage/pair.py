@@ -158,7 +158,7 @@ def _melvoc_file_in(folder: str) -> str:
     """The only melvoc file in a folder.
 
     Raises:
-        CheckpointError: there is none, or there are several.
+        CheckpointError: there is none, or one that is damaged, or there are several.
     """
     found = _melvoc_files(folder)
     if len(found) > 1:
@@ -170,6 +170,9 @@ def _melvoc_file_in(folder: str) -> str:
         files = _names(Path(folder))
         if not files:
             raise MissingCheckpointError(f"{folder}: has no files; give a melvoc .safetensors file", path=folder)
+        for file in files:
+            if file.endswith(".safetensors"):
+                container.is_melvoc_file(Path(folder, file))  # of one that is damaged nobody knows whose it is
         raise CheckpointError(
             _no_melvoc_file(folder, f"load reads melvoc's .safetensors files, but it has {_listed(files)}"), path=folder
         )
