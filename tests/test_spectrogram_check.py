@@ -436,6 +436,35 @@ def test_plain_sounds_of_any_level_are_never_suspected(spec: MelSpec, level: flo
     assert improbable(MelSpectrogram(spec)(wave * 10 ** (level / 20)), spec) is None
 
 
+@pytest.mark.parametrize("log", LOGS, ids=lambda log: "-".join(map(str, log.values())))
+@pytest.mark.parametrize("f_max", [2000.0, 4000.0, 8000.0])
+def test_a_sound_that_lies_in_a_bank_far_below_nyquist_is_not_suspected(f_max: float, log: dict[str, Any]) -> None:
+    """Its whole energy is in the bands: clipped noise below f_max is louder there than white noise of its RMS."""
+    wide = {"sample_rate": 44100, "n_fft": 2048, "win_length": 2048, "hop_length": 512, "f_max": f_max}
+    spec, count = spec_of(**wide, **log), 44100
+    spectrum = torch.fft.rfft(torch.randn(count, generator=torch.Generator().manual_seed(0)))
+    spectrum[round(f_max) :] = 0.0
+    low = torch.fft.irfft(spectrum, n=count)
+    square = 0.9 * (2 * math.pi * 110 * torch.arange(count) / 44100).sin().sign()
+    for wave in ((8 * low / low.abs().max()).clamp(-1, 1), square):
+        assert improbable(MelSpectrogram(spec)(wave), spec) is None
+        with pytest.warns(UserWarning, match="ranges from"):
+            beyond = MelSpectrogram(spec)(100 * wave / wave.abs().max())
+        assert improbable(beyond, spec) is not None
+
+
+@pytest.mark.parametrize("name", ["espnet_style_22khz_80band_log10", "speecht5_16khz_80band_log10"])
+@pytest.mark.parametrize("decay", [3.0, 12.0, 40.0])
+def test_a_tone_that_decays_to_nothing_is_not_suspected(name: str, decay: float) -> None:
+    """It spans all that a log10 mel can: wider, and with steeper neighbours, than any recording."""
+    spec = MelSpec.preset(name)
+    for seconds in (1, 2, 4):
+        time = torch.arange(seconds * spec.sample_rate) / spec.sample_rate
+        for frequency in (110, 220, 440, 880):
+            tone = sum((2 * math.pi * frequency * k * time).sin() / k for k in (1, 2, 3, 4)) * (-decay * time).exp()
+            assert improbable(MelSpectrogram(spec)(0.95 * tone / tone.abs().max()), spec) is None
+
+
 # --- on real sound
 
 

@@ -3,10 +3,10 @@
 Everything is measured in nepers of amplitude (a factor of e, 8.7 dB) and compared with what the spec's own window and
 bank make of white noise, so that no number here belongs to one spec. Four properties tell a mel of another scale:
 
-- **level.** No sound in [-1, 1] is louder in all its bands than white noise of RMS 1, 0 dBFS: its energy is bounded
-  (Parseval), and the logarithm is concave (Jensen). Uniform noise in [-1, 1] lies 0.55 nepers below, and the mean
-  amplitude of 167 real files, peak-normalised, at least 1.1 below under every preset. Where the filters have area 1, a
-  mel that is linear, normalised or scaled to [0, 1] lies above.
+- **level.** No sound in [-1, 1] is louder in all its bands than white noise of RMS 1, 0 dBFS, where they reach up to
+  Nyquist: its energy is bounded (Parseval), and the logarithm is concave (Jensen). Uniform noise in [-1, 1] lies 0.55
+  nepers below, and the mean amplitude of 167 real files, peak-normalised, at least 1.1 below under every preset. Where
+  the filters have area 1, a mel that is linear, normalised or scaled to [0, 1] lies above.
 - **grain.** A band is a sum over FFT bins of random phase, so that neighbouring bands differ. The median difference of
   their logarithms is, in nearly all real sounds, 0.85 times that of white noise or more, in the lower half of the bands
   as well as in the upper. Dividing a mel by a constant divides its grain too: log10 for ln leaves 0.43. But a
@@ -74,7 +74,7 @@ def improbable(mel: Tensor, spec: MelSpec) -> Verdict | None:
         (None if constant else _exact(columns, known) or _heap(columns, known, spec))
         or _negative(known, spec)
         or _loud(known, spec)
-        or (None if constant else _shrunk(known, spec) or _stretched(known, spec))
+        or (None if constant else _shrunk(known, spec))
     )
 
 
@@ -174,14 +174,24 @@ def _negative(known: Traits, spec: MelSpec) -> Verdict | None:
 
 def _loud(known: Traits, spec: MelSpec) -> Verdict | None:
     """Louder in all bands than any sound; the nearer to what noise can be, the less grain it must have."""
-    smooth = not known.grain >= _GRAIN  # or unknown
-    loud = known.level > _LOUD and known.spread < 0.9 and smooth
-    rather_loud = known.level > _RATHER_LOUD and known.spread < 0.8 and known.grain < 0.5
-    if not (known.level > _TOO_LOUD or loud or rather_loud):
+    smooth, level = not known.grain >= _GRAIN, known.level - _room(spec)  # smooth: or unknown
+    loud = level > _LOUD and known.spread < 0.9 and smooth
+    rather_loud = level > _RATHER_LOUD and known.spread < 0.8 and known.grain < 0.5
+    if not (level > _TOO_LOUD or loud or rather_loud):
         return None
     excess = 20 / math.log(10) * known.level
     sign = f"its bands are as loud as white noise of {excess:+.1f} dBFS all the time, and hardly any sound is"
     return Verdict(_cause(known, spec), sign)
+
+
+def _room(spec: MelSpec) -> float:
+    """Nepers by which a sound may be louder in the bands than white noise of its own RMS, all of it lying in them.
+
+    Nothing up to `_TOO_LOUD`, which has room for it: what counts is a bank that ends far below Nyquist.
+    """
+    top = spec.sample_rate / 2
+    share = ((spec.f_max or top) - spec.f_min) / top
+    return max(0.0, -0.5 * math.log(share) - _TOO_LOUD)
 
 
 def _shrunk(known: Traits, spec: MelSpec) -> Verdict | None:
@@ -205,13 +215,6 @@ def _shrunk(known: Traits, spec: MelSpec) -> Verdict | None:
         sign = f"its mean is {mean:.2g}, its deviation {deviation:.2g}, and {_differ(known)}"
         return Verdict(_cause(known, spec), sign)
     return None
-
-
-def _stretched(known: Traits, spec: MelSpec) -> Verdict | None:
-    """Bands that differ too much, over too wide a range: ln for log10 (dB is out of range)."""
-    if known.count < _FEW or spec.log != "log10" or not (known.grain > 1.6 and known.width > 4.7):
-        return None
-    return Verdict(_cause(known, spec), f"its deviation is {known.width:.1f} nepers, and {_differ(known)}")
 
 
 def _differ(known: Traits) -> str:
