@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,16 @@ def test_shapes_and_types(shape: tuple[int, ...], dtype: torch.dtype) -> None:
         if dtype != torch.bfloat16:  # which NumPy does not have
             array = torch.zeros(shape, dtype=dtype).numpy()
             assert torch.equal(convert_mel(array, source=spec_of(), target=spec_of(**changes)), converted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_floor_of_a_half_precision_mel_is_silence(dtype: torch.dtype) -> None:
+    """However it was rounded: in bfloat16 ln(1e-5) is -11.5, above itself."""
+    source, target = spec_of(), spec_of(mel_scale="htk", log_floor=1e-8)
+    silent = torch.full((80, 4), math.log(1e-5))
+    converted = convert_mel(silent.to(dtype), source=source, target=target)
+    assert torch.equal(converted, convert_mel(silent, source=source, target=target).to(dtype))
+    assert float(converted.max()) < -18, "as silent as the target can be"
 
 
 def test_it_is_public() -> None:

@@ -167,18 +167,22 @@ def convert_mel(mel: Tensor | NDArray[Any], *, source: MelSpec, target: MelSpec)
     work = mel if mel.dtype in (torch.float32, torch.float64) else mel.float()
     nepers = to_nepers(work, source)
     if any(name in different for name in _SPECTRAL):
-        nepers = _by_magnitude(nepers, source, target)
+        nepers = _by_magnitude(nepers, source, target, rounding=torch.finfo(mel.dtype).eps)
     return from_nepers(nepers, target).to(mel.dtype)
 
 
-def _by_magnitude(nepers: Tensor, source: MelSpec, target: MelSpec) -> Tensor:
-    """`[B, source.n_mels, T]` to `[B, target.n_mels, T]`, in nepers, through the magnitudes of both."""
+def _by_magnitude(nepers: Tensor, source: MelSpec, target: MelSpec, *, rounding: float) -> Tensor:
+    """`[B, source.n_mels, T]` to `[B, target.n_mels, T]`, in nepers, through the magnitudes of both.
+
+    Relative to the floor, the given mel was rounded by so much.
+    """
     batch, _, frames = nepers.shape
     rows = nepers.transpose(1, 2).reshape(batch * frames, source.n_mels)
     peak = rows.amax(1, keepdim=True) if rows.numel() else rows[:, :1]  # scaled to 1, so that no power overflows
     mel = (rows - peak).exp()
     if source.log != "log1p":  # at the floor nothing is known, least of all that there was sound
-        mel = torch.where(rows > math.log(source.log_floor) + 1e-3, mel, 0.0)
+        floor = math.log(source.log_floor)
+        mel = torch.where(rows > floor + max(1e-3, rounding * abs(floor)), mel, 0.0)
     spectra = filter_bank(source, mel.device, mel.dtype).invert(mel, steps=_STEPS)
     powers = _resample_bins(spectra.pow(2.0 / source.power), source, target)
     result = filter_bank(target, mel.device, mel.dtype).apply(powers.pow(target.power / 2.0))

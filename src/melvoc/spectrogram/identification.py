@@ -14,7 +14,7 @@ from melvoc.spectrogram.check import finite_mel
 from melvoc.spectrogram.presets import PRESETS
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.spectrogram.traits import neper
-from melvoc.spectrogram.transform import MelSpectrogram, batch_wave
+from melvoc.spectrogram.transform import MelSpectrogram, batch_wave, least_samples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,7 +60,7 @@ def _distance(mel: Tensor, wave: Tensor, sample_rate: int, spec: MelSpec) -> flo
     if mel.dim() < 2 or mel.shape[-2] != spec.n_mels:
         return None
     samples = resampled_length(wave.shape[-1], sample_rate, spec.sample_rate)
-    if samples < spec.n_fft or abs(spec.frames(samples) - mel.shape[-1]) > _SLACK:
+    if samples < least_samples(spec) or abs(spec.frames(samples) - mel.shape[-1]) > _SLACK:
         return None
     rows = finite_mel(mel, spec)
     if rows.shape[0] != wave.shape[0]:

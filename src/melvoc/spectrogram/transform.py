@@ -233,9 +233,13 @@ def batch_wave(waveform: Tensor | NDArray[Any]) -> Tensor:
     return waveform if waveform.dim() == 2 else waveform[None]
 
 
+def least_samples(spec: MelSpec) -> int:
+    """The shortest sound that a mel is made of."""
+    return max(spec.pad + 1 if spec.pad_mode == "reflect" else 1, spec.n_fft - 2 * spec.pad)
+
+
 def _check_length(samples: int, spec: MelSpec) -> None:
-    least = max(spec.pad + 1 if spec.pad_mode == "reflect" else 1, spec.n_fft - 2 * spec.pad)
-    if samples < least:
+    if samples < (least := least_samples(spec)):
         raise SpecError(
             f"the waveform has {samples} samples, but this spec needs at least {least} (n_fft={spec.n_fft}, "
             f"hop_length={spec.hop_length}, {spec.pad} samples of {spec.pad_mode} padding on each side); append zeros"
