@@ -177,3 +177,18 @@ def test_ranks_and_differences_are_of_the_same_files() -> None:
     assert verdict.kind in ("one file", "one figure")
     verdict = judge(Table([row for row in rows if row["vocoder"] != "c"]), [MEL], speech=False)
     assert (verdict.choice, verdict.lead and verdict.lead.sign) == (("b", 0), 1)
+
+
+def test_one_file_of_many_has_no_vote() -> None:
+    """An onset that only one of the files has decides nothing between equals, and contradicts nobody."""
+    rows = table(
+        {
+            "a": {"multi_scale_mel": around(1.00), "onset": [-1.0, None, None, None, None]},
+            "b": {"multi_scale_mel": around(1.05, jitter=0.01), "onset": [-0.999, None, None, None, None]},
+        }
+    )
+    onset = metric("onset", "nearer 0")
+    verdict = judge(Table(rows), [MEL, onset], speech=False)
+    assert (verdict.kind, verdict.choice, verdict.against) == ("clear", ("a", 0), ())
+    single = judge(Table(rows[::5]), [MEL, onset], speech=False)
+    assert (single.kind, single.against) == ("one file", ("onset",)), "where there is one file, that is all there is"

@@ -14,13 +14,15 @@ import pytest
 import soundfile
 import torch
 from browser import browser, resize
-from evaluations import sound
+from evaluations import metric, sound, table
 from test_evaluation_runner import griffinlim
 
 import melvoc
 from melvoc.evaluation.gallery import Gallery
+from melvoc.evaluation.report import _best_by_file, _overview
 from melvoc.evaluation.results import Evaluation
 
+COSTS = {"speed": 1.0, "peak_memory_mb": None, "parameters": 1}
 NASTY = "<img src=x onerror=alert(1)> & \"quotes\" 'n' $dollar.wav"
 
 
@@ -145,11 +147,16 @@ def test_five_hundred_files_stay_usable(monkeypatch: pytest.MonkeyPatch) -> None
     assert {len(soundfile.read(io.BytesIO(clip.sound))[0]) for clips in gallery.clips.values() for clip in clips} == {
         80000
     }
-    monkeypatch.setattr("melvoc.evaluation.gallery.MOST_BYTES", 1)
-    small = Gallery()
-    assert small.open("0")
-    small.add("0", "copy", wave, wave, 8000)
-    assert not small.open("1"), "there is a limit to their size as well"
+    first = gallery.clips["0"]
+    size = sum(len(clip.sound) + len(clip.picture) + len(clip.difference or b"") for clip in first)
+    for room, kept in ((1, ["0"]), (round(3.5 * size * 4 / 3), ["0", "1", "2"])):
+        monkeypatch.setattr("melvoc.evaluation.gallery.MOST_BYTES", room)
+        small = Gallery()
+        for number in range(6):
+            if small.open(str(number)):
+                small.add(str(number), "copy", wave, wave, 8000)
+            small.close(str(number))
+        assert list(small.clips) == kept, "the first in any case, and no other that is too much"
 
 
 def test_a_file_whose_copies_all_failed_has_no_place() -> None:
@@ -204,3 +211,18 @@ def _check_sorting(driver: Any) -> None:
         assert driver.execute_script(column, number) == sorted(before, key=key, reverse=True)
     states = driver.execute_script("return [...document.querySelectorAll('th[aria-sort]')].map(h => h.ariaSort)")
     assert states == ["descending"] + ["none"] * (len(heads) - 1)
+
+
+def test_the_best_is_the_best_of_what_is_shown() -> None:
+    """Under a protocol that is the figure over the set, whichever way the mean of the files' figures points."""
+    columns = {"x": {"mcd": [5.0, 1.0]}, "y": {"mcd": [1.0, 2.0]}}
+    found = Evaluation(rows=[row | COSTS for row in table(columns)], metrics=[metric("mcd")])
+    found.pooled = {("x", 0): {"mcd": 1.04}, ("y", 0): {"mcd": 1.99}}
+    assert '<td class="best" data-v="1.04">' in _overview(found, "mcd")
+    assert '<td class="best" data-v="1.99">' not in _overview(found, "mcd")
+
+
+def test_equals_are_no_best_of_a_file() -> None:
+    columns = {"a": {"tonal": [0.0, 0.0, 1.0]}, "b": {"tonal": [0.0, 1.0, 1.0]}, "c": {"tonal": [0.0, 0.0, 1.0]}}
+    found = Evaluation(rows=table(columns), metrics=[metric("tonal", "nearer 0")])
+    assert _best_by_file(found) == {("1.wav", "tonal"): [("a", 0), ("c", 0)]}

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import math
+import os
+import sys
+import threading
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from evaluations import metric, sound
 from networks import VOCODERS
+from torch import Tensor
 
 import melvoc
 from melvoc.errors import MelvocError, MissingFileError, MissingPackageError, OptionError
@@ -50,6 +57,10 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Metric]]:
     metrics: list[Metric] = []
     monkeypatch.setattr(runner, "all_metrics", lambda: iter(metrics))
     return metrics
+
+
+def mel_l1_metric() -> Metric:
+    return dataclasses.replace(metric("mel_l1"), function=mel_l1)
 
 
 def evaluate(*args: Any, **options: Any) -> Evaluation:
@@ -353,6 +364,10 @@ def test_a_report_is_not_overwritten_by_accident(tmp_path: Path) -> None:
         ({"metrics": 3}, "metrics is an int"),
         ({"progress": 3}, "progress=3, but it is a function"),
         ({"sample_rate": 0}, "sample_rate=0"),
+        ({"seed": "x"}, "seed='x', but it is a whole number"),
+        ({"seed": True}, "seed=True, but it is a whole number"),
+        ({"speech": "no"}, "speech='no', but it is True or False"),
+        ({"vocoders": {"g\udcff": "griffinlim"}}, "which no report can hold; give a shorter, plain one"),
     ],
 )
 def test_mistakes(tmp_path: Path, options: dict[str, Any], words: str) -> None:
@@ -368,5 +383,93 @@ def test_a_folder_without_sounds(tmp_path: Path) -> None:
         evaluate(tmp_path, "griffinlim")
 
 
-def test_a_file_that_is_named_twice_is_measured_once(sounds: Path) -> None:
+def test_a_file_that_is_named_twice_is_measured_once(sounds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert runner.find_audio([sounds, sounds / "a.wav"]) == [f"{sounds}/a.wav", f"{sounds}/deep/b.flac"]
+    monkeypatch.chdir(sounds)
+    Path("link.wav").symlink_to("a.wav")
+    assert runner.find_audio(["a.wav", "./a.wav", f"{sounds}//a.wav", "deep/../a.wav", "link.wav"]) == ["a.wav"]
+
+
+def test_numbers_of_numpys_are_numbers(sounds: Path, tmp_path: Path) -> None:
+    found = evaluate(sounds, griffinlim(), np.arange(2), out=tmp_path / "r", seed=np.int64(3))
+    stored = json.loads((tmp_path / "r" / "results.json").read_text())
+    assert [row["refine"] for row in stored["rows"]] == [row["refine"] for row in found.rows] == [0, 1, 0, 1]
+    assert stored["settings"]["seed"] == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_a_pipe_is_read_once_and_named(tmp_path: Path) -> None:
+    path = sound(tmp_path / "a.wav")
+    for content in (path.read_bytes(), b"no sound"):
+        pipe = tmp_path / f"pipe{len(content)}"
+        os.mkfifo(pipe)
+        feeder = threading.Thread(target=pipe.write_bytes, args=(content,))
+        feeder.start()
+        if content == b"no sound":
+            with pytest.raises(MelvocError, match=f"{pipe}: cannot be read as sound"):
+                evaluate(pipe, griffinlim())
+        else:
+            assert evaluate(pipe, "griffinlim").rows[0]["file"] == str(pipe), "its rate is looked at first"
+        feeder.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_no_text_can_be_told_apart_and_written(tmp_path: Path) -> None:
+    for seed, name in enumerate((b"\xfe.wav", b"\xff.wav")):
+        sound(tmp_path / "a.wav", seed=seed).rename(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    found = evaluate(tmp_path, griffinlim(), out=tmp_path / "r")
+    names = [str(row["file"]) for row in found.rows]
+    assert names == [f"{tmp_path}/\ufffd.wav", f"{tmp_path}/\ufffd.wav (1)"]
+    assert [row["file"] for row in json.loads((tmp_path / "r" / "results.json").read_text())["rows"]] == names
+
+
+class Failing(melvoc.Vocoder):
+    """Griffin-Lim that makes NaN, or raises, once its calls are used up."""
+
+    def __init__(self, name: str, calls: int, error: str | None = None) -> None:
+        super().__init__(name=name, spec=SPEC)
+        self.inner, self.calls, self.error = griffinlim(), calls, error
+
+    def forward(self, mel: Tensor) -> Tensor:
+        self.calls -= 1
+        if self.calls >= 0:
+            return self.inner(mel)
+        if self.error:
+            raise ValueError(self.error)
+        return torch.full((mel.shape[0], 1, mel.shape[-1] * SPEC.hop_length), math.nan)
+
+
+def test_a_sound_with_nan_is_a_failure_and_no_row(sounds: Path) -> None:
+    found = evaluate(sounds, [Failing("bad", 0), griffinlim()])
+    assert [row["vocoder"] for row in found.rows] == ["gl", "gl"]
+    assert [(entry["vocoder"], entry["refine"]) for entry in found.failed] == [("bad", 0)] * 2
+    for entry in found.failed:
+        assert "NaN" in entry["error"]
+
+
+def test_an_error_of_others_can_be_written(sounds: Path, tmp_path: Path) -> None:
+    found = evaluate(sounds, [Failing("bad", 0, "no such \udcff"), griffinlim()], out=tmp_path / "r")
+    assert [entry["error"] for entry in found.failed] == ["ValueError: no such \ufffd"] * 2
+    assert (tmp_path / "r" / "report.html").is_file()
+
+
+def test_nobody_gains_by_a_file_that_failed_in_a_figure_over_a_set(sounds: Path) -> None:
+    """Its warming up and its first file succeed: both are compared on that one."""
+    pytest.importorskip("librosa")
+    found = melvoc.evaluate(sounds, [Failing("some", 2, "out of memory"), griffinlim()], protocol="bigvgan")
+    assert len(found.failed) == 1
+    average = found.means()
+    assert average["some", 0]["mcd"] == pytest.approx(average["gl", 0]["mcd"], rel=1e-6)
+
+
+def test_a_metric_may_write_into_what_it_is_given(tmp_path: Path, only: list[Metric]) -> None:
+    def destructive(reference: Tensor, other: Tensor, rate: int) -> float:
+        reference.mul_(2), other.mul_(0.5)
+        return 0.0
+
+    path = sound(tmp_path / "a.wav")
+    only[:] = [dataclasses.replace(metric("rude"), function=destructive), mel_l1_metric()]
+    found = melvoc.evaluate(path, {"a": griffinlim(), "b": griffinlim()})
+    only[:] = [mel_l1_metric()]
+    alone = melvoc.evaluate(path, griffinlim())
+    assert [row["mel_l1"] for row in found.rows] == [alone.rows[0]["mel_l1"]] * 2

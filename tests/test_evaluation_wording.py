@@ -86,3 +86,19 @@ def test_names_are_as_short_as_they_can_be() -> None:
 def test_numbers_and_lists() -> None:
     assert [shown(value) for value in (0.12345, -3.2, 45.678, 1234.5)] == ["0.123", "-3.200", "45.7", "1234"]
     assert [listed(words) for words in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+
+
+def test_one_file_of_many_is_not_said_to_be_the_only_one() -> None:
+    rows = table({"a": {"multi_scale_mel": around(1.0), "pesq": around(3.5)}})
+    rows += table({"b": {"multi_scale_mel": [2.0], "pesq": [2.5]}})
+    head = headline(judge(Table(rows), [MEL, PESQ], speech=False), SPEEDS, shortened(["a", "b"]), 5)
+    assert head == (
+        "a is ahead on the only one of 5 files that every candidate got through, which may be chance: see what failed, "
+        "and listen."
+    )
+
+
+def test_what_is_nearer_0_the_better_differs_in_magnitude() -> None:
+    loudness = metric("loudness", "nearer 0")
+    _, why = said({"a": {"loudness": [5.0, -5.0] * 2}, "b": {"loudness": [0.5, 0.5] * 2}}, [loudness])
+    assert "0.500 for b against 0.000 for a, a difference in magnitude of 4.500" in why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import torch
 from signals import RATE, bursts, noise
 
 from melvoc import registry
-from melvoc.errors import MelvocError, MissingPackageError
+from melvoc.errors import MelvocError, MissingPackageError, OptionError
 from melvoc.metrics import Metric, distillmos, needed, visqol
 from melvoc.registry import METRICS, all_metrics
 
@@ -190,3 +191,15 @@ def test_the_page_has_a_row_for_each_metric_that_says_what_its_record_says() -> 
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
     expected = "\n".join(row(metric) for metric in OWN.values())
     assert f"\n{expected}\n\n" in page, f"the table of docs/metrics.md is to be\n{expected}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "refine"}, "a metric has the name 'refine', which a column of reports has; give it another"),
+        ({"better": "Lower"}, "better='Lower', but it is one of lower, higher, nearer 0"),
+    ],
+)
+def test_a_record_that_no_report_can_hold_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        dataclasses.replace(LIGHT[0], **changes)

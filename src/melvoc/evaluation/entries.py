@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from melvoc.audio.files import AudioReader
 from melvoc.audio.resampling import resample
-from melvoc.errors import MelvocError, OptionError, kind_of
+from melvoc.errors import MelvocError, OptionError, clipped, kind_of, quoted
 from melvoc.evaluation.machine import Memory
 from melvoc.griffinlim import default_spec
 from melvoc.loading import load
@@ -147,7 +147,7 @@ def _named(vocoders: Given | Iterable[Given] | Mapping[str, Given]) -> dict[str,
         found = dict(vocoders)
     else:
         each = several("vocoders", vocoders, str, os.PathLike, Vocoder)
-        names = [value.name if isinstance(value, Vocoder) else str(value) for value in each]
+        names = [clipped(value.name if isinstance(value, Vocoder) else str(value)) for value in each]
         for name in names:
             if names.count(name) > 1:
                 raise OptionError(
@@ -160,6 +160,10 @@ def _named(vocoders: Given | Iterable[Given] | Mapping[str, Given]) -> dict[str,
     for name, value in found.items():
         if not isinstance(name, str):
             raise OptionError(f"vocoders has {name!r} for a name, but names are text")
+        if name != clipped(name):
+            raise OptionError(
+                f"vocoders has the name {quoted(name)}, which no report can hold; give a shorter, plain one"
+            )
         if not isinstance(value, (str, os.PathLike, Vocoder)):
             raise OptionError(f"vocoders holds {kind_of(value)}, but each is a Vocoder or what melvoc.load takes")
     return found

@@ -12,8 +12,8 @@ from melvoc.evaluation.results import Clip
 MOST_FILES, MOST_SECONDS, MOST_BYTES = 12, 10.0, 32 << 20
 _MOST_CHANNELS = 2  # what a browser plays
 RULE = (
-    f"The first {MOST_SECONDS:g} s of the first {MOST_FILES} files, as long as they take no more than "
-    f"{MOST_BYTES >> 20} MB: the samples that were measured, rounded to 16 bits."
+    f"The first {MOST_SECONDS:g} s of the first {MOST_FILES} files, or of as many as there is room for in "
+    f"{MOST_BYTES >> 20} MB, the first in any case: the samples that were measured, rounded to 16 bits."
 )
 PICTURES = (
     f"Time runs to the right, pitch upwards (mel scale). Levels: the {RANGE:g} dB below the recording's loudest point. "
@@ -30,17 +30,19 @@ class Gallery:
 
     def __init__(self) -> None:
         self.clips: dict[str, list[Clip]] = {}
-        self._bytes = 0
+        self._bytes, self._full = 0, False
 
     def open(self, file: str) -> bool:
         """Whether a file's sounds are wanted; if so, a place for them."""
-        wanted = len(self.clips) < MOST_FILES and self._bytes < MOST_BYTES
+        wanted = len(self.clips) < MOST_FILES and not self._full
         if wanted:
             self.clips.setdefault(file, [])
         return wanted
 
     def add(self, file: str, title: str, reference: Tensor, sound: Tensor, sample_rate: int) -> None:
-        """Add a vocoder's sound `[C, N]`, and before the first one the recording."""
+        """Add a vocoder's sound `[C, N]`, and before the first one the recording. A file that is too large goes."""
+        if file not in self.clips:
+            return
         samples = round(MOST_SECONDS * sample_rate)
         reference, sound = (wave[:_MOST_CHANNELS, :samples] for wave in (reference, sound))
         level = decibels(reference, sample_rate)
@@ -49,12 +51,21 @@ class Gallery:
             clips.append(_clip("recording", reference, sample_rate, level_picture(level, top)))
         own = decibels(sound, sample_rate)
         clips.append(_clip(title, sound, sample_rate, level_picture(own, top), difference_picture(own, level, top)))
-        self._bytes += len(clips[-1].sound) + (len(clips[0].sound) if len(clips) == 2 else 0)
+        self._full = self._bytes + sum(map(_size, clips)) > MOST_BYTES
+        if self._full and len(self.clips) > 1:
+            del self.clips[file]
 
     def close(self, file: str) -> None:
         """After a file's last sound: without any, it has no place."""
-        if not self.clips.get(file, True):
-            del self.clips[file]
+        if self.clips.get(file):
+            self._bytes += sum(map(_size, self.clips[file]))
+        else:
+            self.clips.pop(file, None)
+
+
+def _size(clip: Clip) -> int:
+    """Bytes in the report, where each three are four characters."""
+    return (len(clip.sound) + len(clip.picture) + len(clip.difference or b"")) * 4 // 3
 
 
 def _clip(title: str, wave: Tensor, sample_rate: int, picture: bytes, difference: bytes | None = None) -> Clip:

@@ -173,10 +173,13 @@ def judge(table: Table, metrics: Sequence[Metric], *, speech: bool) -> Verdict:
     if len(everyone) == 1:
         return Verdict(kind="one candidate", choice=ranked[0], leader=leader.name)
     equals = [ranked[0], *(one for one in ranked[1:] if _sign(table, leader, ranked[0], one) == 0)]
-    choice = max(equals, key=lambda one: _votes(table, others, one, equals))  # the first of several: the leader's
+    least = min(2, len(table.common(leader.name)))  # files: of many, one alone has no vote
+    choice = max(
+        equals, key=lambda one: _votes(table, others, one, equals, least)
+    )  # the first of several: the leader's
     tied = tuple(one for one in equals if one != choice)
     rival = (*tied, *(one for one in ranked if one not in equals))[0]
-    signs = {metric.name: _sign(table, metric, choice, rival) for metric in others}
+    signs = {metric.name: _sign(table, metric, choice, rival, least) for metric in others}
     agree, against = (tuple(name for name, sign in signs.items() if sign == wanted) for wanted in (1, -1))
     lead = difference(table, leader, choice, rival)
     kind = _kind(lead, len(others), len(agree), len(against), tied=bool(tied))
@@ -211,11 +214,12 @@ def _split(known: Sequence[Metric], speech: bool) -> tuple[Metric, list[Metric]]
     return leader, [metric for metric in known if metric is not leader]
 
 
-def _votes(table: Table, others: Sequence[Metric], one: Candidate, equals: Sequence[Candidate]) -> int:
+def _votes(table: Table, others: Sequence[Metric], one: Candidate, equals: Sequence[Candidate], least: int) -> int:
     """For a candidate and against it, by all other figures and against all its equals."""
-    return sum(_sign(table, metric, one, other) for metric in others for other in equals if other != one)
+    return sum(_sign(table, metric, one, other, least) for metric in others for other in equals if other != one)
 
 
-def _sign(table: Table, metric: Metric, first: Candidate, second: Candidate) -> int:
+def _sign(table: Table, metric: Metric, first: Candidate, second: Candidate, least: int = 1) -> int:
+    """Which is better by a figure that is known of so many files."""
     found = difference(table, metric, first, second)
-    return 0 if found is None else found.sign
+    return 0 if found is None or found.files < least else found.sign

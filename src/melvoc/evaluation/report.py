@@ -58,7 +58,7 @@ def _overview(found: Evaluation, leader: str | None) -> str:
     if not metrics:
         return "<p>Nothing was measured.</p>"
     metrics.sort(key=lambda metric: metric.name != leader)
-    marks = {metric.name: _marks(figures, metric, average) for metric in metrics}
+    marks = {metric.name: _marks(figures, metric, average, found.pooled) for metric in metrics}
     body = []
     for one in average:
         cells = [figure(average[one].get(metric.name), marks[metric.name].get(one, "")) for metric in metrics]
@@ -66,8 +66,10 @@ def _overview(found: Evaluation, leader: str | None) -> str:
         body.append(f"<tr>{named(one[0], label(one, names))}{''.join(cells)}</tr>")
     heads = ["vocoder", *(heading(metric, leader) for metric in metrics), *_COSTS.values()]
     caption = (
-        "Means over the files that all have; arrows show where better lies. Filled: the best. Framed: as good as the "
-        "best, whose lead is within the spread over files (95 % interval of the differences by file)."
+        "Means over the files that all have, or what the protocol makes of these files as a set; arrows show where "
+        "better lies, and of what is nearer 0 the better, it is the magnitudes that are compared. Filled: the best. "
+        "Framed: as good as the best, whose lead is within the spread over files (95 % interval of the differences by "
+        "file)."
     )
     return table(heads, body, caption)
 
@@ -82,12 +84,18 @@ def _costs(found: Evaluation) -> dict[Candidate, dict[str, float]]:
     return costs
 
 
-def _marks(figures: Table, metric: Metric, average: Mapping[Candidate, Mapping[str, float]]) -> dict[Candidate, str]:
-    """How each candidate's cell is marked."""
+def _marks(
+    figures: Table,
+    metric: Metric,
+    average: Mapping[Candidate, Mapping[str, float]],
+    pooled: Mapping[Candidate, Mapping[str, float]],
+) -> dict[Candidate, str]:
+    """How each candidate's cell is marked: by what stands in it."""
     have = [one for one in average if metric.name in average[one]]
     if len(have) < 2:
         return {}
     merit = merits(figures, metric)
+    merit |= {one: goodness(pooled[one][metric.name], metric) for one in have if metric.name in pooled.get(one, {})}
     best = max(have, key=lambda one: merit.get(one, -math.inf))
     marks = {best: "best"}
     for one in have:
@@ -109,7 +117,7 @@ def _everything(found: Evaluation) -> str:
         cells = [named(file, shorter[file], sortable=True), text(label(one, names), label(one))]
         for metric in found.metrics:
             value = _number(row[metric.name])
-            mark = "best" if best.get((file, metric.name)) == one else ""
+            mark = "best" if one in best.get((file, metric.name), ()) else ""
             cells.append(figure(value, mark, "" if value is not None else _why(row, metric)))
         cells += [figure(_number(row[name])) for name in ("speed", "seconds", "sample_rate")]
         body.append(f"<tr>{''.join(cells)}</tr>")
@@ -117,15 +125,20 @@ def _everything(found: Evaluation) -> str:
     return table(heads, body, "Press a heading to sort. Filled: the best of its file.", sortable=True) + _reasons(found)
 
 
-def _best_by_file(found: Evaluation) -> dict[tuple[str, str], Candidate]:
-    """The best candidate by file and metric, where there is more than one."""
+def _best_by_file(found: Evaluation) -> dict[tuple[str, str], list[Candidate]]:
+    """The best candidates by file and metric, where there are others that are worse."""
     values: dict[tuple[str, str], list[tuple[float, Candidate]]] = {}
     for row in found.rows:
         for metric in found.metrics:
             if (value := _number(row[metric.name])) is not None:
                 key = str(row["file"]), metric.name
                 values.setdefault(key, []).append((goodness(value, metric), candidate_of(row)))
-    return {key: max(several)[1] for key, several in values.items() if len(several) > 1}
+    tops = {key: max(several)[0] for key, several in values.items()}
+    return {
+        key: [one for good, one in several if good == tops[key]]
+        for key, several in values.items()
+        if min(several)[0] < tops[key]
+    }
 
 
 def _why(row: Row, metric: Metric) -> str:

@@ -88,7 +88,7 @@ class Evaluation:
     def headline(self) -> str:
         """Which candidate to use, in a sentence."""
         speeds = {one: found["speed"] for one, found in means(Table(self.rows), ["speed"]).items() if "speed" in found}
-        return headline(self.verdict, speeds, self._short())
+        return headline(self.verdict, speeds, self._short(), len({row["file"] for row in self.rows}))
 
     @property
     def grounds(self) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -20,15 +22,17 @@ from melvoc.evaluation.gallery import Gallery
 from melvoc.evaluation.machine import environment
 from melvoc.evaluation.notes import notes
 from melvoc.evaluation.protocols import PROTOCOLS, Parts, Protocol
-from melvoc.evaluation.ranking import Candidate
+from melvoc.evaluation.ranking import Candidate, Table
 from melvoc.evaluation.results import Evaluation, Row, check_free, make_folder
 from melvoc.evaluation.speech import looks_like_speech
 from melvoc.evaluation.wording import label, shortened
 from melvoc.host import public
 from melvoc.metrics import Metric
+from melvoc.options import check_flag
 from melvoc.post.refine import refined
 from melvoc.progress import Progress, Report, check_progress, checkpoint, watched
 from melvoc.registry import all_metrics
+from melvoc.storage.pipes import naming, regular
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
@@ -86,26 +90,30 @@ def evaluate(
     check_progress(progress)
     chosen = _protocol(protocol)
     wanted = _metrics(chosen.metrics if metrics is None else metrics)
-    rounds = _rounds(refine)
+    rounds, seed = _rounds(refine), _seed(seed)
+    if speech is not None:
+        check_flag("speech", speech)
     rate = None if sample_rate is None else whole_rate(sample_rate)
     files = find_audio(audio)
     if out is not None and not overwrite:
         check_free(out)
-    entries = gather(vocoders, files, device=device, seed=seed, progress=progress)
-    made = out is not None and make_folder(out)
     asked = True if speech is None and chosen.metrics is not None else speech  # both papers measured speech
-    session = Session(entries, rounds, chosen, wanted, speech=asked, sample_rate=rate, seed=seed)
-    total = len(files) * len(entries) * len(rounds)
     done = False
-    try:
-        watched(progress, "evaluate", total, lambda report: session.run(files, report))
-        done = True
-    finally:
-        result = session.conclude(complete=done)
-        if out is not None and (result.rows or (done and len(files) > 1)):
-            result.save(out)
-        elif out is not None and made:
-            Path(out).rmdir()
+    with ExitStack() as stack:
+        copies = {file: stack.enter_context(regular(file)) for file in files}  # of pipes, which are read once
+        entries = gather(vocoders, list(copies.values()), device=device, seed=seed, progress=progress)
+        made = out is not None and make_folder(out)
+        session = Session(entries, rounds, chosen, wanted, speech=asked, sample_rate=rate, seed=seed)
+        total = len(files) * len(entries) * len(rounds)
+        try:
+            watched(progress, "evaluate", total, lambda report: session.run(copies, report))
+            done = True
+        finally:
+            result = session.conclude(complete=done)
+            if out is not None and (result.rows or (done and len(files) > 1)):
+                result.save(out)
+            elif out is not None and made:
+                Path(out).rmdir()
     if not result.rows and len(files) == 1:
         kind = MelvocError if Path(files[0]).exists() else MissingFileError
         raise kind(str(result.failed[0]["error"]))
@@ -131,7 +139,10 @@ def find_audio(audio: Paths) -> list[str]:
         files += map(str, found)
     if not files:
         raise OptionError("no audio is given; give at least one sound file or folder")
-    return list(dict.fromkeys(files))
+    each: dict[str, str] = {}
+    for file in files:  # under its first name, whatever the others are
+        each.setdefault(os.path.realpath(file), file)
+    return list(each.values())
 
 
 def _places(audio: Paths) -> list[str]:
@@ -159,7 +170,7 @@ class Session:
         self._entries, self._rounds, self._protocol, self._seed = entries, rounds, protocol, seed
         self._names = [metric.name for metric in metrics]
         self._speech, self._rate = speech, sample_rate
-        self._gallery, self._parts = Gallery(), dict[tuple[Candidate, str], list[Parts]]()
+        self._gallery, self._parts = Gallery(), dict[tuple[Candidate, str], dict[str, list[Parts]]]()
         missing = [entry for metric in metrics if (entry := _uninstalled(metric))]
         gone = {entry["name"] for entry in missing}
         self.result = Evaluation(
@@ -174,16 +185,20 @@ class Session:
         )  # fmt: skip
         self._short, self._done = shortened([entry.name for entry in entries]), 0
 
-    def run(self, files: Iterable[str], report: Report) -> None:
-        """Measure file after file, and report how many copies are done."""
-        for path in files:
-            self._measure(path, report)
+    def run(self, files: Mapping[str, str], report: Report) -> None:
+        """Measure file after file, each with the path to read it from, and report how many copies are done."""
+        shown: dict[str, str] = {}
+        for file in files:  # names that any text can hold, and no two of them the same
+            name = clipped(file)
+            shown[name if name not in shown else f"{name} ({len(shown)})"] = file
+        for name, file in shown.items():
+            self._measure(name, files[file], report)
 
-    def _measure(self, path: str, report: Report) -> None:
+    def _measure(self, file: str, path: str, report: Report) -> None:
         """All vocoders on one file."""
-        file = clipped(path)  # a name that any text can hold
         try:
-            reference, rate = self._protocol.prepare(*_read(path))
+            with naming(path, file):
+                reference, rate = self._protocol.prepare(*_read(path))
             speech = looks_like_speech(reference, rate) if self._speech is None else self._speech
             common = self._rate or min(rate, *(entry.vocoder.sample_rate for entry in self._entries))
             target = resample(reference, rate, common)
@@ -215,9 +230,11 @@ class Session:
         result.settings["complete"] = complete
         for file in list(result.clips):
             self._gallery.close(file)  # where a signal came before its first copy
+        table = Table(result.rows)
         for (candidate, name), parts in self._parts.items():
+            common = [part for file in table.common(name) for part in parts[file]]
             try:
-                value = self._protocol.pool[name].figure(parts)
+                value = self._protocol.pool[name].figure(common) if common else math.nan
             except MelvocError:
                 continue  # of no file, as each row says
             if math.isfinite(value):
@@ -233,18 +250,20 @@ class Session:
     def _row(self, file: str, entry: Entry, rounds: int, mel: Tensor, target: Tensor, about: Row, shown: bool) -> None:
         rate = int(about["sample_rate"] or 0)
         copy = entry.copy(mel, target.shape[1], rate, refine=rounds, seed=self._seed)
+        if not bool(torch.isfinite(copy.wave).all()):
+            raise MelvocError(f"{entry.name} made NaN or Inf of it; find out why, or leave it out")
         reference, sound = self._protocol.listen(target, copy.wave, rate)
-        figures, reasons = self._figures(entry, rounds, reference, sound, rate, speech=bool(about["speech"]))
+        figures, reasons = self._figures(file, entry, rounds, reference, sound, rate, speech=bool(about["speech"]))
+        if shown:
+            self._gallery.add(file, label((entry.name, rounds), self._short), reference, sound, rate)
         self.result.rows.append(
             {"file": file, "vocoder": entry.name, "refine": rounds, **figures, "speed": copy.speed}
             | {"peak_memory_mb": None if copy.memory is None else round(copy.memory / 1e6, 1)}
             | {"parameters": entry.parameters, **about, "undefined": "; ".join(reasons)}
         )
-        if shown:
-            self._gallery.add(file, label((entry.name, rounds), self._short), reference, sound, rate)
 
     def _figures(
-        self, entry: Entry, rounds: int, reference: Tensor, sound: Tensor, rate: int, *, speech: bool
+        self, file: str, entry: Entry, rounds: int, reference: Tensor, sound: Tensor, rate: int, *, speech: bool
     ) -> tuple[Row, list[str]]:
         """Every figure, None where there is none, and the reasons for that."""
         figures: Row = dict.fromkeys(self._names)
@@ -254,22 +273,23 @@ class Session:
             try:
                 if metric.speech and not speech:
                     raise MelvocError("for speech only")
-                figures[metric.name] = self._figure(metric, entry, rounds, reference, sound, rate)
+                figures[metric.name] = self._figure(metric, file, entry, rounds, reference, sound, rate)
             except MissingPackageError as error:
                 self.result.metrics.remove(metric)
                 self.result.missing.append({"name": metric.name, "title": metric.title, "how": str(error)})
             except Exception as error:  # of other people's code
-                text = str(error) if isinstance(error, MelvocError) else f"{type(error).__name__}: {error}"
-                reasons.append(f"{metric.name}: {text.replace('; ', ', ')}")
+                reasons.append(f"{metric.name}: {_said(error).replace('; ', ', ')}")
         return figures, reasons
 
-    def _figure(self, metric: Metric, entry: Entry, rounds: int, reference: Tensor, sound: Tensor, rate: int) -> float:
+    def _figure(
+        self, metric: Metric, file: str, entry: Entry, rounds: int, reference: Tensor, sound: Tensor, rate: int
+    ) -> float:
         """One figure: the mean over the channels, or what the protocol makes of them."""
-        pairs = list(zip(reference, sound, strict=True))
+        pairs = list(zip(reference.clone(), sound.clone(), strict=True))  # whose own a plugin may write into
         if (pool := self._protocol.pool.get(metric.name)) is not None:
             parts = [pool.parts(one, other, rate) for one, other in pairs]
             value = pool.figure(parts)
-            self._parts.setdefault(((entry.name, rounds), metric.name), []).extend(parts)
+            self._parts.setdefault(((entry.name, rounds), metric.name), {})[file] = parts
         else:
             frames = entry.vocoder.sample_rate / entry.vocoder.samples_per_frame
             value = math.fsum(metric.measure(*pair, rate, frame_rate=frames) for pair in pairs) / len(pairs)
@@ -278,8 +298,12 @@ class Session:
         return value
 
     def _fail(self, file: str, vocoder: str | None, refine: int | None, error: Exception) -> None:
-        text = str(error) if isinstance(error, MelvocError) else f"{type(error).__name__}: {error}"
-        self.result.failed.append({"file": file, "vocoder": vocoder, "refine": refine, "error": text})
+        self.result.failed.append({"file": file, "vocoder": vocoder, "refine": refine, "error": _said(error)})
+
+
+def _said(error: Exception) -> str:
+    """An error, also of other people's code, as a text that any file can hold."""
+    return str(error) if isinstance(error, MelvocError) else clipped(f"{type(error).__name__}: {error}")
 
 
 def _read(file: str) -> tuple[Tensor, int]:
@@ -314,7 +338,13 @@ def _rounds(refine: int | Iterable[int]) -> list[int]:
         refined((), rounds)  # checks it
     if not found:
         raise OptionError("refine is empty; give at least one number of rounds, 0 for none")
-    return found
+    return list(map(int, found))
+
+
+def _seed(seed: int) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise OptionError(f"seed={quoted(seed)}, but it is a whole number")
+    return int(seed)
 
 
 def _uninstalled(metric: Metric) -> dict[str, str] | None:

@@ -48,13 +48,14 @@ def shortened(names: Sequence[str]) -> dict[str, str]:
     return {name: name for name in names}
 
 
-def headline(verdict: Verdict, speeds: Mapping[Candidate, float], names: Mapping[str, str]) -> str:
+def headline(verdict: Verdict, speeds: Mapping[Candidate, float], names: Mapping[str, str], files: int = 1) -> str:
     """Which candidate to use, in a sentence.
 
     Args:
         verdict: on the rows.
         speeds: times real time of each candidate.
         names: shorter ones of the vocoders.
+        files: that were measured, if only by some of the candidates.
     """
     if verdict.choice is None:
         return "No figure could be computed, so there is nothing to choose by."
@@ -63,6 +64,11 @@ def headline(verdict: Verdict, speeds: Mapping[Candidate, float], names: Mapping
         return f"Only {choice} was measured: name another vocoder, or rounds of refinement, to compare."
     if verdict.kind == "one figure":
         return f"{choice} is ahead, but by the only figure there is, which is not enough to choose by: compute others."
+    if verdict.kind == "one file" and files > 1:
+        return (
+            f"{choice} is ahead on the only one of {files} files that every candidate got through, which may be "
+            "chance: see what failed, and listen."
+        )
     if verdict.kind == "one file":
         return f"On this one file {choice} is ahead, which may be chance: measure more files, and listen."
     if verdict.kind == "split" and verdict.rival is not None:
@@ -90,7 +96,10 @@ def grounds(verdict: Verdict, average: Means, metrics: Sequence[Metric], names: 
     text = f"The leading figure, {leader.title}: {mine} against {theirs}"
     if lead is not None and lead.files > 1:
         spread = "" if lead.sign else ", which is within the spread"
-        text += f", a difference of {shown(abs(lead.mean))} give or take {shown(lead.margin)} over {lead.files} files"
+        of = " in magnitude" if leader.better == "nearer 0" else ""
+        text += (
+            f", a difference{of} of {shown(abs(lead.mean))} give or take {shown(lead.margin)} over {lead.files} files"
+        )
         text += spread
     others = len(average[verdict.choice].keys() & known.keys()) - 1
     deaf = f"It cannot hear {leader.deaf_to}."

@@ -10,13 +10,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from melvoc.errors import MelvocError, MissingPackageError
+from melvoc.errors import MelvocError, MissingPackageError, OptionError
 
 Better = Literal["lower", "higher", "nearer 0"]
+COLUMNS = frozenset(  # of a report that are no figures
+    {"file", "vocoder", "refine", "speed", "peak_memory_mb", "parameters", "sample_rate", "file_rate", "seconds"}
+    | {"channels", "speech", "undefined"}
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +28,7 @@ class Metric:
     """A figure of merit.
 
     Attributes:
-        name: the column of results.json.
+        name: the column of results.json; none of `COLUMNS`.
         title: its usual name, with its unit.
         function: of reference and sound (both `[N]`, float32, in [-1, 1], equally long) and the sample rate in Hz.
             Raises MelvocError, with the reason, where the figure cannot be computed; MissingPackageError for want of a
@@ -39,6 +43,9 @@ class Metric:
         packages: what `pip install` has to bring; empty for what melvoc itself brings.
         at_frame_rate: for a figure about the frames that a sound was made of: the function with a fourth argument, the
             vocoder's frames per second. `function` itself then has to try the usual ones. None: it is about no frames.
+
+    Raises:
+        OptionError: a name that another column has, or another direction.
     """
 
     name: str
@@ -53,6 +60,12 @@ class Metric:
     reference: bool = True
     packages: tuple[str, ...] = ()
     at_frame_rate: Callable[[Tensor, Tensor, int, float], float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.name in COLUMNS:
+            raise OptionError(f"a metric has the name {self.name!r}, which a column of reports has; give it another")
+        if self.better not in get_args(Better):
+            raise OptionError(f"{self.name}: better={self.better!r}, but it is one of {', '.join(get_args(Better))}")
 
     def measure(self, reference: Tensor, sound: Tensor, sample_rate: int, *, frame_rate: float | None = None) -> float:
         """The figure, with all that is known of the sound.

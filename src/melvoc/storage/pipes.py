@@ -59,11 +59,18 @@ def regular(path: str | os.PathLike[str]) -> Iterator[str]:
                 f"{source}: a pipe, of which a copy in {tempfile.tempdir or 'a temporary folder'} cannot be made "
                 f"({error.strerror or error}); set TMPDIR to a folder with room for it"
             ) from error
-        try:
+        with naming(str(copy), source):
             yield str(copy)
-        except MelvocError as error:
-            error.args = tuple(str(part).replace(str(copy), source) for part in error.args)
-            raise
+
+
+@contextmanager
+def naming(copy: str, source: str) -> Iterator[None]:
+    """Name the source in an error that names its copy."""
+    try:
+        yield
+    except MelvocError as error:
+        error.args = tuple(str(part).replace(copy, source) for part in error.args)
+        raise
 
 
 def _copied(source: str, stack: ExitStack) -> Path:
