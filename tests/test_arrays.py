@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import melvoc
 from melvoc import SpecError
 from melvoc.arrays import as_tensor
 
@@ -23,6 +25,24 @@ def test_memory_is_shared_where_it_can_be() -> None:
     array = np.zeros(4, dtype="float32")
     as_tensor(array, "it")[0] = 1.0
     assert array[0] == 1.0
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda wave: melvoc.MelSpectrogram(melvoc.MelSpec.preset("griffinlim"))(wave),
+        lambda wave: melvoc.resample(wave, 44100, 22050),
+        lambda wave: melvoc.resample(wave, 44100, 44100),
+        lambda wave: melvoc.audio.fold_channels(wave),
+        lambda wave: melvoc.load("griffinlim").resynthesize(wave, sample_rate=44100),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_a_sound_as_soundfile_has_it_is_not_taken_for_thousands(
+    take: Callable[[np.ndarray], object], channels: int
+) -> None:
+    with pytest.raises(SpecError, match=rf"\[44100, {channels}\], which looks like \[N, C\], .*; pass wave.T"):
+        take(np.zeros((44100, channels), np.float32))
 
 
 @settings(max_examples=40, deadline=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,7 +19,7 @@ from torch import Tensor
 from training import one_thread, tiny_config, write_sounds  # noqa: F401 - a fixture
 
 import melvoc
-from melvoc.host import warn
+from melvoc.host import public, warn
 from melvoc.train import Trainer
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
@@ -179,6 +180,7 @@ HOSTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "device": lambda: default_device("meta"),
     "device context": lambda: torch.device("meta"),
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "autocast on mps": lambda: torch.autocast("mps", torch.float16),
     "inference mode": torch.inference_mode,
     "no grad": torch.no_grad,
 }
@@ -192,6 +194,69 @@ def test_the_hosts_state_does_not_reach_into_a_call(call: str, host: str) -> Non
         got = CALLS[call]()
     assert (got.dtype, got.device) == (torch.float32, torch.device("cpu"))
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=0)
+
+
+def test_autocast_of_every_device_is_switched_off() -> None:
+    seen = {}
+    with torch.autocast("mps", torch.float16), torch.autocast("cpu", torch.bfloat16):
+        public(lambda: seen.update({kind: torch.is_autocast_enabled(kind) for kind in ("cpu", "mps")}))()
+        assert torch.is_autocast_enabled("mps")
+    assert seen == {"cpu": False, "mps": False}
+
+
+def test_a_call_that_begins_beside_another_keeps_its_type_to_the_end() -> None:
+    """The first call's end gives the host its type back, but not in the middle of the second."""
+    began, ended, seen = threading.Event(), threading.Event(), []
+
+    def second() -> None:
+        began.set()
+        assert ended.wait(10)
+        seen.append(torch.get_default_dtype())
+
+    def first(thread: threading.Thread) -> None:
+        thread.start()
+        assert began.wait(10)
+
+    with default_dtype(torch.float64):
+        thread = threading.Thread(target=public(second))
+        public(first)(thread)
+        ended.set()
+        thread.join()
+    assert seen == [torch.float32]
+
+
+@forks
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_fork_beside_a_call_leaves_the_child_what_the_host_has_set(inside: bool) -> None:
+    """The child of a thread that is in no call has the host's type at once, of one that is, when its call ends."""
+    began, over, answers = threading.Event(), threading.Event(), os.pipe()
+
+    def forked() -> None:
+        pid = os.fork()
+        if not pid:
+            children.append(torch.get_default_dtype())
+            return
+        os.waitpid(pid, 0)
+
+    def other() -> None:
+        began.set()
+        assert over.wait(30)
+
+    children: list[torch.dtype] = []
+    with default_dtype(torch.float64):
+        thread = threading.Thread(target=public(other))
+        thread.start()
+        assert began.wait(10)
+        (public(forked) if inside else forked)()
+        if children:  # the child
+            public(lambda: children.append(torch.get_default_dtype()))()
+            children.append(torch.get_default_dtype())
+            os.write(answers[1], " ".join(map(str, children)).encode())
+            os._exit(0)
+        over.set()
+        thread.join()
+    first = "torch.float32" if inside else "torch.float64"
+    assert os.read(answers[0], 1000).decode() == f"{first} torch.float32 torch.float64"
 
 
 def test_what_is_loaded_in_inference_mode_is_an_ordinary_module(tmp_path: Path) -> None:

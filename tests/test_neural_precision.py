@@ -10,19 +10,20 @@ import torch
 from networks import VOCODERS, pieces, random_mel, vocoder
 
 import melvoc
-from melvoc.neural import HALF, automatic_dtype, float32_parameters
+from melvoc.architectures.istftnet import ISTFTNet, ISTFTNetConfig
+from melvoc.neural import HALF, NeuralVocoder, automatic_dtype, float32_tensors
 from melvoc.nn.engines.cuda.engine import FusedEngine
 from melvoc.nn.engines.cuda.launch import Kernels
 from melvoc.nn.graph import join
-from melvoc.registry import own_architectures
+from melvoc.registry import architecture, own_architectures
 
 NAME = "bigvgan_resblock2_snake_tiny"
 
 
 def test_a_half_type_is_never_chosen_unmeasured() -> None:
-    for architecture in own_architectures():
+    for record in own_architectures():
         for device in ("cpu", "cuda", "mps"):
-            assert automatic_dtype(architecture, torch.device(device)) == torch.float32
+            assert automatic_dtype(record, torch.device(device)) == torch.float32
 
 
 @pytest.mark.parametrize("dtype", HALF)
@@ -30,7 +31,7 @@ def test_a_half_vocoder_keeps_its_ends_and_snakes(dtype: torch.dtype) -> None:
     exact = VOCODERS[NAME]
     voc = vocoder(NAME).to(dtype)
     assert (voc.dtype, voc.mel_dtype) == (dtype, torch.float32)
-    kept = float32_parameters(voc.network, voc.architecture)
+    kept = float32_tensors(voc.network, voc.architecture)
     for (key, parameter), before in zip(voc.network.named_parameters(), exact.network.parameters(), strict=True):
         assert parameter.dtype == (torch.float32 if id(parameter) in kept else dtype), key
         if id(parameter) in kept:
@@ -40,6 +41,18 @@ def test_a_half_vocoder_keeps_its_ends_and_snakes(dtype: torch.dtype) -> None:
     assert wave.dtype == torch.float32
     bound = 30 * float(torch.finfo(dtype).eps) * float(exact.mel_to_waveform(mel).abs().max())
     torch.testing.assert_close(wave, exact.mel_to_waveform(mel), atol=bound, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_the_window_of_an_inverse_stft_is_a_constant_and_stays(dtype: torch.dtype) -> None:
+    """It is no weight: rounded to bfloat16, it alone cost 51 dB."""
+    spec = melvoc.MelSpec.preset("hifigan_22khz_80band_256x")
+    config = ISTFTNetConfig(upsample_initial_channel=16)
+    voc = NeuralVocoder(ISTFTNet(config), name="tiny", spec=spec, architecture=architecture("istftnet"))
+    exact = voc.network.istft.window.clone()
+    assert torch.equal(voc.to(dtype).network.istft.window, exact)
+    assert voc.dtype == dtype
+    assert torch.equal(voc.to(torch.float32).network.istft.window, exact)
 
 
 @pytest.mark.parametrize("dtype", HALF)

@@ -356,6 +356,21 @@ def test_frames_come_as_soon_as_they_can() -> None:
     assert given + stream.flush().shape[-1] == SMALL.frames(640)
 
 
+def test_a_stream_has_nothing_of_the_callers_memory() -> None:
+    """An audio callback fills one buffer again and again; a first piece may be an hour."""
+    wave = noise(640)
+    stream, buffer, frames = MelSpectrogram(SMALL).stream(), np.empty(20, np.float32), []
+    for piece in wave.split(20):
+        buffer[:] = piece
+        frames.append(stream.push(buffer))
+        buffer[:] = 0.9
+    torch.testing.assert_close(torch.cat([*frames, stream.flush()], -1), MelSpectrogram(SMALL)(wave))
+    long = MelSpectrogram(SMALL).stream()
+    long.push(noise(100_000))
+    assert long._nothing is not None
+    assert long._nothing.untyped_storage().nbytes() == 0
+
+
 def test_a_stream_holds_little_of_a_long_signal() -> None:
     stream = MelSpectrogram(SMALL).stream()
     for piece in noise(10000).split(37):

@@ -25,6 +25,7 @@ from melvoc.nn.graph import Branches, Chain, Map, Node, mean
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 from melvoc.nn.noise import Noise
 from melvoc.post import PostMachine, PostStep, Sound
+from melvoc.post.refine import Refine
 from melvoc.synthesis import Resynthesis
 
 SPEC = melvoc.MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
@@ -294,6 +295,48 @@ def test_a_delay_that_is_wrong_is_the_plugins_mistake(wide: Wide) -> None:
     mel, f0 = inputs(9)
     with pytest.raises(PluginError, match="wide gave 2304 samples for 9 frames, but the contract is 255 per frame"):
         Shorter().mel_to_waveform(mel, conditions={"f0": f0})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_that_are_wrong_are_the_plugins_mistake(wide: Wide, channels: int) -> None:
+    """Else clamping would write past what there is room for."""
+
+    class Other(Wide):
+        channels = property(lambda self: count)  # type: ignore[assignment]
+
+    count = channels
+    mel, f0 = inputs(300)
+    message = rf"gave \[2, 2\] rows and channels of sound, but the contract is \[2, {channels}\]"
+    with pytest.raises(PluginError, match=message):
+        Other().mel_to_waveform(mel, conditions={"f0": f0})
+    with pytest.raises(PluginError, match=message):
+        Other().stream().push(mel, conditions={"f0": f0})
+
+
+@pytest.mark.parametrize("steps", [(), (Refine(1),)])
+def test_a_stream_does_not_depend_on_what_becomes_of_its_pieces(steps: tuple[PostStep, ...]) -> None:
+    """An audio callback fills one buffer again and again."""
+
+    class Carrying(melvoc.Vocoder):
+        def __init__(self) -> None:
+            spec = melvoc.MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
+            super().__init__(name="carrying", spec=spec)
+            self.conv, self.up, self.post = Conv1d(40, 40, 7), ConvTranspose1d(40, 1, 256, 128), steps
+
+        def graph(self) -> Node:
+            return Chain((Branches((self.conv, Map(lambda x: x)), mean), self.up))
+
+    torch.manual_seed(0)
+    voc = Carrying()
+    mel = inputs(40)[0]
+    buffer, pieces = torch.empty(2, 40, 2), []
+    with voc.stream() as stream:
+        for start in range(0, 40, 2):
+            buffer.copy_(mel[..., start : start + 2])
+            pieces.append(stream.push(buffer))
+            buffer.fill_(float("nan"))
+        pieces.append(stream.flush())
+    torch.testing.assert_close(torch.cat(pieces, -1), voc.mel_to_waveform(mel, spec=voc.spec), atol=1e-4, rtol=0)
 
 
 # The length that is asked for

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 import melvoc
 from melvoc.nn.graph import Chain, Map, Node
 from melvoc.nn.layers import ConvTranspose1d
+from melvoc.options import pick_device
 
 SPEC = melvoc.MelSpec(sample_rate=16000, n_fft=512, hop_length=128, n_mels=40)
 
@@ -155,11 +157,43 @@ def test_lengths_and_another_sample_rate() -> None:
         ([1, 2, 3], "lengths has 3 entries for 2 mels"),
         ([1, 11], r"lengths\[1\]=11.*from 0 to 10"),
         ([1.5, 2], r"lengths\[0\]=1.5"),
+        ([torch.tensor(2.5), 2], r"lengths\[0\]=2.5"),
+        (torch.tensor([True, False]), r"lengths\[0\]=True"),
+        ([torch.tensor(True), 2], r"lengths\[0\]=True"),
+        ({3: 1, 4: 2}, r"lengths=\{3: 1, 4: 2\}, but it is a list of frame counts"),
+        ("12", "lengths='12', but it is a list of frame counts"),
     ],
 )
 def test_lengths_that_do_not_fit(lengths: list[float], message: str) -> None:
     with pytest.raises(melvoc.SpecError, match=message):
         Tone().mel_to_waveform(torch.full((2, 40, 10), -4.0), lengths=lengths)  # type: ignore[arg-type]
+
+
+def test_a_mel_is_of_a_type_that_torch_computes_with() -> None:
+    mel = torch.full((40, 10), -4.0).to(torch.float8_e4m3fn)
+    with pytest.raises(melvoc.SpecError, match=r"the mel is torch.float8_e4m3fn, but .* pass mel.float\(\)"):
+        Tone().mel_to_waveform(mel)
+
+
+@pytest.mark.parametrize("how", [lambda voc: voc.to("auto"), lambda voc: voc.to(device="auto")])
+def test_to_takes_what_load_takes(how: Callable[[melvoc.Vocoder], melvoc.Vocoder]) -> None:
+    assert how(Streaming()).device == pick_device("auto")
+    assert Streaming().to("cpu", torch.float64).dtype == torch.float64
+
+
+def test_the_progress_of_a_vocoder_that_needs_the_whole_is_over_when_its_sound_is_there() -> None:
+    events: list[int] = []
+
+    class Watched(Tone):
+        def forward(self, mel: Tensor) -> Tensor:
+            events.append(-1)
+            return super().forward(mel)
+
+    Watched().resynthesize(
+        torch.zeros(40_000), sample_rate=16000, progress=lambda stage, done, total: events.append(total - done)
+    )
+    assert events[-1] == 0
+    assert 0 not in events[: len(events) - events[::-1].index(-1)], "not before it has worked"
 
 
 @pytest.mark.parametrize("block_frames", [0, 2.0, True])

@@ -23,15 +23,22 @@ _NOT_THE_CALLER = ("melvoc", "torch", "contextlib", "functools")
 
 
 class Shared(ABC):
-    """A setting of the whole process that is another while any call is inside; the last one out puts it back."""
+    """A setting of the whole process that is another while any call is inside; the last one out puts it back.
+
+    A forked child has the calls of the thread that forked, and no others: if there are none, it puts the setting back.
+    """
 
     def __init__(self) -> None:
-        self._reset()
+        self._lock, self._inside = threading.Lock(), 0
+        self._before: Any = None
+        self._mine = threading.local()  # of which `depth` are this thread's
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._reset)
+            os.register_at_fork(after_in_child=self._forked)
 
-    def _reset(self) -> None:
-        self._lock, self._inside, self._before = threading.Lock(), 0, None
+    def _forked(self) -> None:
+        before, self._lock, self._inside = self._inside, threading.Lock(), getattr(self._mine, "depth", 0)
+        if before and not self._inside:
+            self.put_back(self._before)
 
     @abstractmethod
     def change(self) -> Any:
@@ -41,14 +48,22 @@ class Shared(ABC):
     def put_back(self, before: Any) -> None:
         """Set the old value."""
 
+    @property
+    def active(self) -> bool:
+        """Whether any call is inside, once nobody is on the way in or out."""
+        with self._lock:
+            return self._inside > 0
+
     def __enter__(self) -> None:
         with self._lock:
             if not self._inside:
                 self._before = self.change()
             self._inside += 1
+            self._mine.depth = getattr(self._mine, "depth", 0) + 1
 
     def __exit__(self, *raised: object) -> None:
         with self._lock:
+            self._mine.depth -= 1
             self._inside -= 1
             if not self._inside:
                 self.put_back(self._before)
@@ -82,17 +97,27 @@ class _Float32(Shared):
         torch.set_default_dtype(before)
 
 
+def _has_autocast(kind: str) -> bool:
+    """Whether this torch has autocast for a kind of device."""
+    try:
+        torch.is_autocast_enabled(kind)
+    except RuntimeError:
+        return False
+    return True
+
+
 _ONE_THREAD, _FLOAT32 = _OneThread(), _Float32()
+_AUTOCASTS = tuple(filter(_has_autocast, ("cpu", "cuda", "mps")))
 
 
 def _shields() -> list[AbstractContextManager[Any]]:
     """What keeps the host's state out of a call; nothing, for a host that has set nothing."""
     found: list[AbstractContextManager[Any]] = [_ONE_THREAD] if os.getpid() != _BORN_IN else []
-    if torch.get_default_dtype() != torch.float32:
+    if _FLOAT32.active or torch.get_default_dtype() != torch.float32:  # which another call may have set for a while
         found.append(_FLOAT32)
     if torch.empty(0).device.type != "cpu":  # torch 2.4's get_default_device fails, and knows no `with torch.device`
         found.append(torch.device("cpu"))
-    found += [torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    found += [torch.autocast(kind, enabled=False) for kind in _AUTOCASTS if torch.is_autocast_enabled(kind)]
     return found
 
 

@@ -149,7 +149,7 @@ class NeuralVocoder(Vocoder):
             nonlocal kept
             converted = fn(tensor)
             if converted.dtype in HALF and tensor.dtype not in HALF:
-                kept = float32_parameters(self.network, self.architecture) if kept is None else kept
+                kept = float32_tensors(self.network, self.architecture) if kept is None else kept
                 return tensor.to(converted.device) if id(tensor) in kept else converted
             return converted
 
@@ -169,8 +169,8 @@ def automatic_dtype(architecture: Architecture, device: torch.device) -> torch.d
     return architecture.cuda_dtype if device.type == "cuda" else torch.float32
 
 
-def float32_parameters(network: nn.Module, architecture: Architecture | None) -> set[int]:
-    """The parameters that must stay float32, by `id`.
+def float32_tensors(network: nn.Module, architecture: Architecture | None) -> set[int]:
+    """The parameters and constants that must stay float32, by `id`.
 
     With the others in half precision, the network takes a float32 mel and returns a float32 wave.
 
@@ -180,7 +180,8 @@ def float32_parameters(network: nn.Module, architecture: Architecture | None) ->
     if architecture is None or architecture.float32 is None:
         title = architecture.title if architecture else type(network).__name__
         raise OptionError(f"{title} does not run in float16 or bfloat16 (no half form of it is known); omit dtype")
-    return {id(parameter) for layer in architecture.float32(network) for parameter in layer.parameters()}
+    layers = list(architecture.float32(network))
+    return {id(tensor) for layer in layers for tensor in (*layer.parameters(), *layer.buffers())}
 
 
 def _reseed(network: nn.Module, seed: int, name: str) -> None:

@@ -72,7 +72,7 @@ class VocoderStream:
         if self._batch is not None and mel.shape[0] != self._batch:
             raise SpecError(f"this piece has a batch of {mel.shape[0]}, but the stream began with {self._batch}")
         check_piece(mel, spec)
-        frames = stacked(self._vocoder, mel, conditions)
+        frames = stacked(self._vocoder, mel, conditions).clone()  # it is kept, and the caller may write into its own
         if self._watch is not None:
             self._warn(self._watch.push(mel))
         self._batch = mel.shape[0]

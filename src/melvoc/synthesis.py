@@ -126,7 +126,7 @@ class Run:
             `[B, channels, n]`, what is ready, in [-1, 1]; the beginning of `out` if that was given.
 
         Raises:
-            PluginError: the vocoder returned a different number of samples than its contract says.
+            PluginError: the vocoder returned other numbers of channels or samples than its contract says.
             MelvocError: it made NaN or Inf.
         """
         with torch.inference_mode() if self._streams else nullcontext():
@@ -151,6 +151,12 @@ class Run:
         self._frames += count
         final = self._way(frames, last) if count or last else frames.new_zeros(len(frames), self._sound.channels, 0)
         before, self._final = self._final, self._final + final.shape[-1]
+        shape, due = list(final.shape[:2]), [len(frames), self._sound.channels]
+        if final.shape[-1] and shape != due:
+            raise PluginError(
+                f"{self._name} gave {shape} rows and channels of sound, but the contract is {due}; correct its graph "
+                "or its channels"
+            )
         if last and self._final != self._frames * hop:
             raise PluginError(
                 f"{self._name} gave {self._final} samples for {self._frames} frames, but the contract is {hop} per "

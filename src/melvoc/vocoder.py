@@ -7,7 +7,7 @@ Checks, shapes, lengths, resampling and clamping are inherited.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
@@ -141,14 +141,17 @@ class Vocoder(nn.Module):
 
     @public
     def to(self, *arguments: Any, **named: Any) -> Self:
-        """As any module's `to`.
+        """As any module's `to`; `device="auto"` is the best available.
 
         Raises:
             OptionError: a device that is not available.
         """
         device = named.get("device", arguments[0] if arguments else None)
         if isinstance(device, str | int | torch.device):
-            pick_device(device)
+            chosen = pick_device(device)
+            if "device" in named:
+                return super().to(*arguments, **named | {"device": chosen})
+            return super().to(chosen, *arguments[1:], **named)
         return super().to(*arguments, **named)
 
     def get_sample_rate(self) -> int:
@@ -311,7 +314,7 @@ class Vocoder(nn.Module):
             made = []
             for piece in wave.split(run.samples, dim=-1):
                 made.append(run.push(piece))
-                report(run.taken)
+                report(min(run.taken, wave.shape[-1] - 1))  # not all: the last of the sound is made below
             return torch.cat([*made, run.flush()], dim=-1)
 
         return watched(progress, "synthesise", wave.shape[-1], whole)
@@ -415,9 +418,9 @@ def _groups(lengths: Sequence[int] | Tensor, mel: Tensor) -> list[tuple[int, lis
     """Rows of equal length, to run as one batch: what lies beyond a row's length is never even read."""
     batch, frames = mel.shape[0], mel.shape[-1]
     counts = lengths.tolist() if isinstance(lengths, Tensor) else lengths
-    if not isinstance(counts, Sequence) and not hasattr(counts, "__iter__"):
+    if not isinstance(counts, Iterable) or isinstance(counts, str | bytes | Mapping):
         raise SpecError(f"lengths={lengths!r}, but it is a list of frame counts, one per mel")
-    counts = list(counts)
+    counts = [count.item() if isinstance(count, Tensor) and count.numel() == 1 else count for count in counts]
     if len(counts) != batch:
         raise SpecError(f"lengths has {len(counts)} entries for {batch} mels; give one number of frames per mel")
     groups: dict[int, list[int]] = {}

@@ -162,7 +162,7 @@ ARCHITECTURE = Architecture(
             files=((r"(generator|g_)[^/]*", "config.json"),),
         ),
     ),
-    float32=ends_and_snakes,
+    float32=lambda network: [*ends_and_snakes(network), network.get_submodule("istft")],
     recipe=dataclasses.replace(  # the paper's: HiFi-GAN's
         RECIPE,
         sizes={"small": lambda spec: sized(128, spec), "base": lambda spec: sized(512, spec)},

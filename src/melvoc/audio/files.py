@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 from torch import Tensor
 
-from melvoc.arrays import as_tensor
+from melvoc.arrays import as_tensor, check_layout
 from melvoc.audio.source import Source
 from melvoc.audio.writer import SUBTYPES, AudioWriter
 from melvoc.errors import MelvocError, MissingFileError, OptionError, SpecError, quoted, unreadable
@@ -69,6 +69,7 @@ def fold_channels(wave: Tensor | NDArray[Any], mode: Literal["lr", "ms"] = "lr")
     """
     wave = as_tensor(wave, "the wave")
     shape = list(wave.shape)
+    check_layout(wave, "[C, N] or [B, C, N]")
     wave = wave[None] if wave.dim() == 2 else wave
     if wave.dim() != 3:
         raise SpecError(f"the wave has shape {shape}, but fold_channels takes [C, N] or [B, C, N]")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from melvoc.arrays import as_tensor
+from melvoc.arrays import as_tensor, check_layout
 from melvoc.errors import SpecError
 from melvoc.host import public
 from melvoc.nn.graph import Machine
@@ -91,6 +91,7 @@ def resample(waveform: Tensor | NDArray[Any], orig: int, new: int) -> Tensor:
             f"the waveform is {list(waveform.shape)} of {waveform.dtype}, but it is [..., N] of float32 or float64 in "
             "[-1, 1]; divide integers by their full scale"
         )
+    check_layout(waveform, "[..., N]")
     if machine.orig == machine.new:
         return waveform
     total = resampled_length(waveform.shape[-1], machine.orig, machine.new)

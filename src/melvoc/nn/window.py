@@ -52,7 +52,7 @@ class Window(Machine):
     def __call__(self, x: Tensor, last: bool) -> Tensor:
         x = join(self.tail, x)
         if not self.begun and x.shape[-1] <= self.needed and (not last or not x.shape[-1]):
-            self.tail = x
+            self.tail = x.clone()  # the caller may write into its own
             return x[..., :0]
         left, right = 0 if self.begun else self.left, self.right if last else 0
         if left or right:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from melvoc.arrays import as_tensor
+from melvoc.arrays import FLOATS, as_tensor
 from melvoc.errors import SpecError
 from melvoc.host import warn
 from melvoc.spectrogram.spec import MelSpec
@@ -42,8 +42,10 @@ def batch_mel(mel: Tensor | NDArray[Any], spec: MelSpec, *, empty: bool = False)
         SpecError: neither, the wrong shape or type, or no frames.
     """
     mel = as_tensor(mel, "the mel")
-    if not mel.is_floating_point():
-        raise SpecError(f"the mel is {mel.dtype}, but a log-mel is floating point; pass mel.float()")
+    if mel.dtype not in FLOATS:
+        raise SpecError(
+            f"the mel is {mel.dtype}, but a log-mel is floating point, of 16, 32 or 64 bits; pass mel.float()"
+        )
     shape = list(mel.shape)
     if mel.dim() == 4 and mel.shape[1] == 1:
         mel = mel[:, 0]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from melvoc.arrays import as_tensor
+from melvoc.arrays import as_tensor, check_layout
 from melvoc.audio.resampling import Resampler, resample, whole_rate
 from melvoc.errors import SpecError, kind_of
 from melvoc.host import public, warn
@@ -153,7 +153,7 @@ class MelStream:
         """
         self._check_open()
         wave = self._mel._checked(waveform)
-        first = self._nothing = wave[:, :0] if self._nothing is None else self._nothing
+        first = self._nothing = wave.new_empty(wave.shape[0], 0) if self._nothing is None else self._nothing
         if (wave.shape[0], wave.dtype, wave.device) != (first.shape[0], first.dtype, first.device):
             raise SpecError(
                 f"this piece is {wave.shape[0]} rows of {wave.dtype} on {wave.device}, but the stream began with "
@@ -230,6 +230,7 @@ def batch_wave(waveform: Tensor | NDArray[Any]) -> Tensor:
             f"the waveform is {list(waveform.shape)}, but it is [N], [B, N] or [B, 1, N]; several channels go into the "
             "batch (melvoc.audio.fold_channels)"
         )
+    check_layout(waveform, "[N], [B, N] or [B, 1, N]")
     return waveform if waveform.dim() == 2 else waveform[None]
 
 

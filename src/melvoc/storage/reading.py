@@ -20,10 +20,10 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from melvoc.arrays import FLOATS
 from melvoc.errors import CheckpointError, MelvocError, of_the_system, quoted, reason, unreadable
 
 LOG = logging.getLogger(__name__)
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 LARGEST_HEADER = 1 << 24  # bytes; a safetensors header has about a hundred per tensor
 LARGEST_TEXT = 1 << 18  # bytes of JSON or YAML about a model; the published ones have a few thousand
 _ALLOCATES, _BLOCK = b"bytearray\n", 1 << 24  # a pickle's only way to a size that torch's unpickler lets through
@@ -242,7 +242,7 @@ def check_plain(tensors: Mapping[str, Any], source: str) -> None:
         name = f"{source}: {quoted(key)}"
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_nested:
             raise CheckpointError(f"{name} is a {_form(tensor)} tensor, but weights are plain ones; save it as one")
-        if tensor.dtype not in DTYPES:
+        if tensor.dtype not in FLOATS:
             raise CheckpointError(
                 f"{name} is {tensor.dtype}, but weights are floating-point numbers of 16, 32 or 64 bits"
             )

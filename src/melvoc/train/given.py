@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from melvoc.arrays import as_tensor
+from melvoc.arrays import as_tensor, check_layout
 from melvoc.errors import MissingFileError, OptionError, SpecError, kind_of, quoted
 from melvoc.storage.reading import is_utf8
 
@@ -77,8 +77,9 @@ def _source(name: str, value: object) -> Path | tuple[Tensor, int]:
         raise OptionError(f"audio has a sound of sample_rate={quoted(rate)} ({quoted(name)}), but it is in Hz: 48000")
     try:
         tensor = as_tensor(wave, f"audio's {quoted(name)}")
+        check_layout(tensor, "[N] or [C, N]")
     except SpecError as error:
-        raise OptionError(str(error)) from error
+        raise OptionError(f"audio's {quoted(name)}: {error}") from error
     if tensor.dim() not in (1, 2) or not tensor.is_floating_point():
         shape = f"{list(tensor.shape)} of {tensor.dtype}"
         raise OptionError(f"audio's {quoted(name)} is {shape}, but it is [N] or [C, N] of floats in [-1, 1]")
