@@ -137,6 +137,12 @@ def test_a_hop_without_rates_is_refused_at_once(tmp_path: Path) -> None:
         ({"run_dir": ""}, r"run_dir is empty"),
         ({"run_dir": None}, r"run_dir=None, but it is the path of a folder"),
         ({"audio_dir": None}, r"audio_dir=None, but it is the path of a folder"),
+        ({"flip_polarity": "no"}, "flip_polarity='no', but it is True or False"),
+        ({"keep_clipped": 1}, "keep_clipped=1, but it is True or False"),
+        ({"mels_dir": 3}, "mels_dir=3, but it is a path"),
+        ({"size": ["small"]}, r"size=\['small'\], but it is a text"),
+        ({"device": None}, "device=None, but it is 'auto' or a torch device"),
+        ({"seed": 2**63}, "seed=9223372036854775808, but it is less than 2\\^63"),
     ],
 )
 def test_bad_values_are_refused_with_the_rule(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -15,14 +15,15 @@ import soundfile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from training import SPEC, noise, write_sounds
 
 from melvoc import MelSpec, MelSpectrogram, MelvocError, SpecError, audio
 from melvoc.spectrogram.file import save_mel
 from melvoc.train.augment import augment
 from melvoc.train.data import Segments, fingerprint, split
-from melvoc.train.sounds import Skipped, Sound, find_sounds, gather, read_sounds, spec_of_mels
-from melvoc.train.usable import clipped_share
+from melvoc.train.sounds import Skipped, Sound, distinct, find_sounds, gather, read_sounds, spec_of_mels
+from melvoc.train.usable import clipped_share, usable
 
 SOUNDS = [Sound(name=f"{n}.wav", wave=noise(3000 + 700 * n, seed=n)) for n in range(4)]
 SHIFTED = MelSpec(sample_rate=16000, n_fft=256, hop_length=50, n_mels=20, win_length=200, center=True)
@@ -74,11 +75,62 @@ def test_short_files_are_padded_with_zeros() -> None:
 
 def test_a_pass_hears_every_file_in_proportion() -> None:
     segments = Segments(SOUNDS, SPEC, segment=1024, seed=1)
-    places = sum(math.ceil(len(sound.wave) / 1024) for sound in SOUNDS)
+    places = sum(max(1, round(len(sound.wave) / 1024)) for sound in SOUNDS)
     assert segments.segments_a_pass == places
     for turn in (0, 1):
         files = [segments._places[int(place)] for place in segments._order(turn)]
         assert sorted(files) == segments._places
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("segments", [1, 1.01, 2, 3, 4.5])
+def test_starts_and_ends_are_heard_as_often_as_what_is_between(segments: float, paired: bool) -> None:
+    """The attack of a short sound is its first sample."""
+    size = 1024
+    count = round(segments * size / 64) * 64
+    wave = torch.arange(1, count + 1) / (2 * count)
+    mel = torch.zeros(20, count // 64) if paired else None
+    drawn = Segments([Sound(name="a", wave=wave, mel=mel)], SPEC, segment=size, seed=0)
+    heard = torch.zeros(count)
+    passes = 200
+    for position in range(passes * drawn.segments_a_pass):
+        start = round(float(drawn.batch(position, 1).wave[0, 0, 0]) * 2 * count) - 1
+        heard[start : start + size] += 1 / passes
+    middle = float(heard[count // 3 : -count // 3].mean()) if segments >= 3 else 0.5
+    for part in (heard[:50], heard[-50:], heard):
+        assert float(part.mean()) > 0.7 * middle
+    assert float(heard.max()) < 2.2 * max(1.0, middle)
+    assert 0.8 < float(heard.mean()) < 1.3, "in each pass about once"
+
+
+def test_a_sound_under_two_names_is_one(tmp_path: Path) -> None:
+    """Else what is held out might be trained on under the other."""
+    write_sounds(tmp_path, count=4)
+    (tmp_path / "copies").mkdir()
+    for number in range(4):
+        (tmp_path / "copies" / f"{number}.wav").write_bytes((tmp_path / f"{number}.wav").read_bytes())
+    wave, rate = audio.read(tmp_path / "0.wav")
+    audio.write(tmp_path / "again.flac", wave, rate)
+    sounds = [entry for entry in read_sounds(find_sounds(tmp_path), SPEC) if isinstance(entry, Sound)]
+    kept, others = distinct(sounds)
+    assert [sound.name for sound in kept] == [f"{number}.wav" for number in range(4)]
+    reasons = {entry.name: entry.reason for entry in others}
+    assert reasons == {"again.flac": "the same sound as 0.wav"} | {
+        f"copies/{number}.wav": f"the same sound as {number}.wav" for number in range(4)
+    }
+    mels = [Sound(name=name, wave=noise(900), mel=torch.full((20, 9), level)) for name, level in (("a", -4), ("b", -5))]
+    assert distinct(mels)[0] == mels, "mels of two models are two things to learn"
+
+
+@pytest.mark.parametrize("peak", [1.0, 1.4])
+def test_a_float_file_beyond_full_scale_is_scaled_and_never_cut(peak: float) -> None:
+    wave, notes = peak * torch.sin(torch.arange(16000) / 30)[None], list[str]()
+    made = usable(wave, 16000, 16000, notes, keep_clipped=False, paired=False)
+    assert isinstance(made, Tensor)
+    torch.testing.assert_close(made, wave[0] / max(1.0, float(wave.abs().max())))
+    assert notes == ([] if peak == 1.0 else ["reaches 1.4, but samples are in [-1, 1]; divided by its peak"])
+    refused = usable(wave, 16000, 16000, [], keep_clipped=False, paired=True)
+    assert isinstance(refused, Tensor) if peak == 1.0 else str(refused).startswith("reaches 1.4, but samples are in")
 
 
 @given(st.integers(0, 2**31), st.floats(0, 24), st.floats(0, 12), st.booleans())
@@ -283,7 +335,7 @@ def test_a_cut_file_is_used_as_far_as_it_goes_and_noted(tmp_path: Path) -> None:
 
 def test_the_padding_of_what_is_drawn() -> None:
     hits = [Sound(name=f"{n}", wave=noise(300)) for n in range(3)]
-    segments = Segments([*hits, Sound(name="long", wave=noise(1500))], SPEC, segment=1024, seed=0)
+    segments = Segments([*hits, Sound(name="long", wave=noise(1600))], SPEC, segment=1024, seed=0)
     assert segments.padding == pytest.approx(3 * 724 / (5 * 1024))
     assert segments.notes == ()
     assert Segments(hits, SPEC, segment=1024, seed=0).notes[0].startswith("71% of each batch is padding: 3 of 3 files")

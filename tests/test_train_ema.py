@@ -14,6 +14,7 @@ from melvoc.architecture import Architecture
 from melvoc.architectures.hifigan import ARCHITECTURE, HiFiGANConfig
 from melvoc.recipe import convolutions
 from melvoc.train.ema import Average, TrainableGenerator
+from melvoc.train.precision import compute_in_bfloat16
 from melvoc.train.recipes import trained
 
 RECORDS = {record.name: record for record, _ in trained()}
@@ -116,3 +117,47 @@ def test_no_mean_is_the_present_weights() -> None:
         learning.network.conv_post.bias.fill_(1.0)
     mean.update(learning, 50)
     assert mean.network(ARCHITECTURE, GENERATOR).conv_post.bias.item() == 1.0
+
+
+def test_the_wave_of_hifigan_is_float32_under_bfloat16() -> None:
+    """Rounded to bfloat16 itself, a sound is 1.0 from itself in log-mel L1, which no weights can mend."""
+    record = ARCHITECTURE
+    network = TrainableGenerator(record, GENERATOR)
+    mel = 2 * torch.randn(1, GENERATOR.n_mels, 16) - 4
+    with torch.no_grad():
+        exact = network(mel)
+        assert record.recipe is not None
+        assert record.recipe.autocast is not None
+        for layer in record.recipe.autocast(network.network):
+            compute_in_bfloat16(layer, torch.device("cpu"))
+        made = network(mel)
+    assert made.dtype == torch.float32
+    error = float((made - exact).norm() / exact.norm())
+    assert 1e-6 < error < 0.01, "it computes inside in bfloat16"
+    assert not torch.equal(made, made.bfloat16().float()), "and its samples are not rounded"
+
+
+def test_another_trainers_mean_takes_no_gradients_away() -> None:
+    """torch's cache of normed weights, where one thread opens it, is every thread's."""
+    generator = TrainableGenerator(ARCHITECTURE, GENERATOR)
+    mel = torch.randn(1, GENERATOR.n_mels, 8)
+    inside, seen = generator.network.forward, []
+
+    def beside(mel: torch.Tensor) -> torch.Tensor:
+        seen.append(generator.folded())  # what another thread may do at any time
+        return inside(mel)  # type: ignore[no-any-return]
+
+    generator.network.forward = beside  # type: ignore[method-assign]
+    generator(mel).sum().backward()
+    assert seen
+    without = [name for name, weight in generator.named_parameters() if weight.grad is None]
+    assert without == []
+
+
+def test_each_weight_is_normed_once() -> None:
+    generator, calls = TrainableGenerator(ARCHITECTURE, GENERATOR), []
+    layers = [module for module in generator.modules() if isinstance(module, ParametrizationList)]
+    for layer in layers:
+        layer.register_forward_pre_hook(lambda module, args: calls.append(module))
+    generator(torch.randn(1, GENERATOR.n_mels, 8))
+    assert len(calls) == len(layers) == len(set(calls))

@@ -121,6 +121,23 @@ def test_a_run_with_minutes_gives_the_best_and_one_of_steps_alone_the_last(
     assert json.loads((folder / "run" / "results.json").read_text())["best"]["step"] == 2
 
 
+def test_a_run_that_had_minutes_gives_the_best_also_where_it_is_told_to_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--resume --steps 0` ends a run that was stopped; what it had learnt by heart meanwhile is not its result."""
+    figures = iter([3.0, 1.0, 2.0, 2.0])
+    monkeypatch.setattr("melvoc.train.output.validate", lambda *args, **kwargs: {"multi_scale_mel": next(figures)})
+    trainer = Trainer(tiny_config(folder, minutes=60.0, checkpoint_every=1, weights=HEARD))
+    for report in trainer:
+        if report.step == 4:
+            break
+    for _ in range(2):  # and again
+        ended = Trainer.resume(folder / "run", steps=0)
+        assert list(ended) == []
+        assert ended.exported == 2
+        assert melvoc.info(folder / "run" / "generator.safetensors").provenance["steps"] == "2"
+
+
 def test_each_checkpoint_has_sounds_and_pictures_and_goes_with_them(folder: Path) -> None:
     pytest.importorskip("matplotlib")
     config = tiny_config(

@@ -520,3 +520,35 @@ def test_a_run_is_cancelled_and_its_files_are_whole(tmp_path: Path, stage: str) 
     assert set(left) <= {"config.json", "log.jsonl"}, "nothing half-written"
     with Trainer(config) as trainer:
         assert len(list(trainer)) == 1
+
+
+def test_what_a_network_draws_is_the_seeds_and_the_hosts_numbers_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run resumes exactly, whatever the application has drawn meanwhile, which is left alone in turn."""
+    forward = HiFiGAN.forward
+    monkeypatch.setattr(
+        HiFiGAN, "forward", lambda self, mel: forward(self, torch.nn.functional.dropout(mel, 0.2, self.training))
+    )
+    write_sounds(tmp_path / "sounds", count=2)
+
+    def losses(run: str, stop: int) -> list[dict[str, float]]:
+        torch.manual_seed(len(run))  # the application's own
+        trainer = Trainer(tiny_config(tmp_path, run_dir=tmp_path / run, steps=4, checkpoint_every=1))
+        before = torch.get_rng_state()
+        found = []
+        for report in trainer:
+            found.append(report.losses)
+            assert torch.equal(torch.get_rng_state(), before)
+            if report.step == stop:
+                break
+        else:
+            return found
+        torch.manual_seed(99)
+        before = torch.get_rng_state()
+        resumed = Trainer.resume(tmp_path / run)
+        assert torch.equal(torch.get_rng_state(), before)
+        return found + [report.losses for report in resumed]
+
+    whole = losses("whole", 9)
+    assert losses("in two", 2) == whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,13 @@ def test_a_run_whose_best_is_by_an_older_figure_goes_on(tmp_path: Path, monkeypa
     monkeypatch.setattr("melvoc.train.output.validate", lambda *args, **kwargs: {DECISIVE: 1.0})
     assert next(trainer).validation == {DECISIVE: 1.0}
     assert trainer._output.best.to_dict() == {"step": 1, DECISIVE: 1.0, "least": 1.0, "stale": 0, "least_saved": 1.0}
+
+
+def test_a_validation_that_is_nan_is_no_best() -> None:
+    best = Best()
+    best.heard({"multi_scale_mel": 1.0})
+    assert best.saves(10, {"multi_scale_mel": 1.0})
+    for step, figure in ((20, math.nan), (30, math.inf)):
+        best.heard({"multi_scale_mel": figure})
+        assert not best.saves(step, {"multi_scale_mel": figure})
+    assert (best.step, best.least, best.least_saved) == (10, 1.0, 1.0)

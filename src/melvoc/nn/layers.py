@@ -78,6 +78,11 @@ class FrameLinear(nn.Linear):
         return super().forward(input.transpose(1, 2)).transpose(1, 2)
 
 
+def dtype_of(layer: nn.Conv1d | nn.ConvTranspose1d) -> torch.dtype:
+    """The type that a layer computes in, without asking for a weight that may have to be made first (weight norm)."""
+    return layer.weight.dtype if layer.bias is None else layer.bias.dtype
+
+
 class FrameScale:
     """One factor per channel.
 
@@ -140,11 +145,11 @@ class Conv1d(nn.Conv1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Run on the complete signal `[B, C, N]`."""
-        return super().forward(rectify(input.to(self.weight.dtype), self.slope))
+        return super().forward(rectify(input.to(dtype_of(self)), self.slope))
 
     def valid(self, x: Tensor) -> Tensor:
         """Without padding: `[B, in_channels, N]` to `[B, out_channels, N - 2 * reach]`."""
-        x = rectify(x.to(self.weight.dtype), self.slope)
+        x = rectify(x.to(dtype_of(self)), self.slope)
         return F.conv1d(x, self.weight, self.bias, dilation=self.dilation, groups=self.groups)
 
     def open(self, engine: Engine) -> Machine:
@@ -197,7 +202,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Run on the complete signal `[B, C, N]`."""
-        return super().forward(rectify(input.to(self.weight.dtype), self.slope))[..., : input.shape[-1] * self.rate]
+        return super().forward(rectify(input.to(dtype_of(self)), self.slope))[..., : input.shape[-1] * self.rate]
 
     def valid(self, x: Tensor) -> Tensor:
         """The outputs between the first and the last input that have all their inputs.
@@ -205,7 +210,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         `[B, in_channels, N]` to `[B, out_channels, (N - taps + 1) * stride]`.
         """
         first, end = (self.taps - 1) * self.rate, x.shape[-1] * self.rate
-        x = rectify(x.to(self.weight.dtype), self.slope)
+        x = rectify(x.to(dtype_of(self)), self.slope)
         return F.conv_transpose1d(x, self.weight, self.bias, self.stride)[..., first:end]
 
     def open(self, engine: Engine) -> Machine:

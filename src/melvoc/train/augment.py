@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 N_FFT, HOP = 1024, 256  # of the transform in which phases are rotated, as published
-_OFFSET, _VARIANCE, _REACH = 2.0, 6.0, 20.0  # delays in samples: of all bins, of single ones; bins that share theirs
+_OFFSET, _VARIANCE, _REACH = 2.0, 6.0, 10.0  # delays in samples: of all bins, of single ones; bins that share theirs
+_TAPS, _SHAPE = 128, 2.07  # of the low-pass filter over bins: a cutoff of 0.05 with a half width of 0.012, as published
 _NEPERS = math.log(10) / 20  # per decibel
 
 
@@ -58,8 +59,10 @@ def rotations(share: float, generator: torch.Generator) -> Tensor:
     bins = N_FFT // 2 + 1
     offset = _OFFSET * (2 * torch.rand(1, generator=generator) - 1)
     single = math.sqrt(_VARIANCE) * torch.randn(bins, generator=generator)
-    smooth = torch.sinc(torch.arange(-64, 65) / _REACH) * torch.hann_window(129, periodic=False) / _REACH
-    delays = F.conv1d((single + offset)[None, None], smooth[None, None], padding=64)[0, 0]
+    places = torch.arange(_TAPS) - (_TAPS - 1) / 2
+    smooth = torch.sinc(places / _REACH) * torch.kaiser_window(_TAPS, periodic=False, beta=_SHAPE)
+    extended = F.pad((single + offset)[None, None], (_TAPS // 2 - 1, _TAPS // 2))
+    delays = F.conv1d(extended, (smooth / smooth.sum())[None, None])[0, 0]
     return share * delays * torch.arange(bins) * (2 * math.pi / N_FFT)
 
 

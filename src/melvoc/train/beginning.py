@@ -96,8 +96,5 @@ def begin(
         source = os.fspath(folder.checkpoint(stored["step"]))
         with about(source):
             state.load(stored, source=source)
-        torch.set_rng_state(stored["random"]["cpu"])
-        if "cuda" in stored["random"] and state.device.type == "cuda":
-            torch.cuda.set_rng_state(stored["random"]["cuda"], state.device)
     if warm:
         warm.begin(state, config)

@@ -33,14 +33,14 @@ class Best:
         self.stale = 0
 
     def heard(self, figures: Mapping[str, float] | None) -> None:
-        """Take in a validation; None or empty: nothing was held out."""
-        if figures:
+        """Take in a validation; None or empty: nothing was held out. One that is NaN says nothing."""
+        if figures and math.isfinite(figures[DECISIVE]):
             better = figures[DECISIVE] < self.least
             self.least, self.stale = (figures[DECISIVE], 0) if better else (self.least, self.stale + 1)
 
     def saves(self, step: int, figures: Mapping[str, float] | None) -> bool:
         """Whether a checkpoint with this validation is the best, which it then is."""
-        if not figures:
+        if not figures or not math.isfinite(figures[DECISIVE]):
             return False
         self.least_saved = min(self.least_saved, figures[DECISIVE])
         if figures[DECISIVE] > self.least_saved * (1.0 + TOLERANCE):

@@ -8,7 +8,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from melvoc.errors import OptionError, SpecError, kind_of
+import torch
+
+from melvoc.errors import OptionError, SpecError, kind_of, quoted
+from melvoc.options import check_flag
 from melvoc.recipe import LossWeights, Recipe
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.train.augment import N_FFT
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from melvoc.train.config import ResolvedConfig, TrainConfig
 
 SCHEDULES = ("decay", "cosine")
+LARGEST_SEED = 2**63
 
 
 def check_config(config: TrainConfig) -> None:
@@ -143,6 +147,16 @@ def _heard(spec: MelSpec, weights: LossWeights) -> int:
 
 
 def _check_ranges(config: TrainConfig) -> None:
+    for name in ("flip_polarity", "keep_clipped", "keep_discriminators"):
+        check_flag(name, getattr(config, name))
+    if not isinstance(config.device, str | torch.device):
+        raise OptionError(f"device={quoted(config.device)}, but it is 'auto' or a torch device")
+    for name in ("architecture", "size", "profile"):
+        if not isinstance(value := getattr(config, name), str | None):
+            raise OptionError(f"{name}={quoted(value)}, but it is a text")
+    for name in ("mels_dir", "warm_start", "warm_discriminators"):
+        if not isinstance(value := getattr(config, name), str | os.PathLike | None):
+            raise OptionError(f"{name}={quoted(value)}, but it is a path")
     if config.preset is not None:
         check_preset(config.preset)
     if config.schedule is not None:
@@ -152,6 +166,8 @@ def _check_ranges(config: TrainConfig) -> None:
         check_whole(name, getattr(config, name), least=1)
     for name in ("mel_only_steps", "seed", "samples"):
         check_whole(name, getattr(config, name), least=0)
+    if config.seed >= LARGEST_SEED:
+        raise OptionError(f"seed={quoted(config.seed)}, but it is less than 2^63")
     for name, least in (
         ("steps", 0), ("batch_size", 1), ("segment", 1), ("lr_decay_steps", 1), ("checkpoint_every", 1),
         ("validate_every", 1), ("validation_files", 0), ("discriminator_warmup", 0), ("ramp_steps", 0),

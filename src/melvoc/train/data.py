@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,10 +67,13 @@ def fingerprint(sounds: Sequence[Sound]) -> str:
 
 
 class Segments:
-    """Endless random segments of a set of sounds; every sample is as likely as any other.
+    """Endless random segments of a set of sounds, which cover the starts and ends of files as well as what is between.
 
     Segment i belongs to pass `i // segments_a_pass` over the sounds; within a pass each file has as many slots as it
-    has segments, in random order, and each slot draws its start, so that a pass covers all files in proportion.
+    has segments, in random order, and each slot draws its start, so that a pass covers all files in proportion. A start
+    is drawn from a segment before the file to its end, and then moved inside: so what a file begins with, which is the
+    attack of most short sounds, is heard as often as its middle, where a start that is drawn from all that fit would
+    hardly ever be the first; only what is about a segment from an edge is heard up to twice as often.
 
     The mel of a segment is computed with the samples around it, so that its frames are those of the whole file's mel;
     padding occurs only at a file's start and end, as the spec defines it.
@@ -115,7 +117,7 @@ class Segments:
             padded = F.pad(wave[None, None], (spec.pad, self.right), mode=spec.pad_mode)
             self._waves.append(padded[0, 0])
         missing = [segment - len(sound.wave) for sound in sounds if len(sound.wave) < segment]
-        self._places = [file for file, length in enumerate(self._lengths) for _ in range(math.ceil(length / segment))]
+        self._places = [file for file, length in enumerate(self._lengths) for _ in range(round(length / segment))]
         self.padding = sum(missing) / (len(self._places) * segment)
         self.notes: tuple[str, ...] = ()
         if self.padding > MOSTLY:
@@ -147,12 +149,12 @@ class Segments:
         file = self._places[int(self._order(turn)[place])]
         generator = torch.Generator().manual_seed(seed_of(self.seed, "segment", index))
         mel = self._mels[file]
-        span = self._lengths[file] - self.segment
-        if mel is None:
-            start = int(torch.randint(span + 1, (), generator=generator))
-        else:
-            frame = int(torch.randint(span // self.spec.hop_length + 1, (), generator=generator))
-            start = frame * self.spec.hop_length
+        hop = 1 if mel is None else self.spec.hop_length  # another model's mel has a place for every frame
+        last = (self._lengths[file] - self.segment) // hop
+        reach = self.segment // hop - 1
+        drawn = int(torch.randint(last + 1 + 2 * reach, (), generator=generator)) - reach
+        frame = min(max(0, drawn), last)
+        start = frame * hop
         size = self.spec.pad + self.segment + self.right
         padded = augment(
             self._waves[file][start : start + size],

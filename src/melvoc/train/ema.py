@@ -34,9 +34,9 @@ class TrainableGenerator(nn.Module):
                 weight_norm(module)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Run on a complete mel; each weight is normed once."""
-        with parametrize.cached():
-            return self.network(mel)  # type: ignore[no-any-return]
+        """Run on a complete mel. Each layer asks for its weight once: torch's cache of normed weights is the whole
+        process's, and another trainer in another thread would be given these."""
+        return self.network(mel)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def folded(self) -> dict[str, Tensor]:

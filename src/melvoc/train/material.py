@@ -12,7 +12,7 @@ from melvoc.progress import Report
 from melvoc.train.checks import fitting
 from melvoc.train.config import ResolvedConfig
 from melvoc.train.data import MOSTLY, Segments, fingerprint, split
-from melvoc.train.sounds import Found, Sound, check_enough, gather, read_sounds
+from melvoc.train.sounds import Found, Sound, check_enough, distinct, gather, read_sounds
 
 LEAST_DECAY_STEPS = 1000
 R = TypeVar("R")
@@ -60,7 +60,8 @@ def read_material(config: ResolvedConfig, found: Found, report: Report, *, short
     """
     spec = config.spec
     entries = _counted(read_sounds(found, spec, mels=config.mels_dir, keep_clipped=config.keep_clipped), report)
-    sounds, skipped = gather(entries, found.root, spec)
+    every, skipped = gather(entries, found.root, spec)
+    sounds, twins = distinct(every)
     trained, held_out = split(sounds, held_out=config.validation_files, seed=config.seed)
     check_enough(trained, held_out, spec)
     segments = _segments(trained, config, config.segment)
@@ -74,7 +75,7 @@ def read_material(config: ResolvedConfig, found: Found, report: Report, *, short
         seconds=_seconds(trained, config),
         segments=segments,
         held_out=tuple(held_out),
-        skipped=(*skipped, *found.others),
+        skipped=(*skipped, *twins, *found.others),
         notes=(*(f"{sound.name}: {sound.note}" for sound in sounds if sound.note), *segments.notes),
         data={
             "files": len(sounds),

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from melvoc.errors import MelvocError
 from melvoc.neural import NeuralVocoder
 from melvoc.progress import Progress, Report, watched
@@ -62,6 +60,7 @@ class Output:
         self.exported: int | None = None
         self._began = state.step
         self._heard: tuple[int, dict[str, float]] = (-1, {})
+        self._chooses = config.patience is not None or config.minutes is not None
 
     def begin(self, stored: dict[str, Any] | None) -> None:
         """Take over what a checkpoint has, and do everything that can fail on a full or read-only disk.
@@ -73,6 +72,8 @@ class Output:
         if stored:
             self.best, self.saved, self._began = Best.from_dict(stored["best"]), step, step
             self._heard = step, stored.get("heard", {})
+            before = stored["config"]
+            self._chooses |= stored.get("chooses", any(before.get(end) is not None for end in ("patience", "minutes")))
         if self._world.first:
             folder.make()
             kept = config.keep_checkpoints + 2 - len(folder.steps())  # the best, and one before the oldest is removed
@@ -209,9 +210,6 @@ class Output:
 
     def _content(self) -> dict[str, Any]:
         """What a checkpoint has."""
-        random: dict[str, Any] = {"cpu": torch.get_rng_state()}
-        if self._world.device.type == "cuda":
-            random["cuda"] = torch.cuda.get_rng_state(self._world.device)
         batch = self._config.batch_size * self._world.size
         step, figures = self._heard
         return {
@@ -222,15 +220,15 @@ class Output:
             "position": self._state.step * batch,
             "best": self.best.to_dict(),
             "heard": figures if step == self._state.step else {},
+            "chooses": self._chooses,
             "pace": self._pace.to_dict(),
-            "random": random,
         }
 
     def _result(self) -> NeuralVocoder:
-        """What is exported: the best running mean of a run that the clock or patience ends, else the last."""
+        """What is exported: the best running mean of a run that the clock or patience ends, or did until it was told to
+        end otherwise, else the last."""
         best, config = self._folder.path / "best.safetensors", self._config
-        chosen = config.patience is not None or config.minutes is not None
-        if chosen and self.best.step is not None and best.is_file():
+        if self._chooses and self.best.step is not None and best.is_file():
             return reopened(best, config, self._state.device)
         return self.vocoder()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -121,7 +122,7 @@ def read_sounds(
         except MelvocError as error:
             yield Skipped(name=clipped(name), reason=str(error).removeprefix(f"{source}: "))
             continue
-        used = usable(wave, own, spec.sample_rate, notes, keep_clipped=keep_clipped)
+        used = usable(wave, own, spec.sample_rate, notes, keep_clipped=keep_clipped, paired=mels is not None)
         if isinstance(used, str):
             yield Skipped(name=clipped(name), reason=used)
             continue
@@ -150,6 +151,21 @@ def gather(
             f"but training needs at least {LEAST_SECONDS} s; add files" + (f" ({reasons}{more})" if reasons else "")
         )
     return sounds, skipped
+
+
+def distinct(sounds: Sequence[Sound]) -> tuple[list[Sound], list[Skipped]]:
+    """Each sound once, under its first name: a copy among what is trained on would make a held-out file known."""
+    names: dict[bytes, str] = {}
+    kept, others = [], []
+    for sound in sounds:
+        digest = hashlib.sha256(sound.wave.numpy().tobytes())
+        if sound.mel is not None:
+            digest.update(sound.mel.numpy().tobytes())
+        if (first := names.setdefault(digest.digest(), sound.name)) == sound.name:
+            kept.append(sound)
+        else:
+            others.append(Skipped(name=sound.name, reason=f"the same sound as {first}"))
+    return kept, others
 
 
 def check_enough(trained: Sequence[Sound], held_out: Sequence[Sound], spec: MelSpec) -> None:

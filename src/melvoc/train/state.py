@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,8 +64,7 @@ class TrainState:
     @classmethod
     def new(cls, config: ResolvedConfig, device: torch.device) -> TrainState:
         """Random weights, the same for the same seed; the caller's random state is left alone."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+        with drawing(device, config.seed):
             network = TrainableGenerator(config.record, config.generator).to(device)
             judges = Discriminators(
                 config.discriminators, divisor=divisors(config.preset), sample_rate=config.spec.sample_rate
@@ -146,8 +145,14 @@ class Stepper:
             The losses by name, unweighted, and the norms of the gradients before clipping.
 
         Raises:
-            DivergedError: naming the loss; this step has changed neither the generator nor its mean.
+            DivergedError: naming the loss; this step has changed neither the generator nor its mean, though it may have
+                changed what judges it.
         """
+        seed = seed_of(self.config.seed, "step", self.state.step, self.world.rank)
+        with drawing(self.world.device, seed):  # what a network draws itself, such as dropout
+            return self._step(batch, rates)
+
+    def _step(self, batch: Batch, rates: tuple[float, float]) -> dict[str, float]:
         state = self.state
         alone, warming = self.stage == "heard", self.stage == "warm-up"
         state.generator_optimizer.param_groups[0]["lr"], state.discriminator_optimizer.param_groups[0]["lr"] = rates
@@ -229,6 +234,18 @@ class Stepper:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.world.device.type, dtype=torch.bfloat16, enabled=self._half)
+
+
+@contextmanager
+def drawing(device: torch.device, seed: int) -> Iterator[None]:
+    """Draw random numbers of a seed from torch; the caller's go on afterwards as if nothing had been drawn."""
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def stage_of(config: ResolvedConfig, step: int) -> Stage:

@@ -14,7 +14,7 @@ CLIPPED_SHARE = 0.01  # of all samples, in flat runs of CLIPPED_RUN or more
 CLIPPED_RUN = 3
 
 
-def usable(wave: Tensor, own: int, rate: int, notes: list[str], *, keep_clipped: bool) -> Tensor | str:
+def usable(wave: Tensor, own: int, rate: int, notes: list[str], *, keep_clipped: bool, paired: bool) -> Tensor | str:
     """A sound as it is trained on, or the reason why it cannot be.
 
     Args:
@@ -23,6 +23,7 @@ def usable(wave: Tensor, own: int, rate: int, notes: list[str], *, keep_clipped:
         rate: the one that is wanted.
         notes: what is wrong with it although it is used is appended.
         keep_clipped: whether clipping is only noted.
+        paired: whether it has a mel of another model's, to whose level it belongs.
 
     Returns:
         `[N]` float32, the mean of the channels, resampled.
@@ -40,7 +41,13 @@ def usable(wave: Tensor, own: int, rate: int, notes: list[str], *, keep_clipped:
         if not keep_clipped:
             return clipping
         notes.append(f"{clipping}, and kept")
-    used = resample(wave.mean(0), own, rate).clamp(-1.0, 1.0)
+    used = resample(wave.mean(0), own, rate)
+    if reach > 1.0 and (most := float(used.abs().max())) > 1.0:  # resampling alone goes beyond by a little
+        if paired:
+            return f"reaches {reach:.3g}, but samples are in [-1, 1], so make it quieter, and its mel from that"
+        notes.append(f"reaches {reach:.3g}, but samples are in [-1, 1]; divided by its peak")
+        used = used / most
+    used = used.clamp(-1.0, 1.0)
     if (left := _peak(used)) < SILENCE:
         return (
             f"silence once it is mixed to one channel at {rate} Hz (its peak falls from {peak:.2g} to {left:.2g}): its "
