@@ -655,7 +655,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str]], str]] = {
         lambda t: ["download", "bigvgan_v2_44khz_128band_512x", "--local-files-only", "--cache-dir", str(t / "c")],
         "load it once online",
     ),
-    "unverified": (lambda t: ["download", "bigvgan_24khz_100band", "--cache-dir", str(t / "c")], "allow_unverified"),
+    "unverified": (
+        lambda t: ["download", "bigvgan_24khz_100band", "--cache-dir", str(t / "c")],
+        "pass --allow-unverified, and a full commit as --revision",
+    ),
 }
 
 
@@ -690,3 +693,42 @@ def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         main(["list"])
     monkeypatch.delenv("MELVOC_DEBUG")
     assert main(["list"]) == 2
+
+
+def test_advice_is_the_command_lines(tmp_path: Path, capsys: Say) -> None:
+    (tmp_path / "voice").mkdir()
+    (tmp_path / "voice" / "g_1").write_bytes(b"PK\x03\x04")
+    assert main(["vocode", str(GUITAR), "-o", str(tmp_path / "o.wav"), "--vocoder", str(tmp_path / "voice")]) == 2
+    said = capsys.readouterr().err
+    assert "pass --allow-unverified if you trust it" in said
+    assert "=True" not in said
+
+
+def test_a_saved_mel_is_no_vocoder_and_a_torch_file_no_sound(tmp_path: Path, capsys: Say) -> None:
+    spec = melvoc.MelSpec.preset("griffinlim")
+    save_mel(tmp_path / "mel.safetensors", torch.full((128, 20), -5.0), spec)
+    torch.save(torch.zeros(3), tmp_path / "mel.pt")
+    assert main(["info", str(tmp_path / "mel.safetensors")]) == 2
+    assert "mel.safetensors: a saved mel, not a vocoder; melvoc.load_mel" in capsys.readouterr().err
+    assert main(["vocode", str(tmp_path / "mel.pt"), "-o", str(tmp_path / "o.wav")]) == 2
+    assert "mel.pt: neither a mel (.safetensors, .npy) nor a sound" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("preset", "hint"),
+    [
+        ("griffinlim", "; for better sound: --vocoder bigvgan_v2_44khz_128band_512x (`melvoc list`)"),
+        ("hifigan_22khz_80band_256x", "; for better sound: --vocoder "),
+        ("librosa_22khz_128band_db", ""),
+    ],
+)
+def test_the_hint_names_a_vocoder_that_takes_the_mel(tmp_path: Path, capsys: Say, preset: str, hint: str) -> None:
+    spec = melvoc.MelSpec.preset(preset)
+    mel = melvoc.MelSpectrogram(spec)(0.3 * torch.sin(torch.arange(8000) / 9))
+    save_mel(tmp_path / "mel.safetensors", mel, spec)
+    assert main(["vocode", str(tmp_path / "mel.safetensors"), "-o", str(tmp_path / "o.wav")]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith(f"melvoc: no --vocoder given: using Griffin-Lim{hint}")
+    for name in re.findall(r"better sound: --vocoder (\w+)", said):
+        assert melvoc.info(name).spec == spec
+    assert said.count("\n") == 1

@@ -249,7 +249,8 @@ def test_a_mel_must_be_the_sources(mel: Tensor, message: str) -> None:
 @pytest.mark.parametrize("name", ["source", "target"])
 def test_specs_are_specs(name: str) -> None:
     specs: dict[str, Any] = {"source": spec_of(), "target": spec_of()} | {name: "griffinlim"}
-    with pytest.raises(SpecError, match=f"{name}='griffinlim' is a str; pass a MelSpec"):
+    way_out = r"melvoc.MelSpec.preset\('griffinlim'\) makes it"
+    with pytest.raises(SpecError, match=rf"{name}='griffinlim' is a str, but it is a melvoc.MelSpec; {way_out}"):
         convert_mel(torch.zeros(80, 4), **specs)
 
 

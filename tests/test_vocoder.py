@@ -122,7 +122,7 @@ def test_another_spec_is_refused_field_by_field() -> None:
     ) as error:
         Tone().mel_to_waveform(torch.zeros(40, 9), spec=other)
     assert "n_fft" not in str(error.value)
-    with pytest.raises(melvoc.SpecError, match="is a dict; pass the melvoc.MelSpec"):
+    with pytest.raises(melvoc.SpecError, match="is a dict, but it is a melvoc.MelSpec"):
         Tone().mel_to_waveform(torch.zeros(40, 9), spec=SPEC.to_dict())  # type: ignore[arg-type]
 
 
@@ -229,7 +229,7 @@ def test_a_plugin_that_breaks_the_contract_is_named() -> None:
 
 
 def test_a_spec_is_needed() -> None:
-    with pytest.raises(melvoc.SpecError, match="is a dict, but a vocoder needs a melvoc.MelSpec"):
+    with pytest.raises(melvoc.SpecError, match="is a dict, but it is a melvoc.MelSpec"):
         melvoc.Vocoder(name="x", spec={})  # type: ignore[arg-type]
 
 

@@ -50,7 +50,7 @@ def load(
             file (docs/export.md), `hf://owner/repo[@revision][/file]`, or, with `allow_unverified=True`, the path of a
             published checkpoint with its configuration beside it, or of their folder.
         device: "auto" (cuda, mps, cpu), or a torch device.
-        dtype: the type to compute in. None: the automatic choice.
+        dtype: the type to compute in. None: the automatic choice, which is float32.
         revision: of the repository, instead of the pinned one.
         cache_dir: root of both caches, instead of the Hub's and melvoc's own.
         local_files_only: never use the network.
@@ -62,8 +62,8 @@ def load(
         progress: called with (stage, done, total) while it is fetched and loaded; what it raises cancels
             (docs/applications.md). Passed to a plugin's factory only if it names it.
         **options: passed to the vocoder's factory: `engine` and `memory` for every built-in vocoder, `seed` for
-            those that draw noise; also `spec`, `n_iter` and `momentum` for Griffin-Lim, and for an ONNX file that does
-            not say what its mel is, `spec`: a `MelSpec`, or the name of a preset.
+            those that draw noise; also `spec` (a `MelSpec`), `n_iter` and `momentum` for Griffin-Lim, and for an ONNX
+            file that does not say what its mel is, `spec`: a `MelSpec`, or the name of a preset.
 
     Raises:
         UnknownVocoderError: no such name.

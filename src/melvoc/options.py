@@ -22,7 +22,7 @@ class LoadOptions:
 
     Attributes:
         device: "auto" (cuda, mps, cpu) or a torch device.
-        dtype: the type to compute in. None: the automatic choice.
+        dtype: the type to compute in. None: the automatic choice, which is float32.
         revision: of the repository, instead of the pinned one.
         cache_dir: root of both caches, instead of the Hub's and melvoc's own.
         local_files_only: never use the network.

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from melvoc.audio.resampling import resampled_length, whole_rate
-from melvoc.errors import MelMismatchError, MelvocError, SpecError, kind_of
+from melvoc.errors import MelMismatchError, MelvocError, SpecError
 from melvoc.host import public
 from melvoc.nn.graph import Engine, Node
 from melvoc.options import pick_device
 from melvoc.post import PostStep
 from melvoc.progress import Progress, Report, check_progress, watched
 from melvoc.spectrogram.check import check_mel, rows_of
-from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.spec import MelSpec, check_spec
 from melvoc.spectrogram.transform import MelSpectrogram, batch_wave
 from melvoc.streaming import VocoderStream
 from melvoc.synthesis import Condition, Resynthesis, Run, check_block, stacked, synthesise, wave_dtype
@@ -52,8 +52,7 @@ class Vocoder(nn.Module):
 
     def __init__(self, *, name: str, spec: MelSpec) -> None:
         super().__init__()
-        if not isinstance(spec, MelSpec):
-            raise SpecError(f"spec={spec!r} is {kind_of(spec)}, but a vocoder needs a melvoc.MelSpec")
+        check_spec(spec)
         self.name = name
         self.spec = spec
         self.provenance = {}
@@ -400,8 +399,7 @@ class Vocoder(nn.Module):
         return int(length)
 
     def _match(self, spec: MelSpec) -> None:
-        if not isinstance(spec, MelSpec):
-            raise SpecError(f"spec={spec!r} is {kind_of(spec)}; pass the melvoc.MelSpec the mel was made with")
+        check_spec(spec)
         if different := self.spec.diff(spec):
             listed = "; ".join(
                 f"{field}: {self.name} needs {mine!r}, the mel has {theirs!r}"

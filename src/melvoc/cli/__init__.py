@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -177,10 +178,20 @@ def _terminate(number: int, frame: object) -> None:
 def described(error: Exception) -> str:
     """What went wrong, for a person; an error that melvoc did not anticipate is raised if MELVOC_DEBUG is set."""
     if isinstance(error, MelvocError):
-        return line_of(str(error))
+        return line_of(_spelled(str(error)))
     if os.environ.get("MELVOC_DEBUG"):
         raise error
     return line_of(f"{type(error).__name__}: {error} (MELVOC_DEBUG=1 shows where)")
+
+
+_OPTIONS = {"allow_unverified=True": "--allow-unverified", "revision=": "--revision", "refine=0": "--refine 0"}
+
+
+def _spelled(text: str) -> str:
+    """A message with the command line's options in place of Python's arguments."""
+    for argument, option in _OPTIONS.items():
+        text = re.sub(rf"\b{argument}(?=[ ,;.)]|$)", option, text)
+    return text
 
 
 def line_of(text: str) -> str:

@@ -22,6 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add all options."""
     from melvoc.evaluation.protocols import PROTOCOLS
 
+    parser.usage = "%(prog)s AUDIO [AUDIO ...] -o REPORT --vocoder V [V ...] [options]"
     parser.description = (
         "Turn recordings into mels and back with each vocoder and each refinement, and measure what comes back; "
         "REPORT gets report.html, results.json and results.csv."

@@ -36,7 +36,7 @@ def add_parser(commands: Any) -> None:
     cache = commands.add_parser("cache", help="the files of downloaded vocoders: list them, or free what no load needs")
     actions = cache.add_subparsers(title="actions", metavar="ACTION", required=True)
     for name, run, text in (
-        ("list", run_cache_list, "what is there, melvoc's own and of what melvoc loads the Hub's"),
+        ("list", run_cache_list, "the cached files: melvoc's own, and those in the Hub's cache that melvoc loads"),
         ("prune", run_cache_prune, "remove second copies and the remains of interrupted downloads"),
     ):
         action = actions.add_parser(name, help=text)

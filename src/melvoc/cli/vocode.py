@@ -47,6 +47,7 @@ from melvoc.synthesis import Resynthesis, check_block
 from melvoc.vocoder import Vocoder
 
 FORMATS = ("wav", "flac")
+OTHERS = (".pt", ".pth", ".npz", ".pkl", ".mat", ".csv", ".json")  # in which mels are kept, but not for melvoc
 RAW_FRAMES = 16  # mel frames per read from a pipe, at most
 
 
@@ -122,12 +123,10 @@ def run(arguments: argparse.Namespace) -> int:
         source = named(arguments.inputs[0])
         check_nothing_lost([Job(Path(source), Path(arguments.output))])
         vocode_file(choice, source, arguments.output, watch=watched)
-    if not (arguments.vocoder or code):
-        best = melvoc.list_vocoders()[0]  # printed after the work: an error is one line, with nothing next to it
-        print(
-            f"melvoc: no --vocoder given: using Griffin-Lim; for better sound: --vocoder {best} (`melvoc list`)",
-            file=sys.stderr,
-        )
+    if not (arguments.vocoder or code):  # printed after the work: an error is one line, with nothing next to it
+        best = next((name for name in melvoc.list_vocoders() if choice.suits(name)), None)
+        hint = f"; for better sound: --vocoder {best} (`melvoc list`)" if best else ""
+        print(f"melvoc: no --vocoder given: using Griffin-Lim{hint}", file=sys.stderr)
     return code
 
 
@@ -141,6 +140,11 @@ class Choice:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments, self.named = arguments, arguments.vocoder not in (None, GRIFFINLIM)
         self._vocoder: Vocoder | None = None
+        self._mels: set[MelSpec] = set()  # that were given, where no vocoder was
+
+    def suits(self, name: str) -> bool:
+        """Whether a registered vocoder takes the mels that were given; of sounds it makes its own."""
+        return not self._mels or self._mels == {melvoc.info(name).spec}
 
     @cached_property
     def spec(self) -> MelSpec | None:
@@ -151,6 +155,7 @@ class Choice:
         """That of --vocoder, or Griffin-Lim for a spec, or for the default one at a sample rate."""
         options: dict[str, Any] = {"refine": self.arguments.refine}
         if not self.named:
+            self._mels |= {spec} if spec is not None else set()
             spec = default_spec(sample_rate) if spec is None and sample_rate is not None else spec
             return load(self.arguments, GRIFFINLIM, spec=spec, **options)
         if self._vocoder is None:
@@ -204,6 +209,8 @@ def vocode_file(choice: Choice, source: str, output: str, *, watch: Callable[[Au
         if is_mel(path):
             vocode_mel(choice, path, output)
             return
+        if Path(path).suffix in OTHERS:
+            raise MelvocError(f"{source}: neither a mel (.safetensors, .npy) nor a sound; melvoc.save_mel writes a mel")
         with AudioReader(path, note=lambda said: warn(said.replace(path, source))) as reader:
             vocode_sound(choice, reader, output, watch(reader))
 

@@ -64,7 +64,7 @@ def evaluate(
             mel of the first other vocoder.
         refine: rounds of refinement; every vocoder meets every one.
         out: folder for report.html, results.json and results.csv. None: nothing is written.
-        protocol: "default", "bigvgan" or "vocos": as the papers measured (docs/evaluation.md).
+        protocol: "default", "bigvgan" or "vocos": as the papers measured (docs/metrics.md).
         metrics: names of what is measured. None: the protocol's, and by default all that is installed.
         speech: whether the files are speech. None: what each sounds like.
         sample_rate: at which is measured, in Hz. None: the lowest of the file's and the vocoders', so that no vocoder

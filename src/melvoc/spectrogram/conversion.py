@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from melvoc.errors import SpecError, kind_of
+from melvoc.errors import SpecError
 from melvoc.host import public
 from melvoc.spectrogram.check import finite_mel
-from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.spec import MelSpec, check_spec
 from melvoc.spectrogram.transform import constants, nepers_per_unit
 
 if TYPE_CHECKING:
@@ -152,8 +152,7 @@ def convert_mel(mel: Tensor | NDArray[Any], *, source: MelSpec, target: MelSpec)
         SpecError: hop_length, sample_rate, center or pad_mode differ, or the mel does not fit the source.
     """
     for name, spec in (("source", source), ("target", target)):
-        if not isinstance(spec, MelSpec):
-            raise SpecError(f"{name}={spec!r} is {kind_of(spec)}; pass a MelSpec (MelSpec.preset has some)")
+        check_spec(spec, name)
     mel = finite_mel(mel, source)
     different = source.diff(target)
     if fixed := [name for name in _FIXED if name in different]:

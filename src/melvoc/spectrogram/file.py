@@ -17,7 +17,7 @@ from melvoc.errors import CheckpointError, MelvocError, MissingFileError, SpecEr
 from melvoc.host import public
 from melvoc.spectrogram.check import batch_mel, finite_mel
 from melvoc.spectrogram.fields import integer
-from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.spec import MelSpec, check_spec
 from melvoc.storage.atomic import replacing
 from melvoc.storage.pipes import is_readable, regular
 from melvoc.storage.reading import LARGEST_TEXT, check_plain, first_bytes, is_file, is_safetensors, opened
@@ -70,8 +70,7 @@ def save_mel(
     target = Path(path)
     if target.suffix not in ENDINGS:
         raise MelvocError(f"{target}: a mel is written as .safetensors (with its spec) or .npy, not {target.suffix!r}")
-    if not isinstance(spec, MelSpec):
-        raise SpecError(f"spec={spec!r} is {kind_of(spec)}; pass the melvoc.MelSpec the mel was made with")
+    check_spec(spec)
     mel = as_tensor(mel, "the mel").detach().cpu().contiguous()
     finite_mel(mel, spec)
     if samples is not None:

@@ -278,3 +278,15 @@ def _mapping(values: object, caller: str) -> None:
 def _closest(name: object, names: Mapping[str, Any] | list[str]) -> str:
     hint = did_you_mean(name, names)
     return f" ({hint})" if hint else ""
+
+
+def check_spec(spec: object, name: str = "spec") -> None:
+    """Check that an argument is a `MelSpec`.
+
+    Raises:
+        SpecError: it is not; of the name of a preset, it says how that becomes one.
+    """
+    if not isinstance(spec, MelSpec):
+        preset = isinstance(spec, str) and spec in PRESETS
+        hint = f"melvoc.MelSpec.preset({spec!r}) makes it" if preset else "MelSpec.preset has some by name"
+        raise SpecError(f"{name}={quoted(spec)} is {kind_of(spec)}, but it is a melvoc.MelSpec; {hint}")

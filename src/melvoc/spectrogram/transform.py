@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from melvoc.arrays import as_tensor, check_layout
 from melvoc.audio.resampling import Resampler, resample, whole_rate
-from melvoc.errors import SpecError, kind_of
+from melvoc.errors import SpecError
 from melvoc.host import public, warn
 from melvoc.nn.window import Window
-from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.spec import MelSpec, check_spec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,8 +50,7 @@ class MelSpectrogram(nn.Module):
 
     def __init__(self, spec: MelSpec) -> None:
         super().__init__()
-        if not isinstance(spec, MelSpec):
-            raise SpecError(f"spec={spec!r} is {kind_of(spec)}, but MelSpectrogram needs a melvoc.MelSpec")
+        check_spec(spec)
         self.spec = spec
         self._warned = False
 

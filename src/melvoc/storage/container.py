@@ -33,6 +33,7 @@ from melvoc.errors import (
     quoted,
     reason,
 )
+from melvoc.spectrogram.file import HEADER_KEY as MEL_HEADER_KEY
 from melvoc.spectrogram.spec import MelSpec
 from melvoc.storage.atomic import replacing
 from melvoc.storage.reading import LARGEST_TEXT, Held, is_file, opened
@@ -350,6 +351,8 @@ def _header_of(file: Any, source: str) -> str:
     if HEADER_KEY not in metadata:
         if found := prefixes(file.keys()):
             raise packed(source, found)
+        if MEL_HEADER_KEY in metadata:
+            raise CheckpointError(f"{source}: a saved mel, not a vocoder; melvoc.load_mel and `melvoc vocode` read it")
         raise CheckpointError(
             f"{source}: safetensors, but not melvoc's (no {HEADER_KEY!r} in its metadata); convert published weights "
             "to a melvoc file with `melvoc convert`"

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from melvoc.errors import OptionError, SpecError, kind_of, quoted
+from melvoc.errors import OptionError, SpecError, quoted
 from melvoc.options import check_flag
 from melvoc.recipe import LossWeights, Recipe
-from melvoc.spectrogram.spec import MelSpec
+from melvoc.spectrogram.spec import MelSpec, check_spec
 from melvoc.train.augment import N_FFT
 from melvoc.train.discriminators import check_kinds, check_preset, least_samples
 from melvoc.train.profiles import profile_of, subject
@@ -192,8 +192,8 @@ def _check_ranges(config: TrainConfig) -> None:
     for name in ("name", "licence"):
         if (value := getattr(config, name)) is not None and not (isinstance(value, str) and value.strip()):
             raise OptionError(f"{name}={value!r}, but it is a text; omit it if there is none")
-    if config.spec is not None and not isinstance(config.spec, MelSpec):
-        raise SpecError(f"spec={config.spec!r} is {kind_of(config.spec)}; pass a melvoc.MelSpec")
+    if config.spec is not None:
+        check_spec(config.spec)
     for name in ("audio_dir", "run_dir"):
         if not isinstance(value := getattr(config, name), str | os.PathLike):
             raise OptionError(f"{name}={value!r}, but it is the path of a folder")

@@ -35,7 +35,7 @@ class TrainConfig:
             audio's own.
         spec: the mel that the generator will understand. None: the warm start's, or that of the other model's mels,
             else 44.1 kHz, n_fft 2048, hop 512, 128 bands.
-        profile: where what is not given comes from: "cpu" or "gpu", for a result within minutes; "published", the
+        profile: where unspecified options come from: "cpu" or "gpu", for a result within minutes; "published", the
             architecture's recipe; "bigvgan_v2", which goes on with BigVGAN-v2 from its published generator,
             discriminators and optimizers. None: the device's, or "published" for who names a preset or discriminators.
         architecture: of the generator, by name (hifigan, bigvgan, glnet, istftnet, vocos, wavenext, or a package's).
@@ -50,8 +50,8 @@ class TrainConfig:
             checkpoint of another run, or what is downloaded by its name.
         warm_discriminators: discriminators to start from: a published `do_*` file (BigVGAN's
             `bigvgan_discriminator_optimizer.pt`), a `discriminators.pt` or a checkpoint of another run.
-        minutes: that the run takes in all, with reading, validation and export, and without pauses; what it took
-            before a resume counts. With `steps` too, whichever comes first. None: 30, unless there are steps.
+        minutes: in all, including reading, validation and export, excluding pauses; what the run took before a resume
+            counts. With `steps` too, whichever comes first. None: 30, unless there are steps.
         steps: total number of steps, including those before a resume. None: as many as the minutes have room for.
         patience: validations without a better figure (multi_scale_mel) after which the run ends. None: it ends with its
             steps or minutes. With patience or minutes, the best generator is the result; with steps alone, the last.
