@@ -244,3 +244,9 @@ def test_the_length_is_rounded_up_whatever_the_form(samples: int, old: int, new:
     assert resampled_length(samples, old, new) == expected
     assert resample(torch.zeros(samples), old, new).shape == (expected,)
     assert Resampler(old, new)(torch.zeros(1, 1, samples), True).shape[-1] == expected
+
+
+@pytest.mark.parametrize("rates", [(2**31 - 1, 48000), (7, 2**31 - 1)])
+def test_rates_whose_filters_fit_nowhere_are_refused(rates: tuple[int, int]) -> None:
+    with pytest.raises(SpecError, match=rf"from {rates[0]} Hz to {rates[1]} Hz takes filters of \d+ taps, but at most"):
+        resample(torch.zeros(100), *rates)

@@ -136,8 +136,9 @@ def test_every_row_has_its_own_result_and_a_bad_one_harms_no_other(
 
 
 def test_an_error_of_an_earlier_step_stays_and_nothing_is_tried() -> None:
-    outcome = Outcome.begin({"error": ["", "gone", *MISSING]}, "error", 2 + len(MISSING))
-    for row in range(2 + len(MISSING)):
+    none = [*MISSING, False, 0]
+    outcome = Outcome.begin({"error": ["", "gone", *none]}, "error", 2 + len(none))
+    for row in range(2 + len(none)):
         outcome.attempt(row, lambda: 1 / 1)
-    assert outcome.errors == ["", "gone", *[""] * len(MISSING)]
-    assert outcome.made == {row: 1.0 for row in range(2 + len(MISSING)) if row != 1}
+    assert outcome.errors == ["", "gone", *[""] * len(none)]
+    assert outcome.made == {row: 1.0 for row in range(2 + len(none)) if row != 1}

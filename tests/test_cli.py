@@ -452,6 +452,8 @@ def test_a_standard_stream_that_is_closed(tmp_path: Path) -> None:
 
     assert said("2>&-", "list", "--names")[:2] == (0, "\n".join(melvoc.list_vocoders()) + "\n")
     assert said("2>&-", "vocode", "gone.wav", "-o", "out.wav")[0] == 2
+    assert said(">&-", "mel", str(GUITAR), "-o", "g.safetensors") == (0, "", "")
+    assert (tmp_path / "g.safetensors").is_file(), "that it was made goes unsaid"
     closed = "melvoc: error: standard output: cannot be written (Bad file descriptor); is it closed?\n"
     assert said(">&-", "list", "--names") == (2, "", closed)
 

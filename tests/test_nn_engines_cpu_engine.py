@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
+import subprocess
 import sys
 import weakref
 from collections.abc import Callable
@@ -19,10 +21,10 @@ from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.neural import NeuralVocoder
 from melvoc.nn.alias_free import AliasFreeSnake
-from melvoc.nn.engines.cpu import amx, make_cpu_engine
+from melvoc.nn.engines.cpu import _say_once, amx, make_cpu_engine
 from melvoc.nn.engines.cpu.engine import CpuEngine
 from melvoc.nn.engines.cpu.weights import Weights
-from melvoc.nn.graph import Chain, Engine, Mean, Residual
+from melvoc.nn.graph import Chain, Engine, Mean, Node, Residual
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -49,6 +51,14 @@ def assign(voc: NeuralVocoder) -> None:
 
 def step(voc: NeuralVocoder) -> None:
     optimizer = torch.optim.AdamW(voc.requires_grad_(True).parameters(), lr=0.005)
+    voc(random_mel(voc, 3)).square().mean().backward()
+    optimizer.step()
+    voc.requires_grad_(False)
+
+
+def fused_step(voc: NeuralVocoder) -> None:
+    """Which writes weights without counting that."""
+    optimizer = torch.optim.AdamW(voc.requires_grad_(True).parameters(), lr=0.005, fused=True)
     voc(random_mel(voc, 3)).square().mean().backward()
     optimizer.step()
     voc.requires_grad_(False)
@@ -97,7 +107,7 @@ def other_layers(voc: NeuralVocoder) -> None:
 
 
 CHANGES = (
-    load, assign, step, write, replace, replace_twice, to_float64_and_back, network_to_float64_and_back,
+    load, assign, step, fused_step, write, replace, replace_twice, to_float64_and_back, network_to_float64_and_back,
     only_the_biases, other_layers,
 )  # fmt: skip
 
@@ -336,6 +346,86 @@ def test_a_mean_of_branches_with_other_channels() -> None:
     mean, x = Mean(tuple(node)), torch.randn(1, 8, 50)
     with torch.inference_mode():
         torch.testing.assert_close(engine().open(mean)(x, True), mean(x), atol=1e-5, rtol=0)
+
+
+ODD: dict[str, Callable[[], Node]] = {
+    "one channel added to each": lambda: Residual(Chain((Conv1d(1, 8, 3),))),
+    "each added to one channel": lambda: Residual(Chain((Conv1d(8, 1, 3),))),
+    "others added": lambda: Residual(Chain((Conv1d(8, 64, 3),))),
+    "others taken": lambda: Chain((Conv1d(8, 8, 3), Conv1d(64, 8, 3))),
+    "others joined": lambda: Mean((Conv1d(8, 8, 3), Conv1d(8, 16, 3))),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_channels_that_do_not_match_are_what_they_are_to_torch(name: str) -> None:
+    """Kernels would add the wrong ones, or read what lies behind."""
+    node = ODD[name]()
+    x = torch.randn(1, 1 if "to each" in name else 8, 50)
+    with torch.inference_mode():
+        try:
+            expected = node(x)
+        except RuntimeError:
+            with pytest.raises((RuntimeError, ValueError)):
+                engine().open(node)(x, True)
+        else:
+            torch.testing.assert_close(engine().open(node)(x, True), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("slope", [-0.5, 0.0, 0.1, 1.0, 1.5])
+@pytest.mark.parametrize("kind", [Conv1d, ConvTranspose1d])
+def test_any_slope_is_that_of_a_leaky_relu(slope: float, kind: type) -> None:
+    layer = kind(8, 8, 3, slope=slope) if kind is Conv1d else kind(8, 8, 4, 2, slope=slope)
+    x = torch.randn(1, 8, 50)
+    with torch.inference_mode():
+        torch.testing.assert_close(engine().open(layer)(x, True), layer(x), atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
+def test_a_fork_while_another_thread_compiles_computes() -> None:
+    code = (
+        "import os, threading, time, torch\n"
+        "from numba.core.compiler_lock import global_compiler_lock\n"
+        "from melvoc.nn.engines.cpu.engine import CpuEngine\n"
+        "from melvoc.nn.layers import Conv1d\n"
+        "torch.set_num_threads(1)\n"
+        "held, over = threading.Event(), threading.Event()\n"
+        "def compiling():\n"
+        "    with global_compiler_lock:\n"
+        "        held.set(); over.wait(60)\n"
+        "thread = threading.Thread(target=compiling); thread.start(); held.wait()\n"
+        "pid = os.fork()\n"
+        "if not pid:\n"
+        "    with torch.inference_mode():\n"
+        "        CpuEngine().open(Conv1d(8, 8, 3))(torch.randn(1, 8, 50), True)\n"
+        "    os._exit(0)\n"
+        "for _ in range(450):\n"
+        "    done, status = os.waitpid(pid, os.WNOHANG)\n"
+        "    if done: break\n"
+        "    time.sleep(0.1)\n"
+        "else:\n"
+        "    os.kill(pid, 9); status = 'it waits'\n"
+        "over.set(); thread.join(); print(status)\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "0", done.stderr
+
+
+def test_a_numba_that_does_not_start_is_one_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """llvmlite's shared library that is missing is an OSError."""
+
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "melvoc.nn.engines.cpu.engine":
+                raise OSError("Could not find/load shared object file: libllvmlite.so")
+
+    _say_once.cache_clear()
+    monkeypatch.delitem(sys.modules, "melvoc.nn.engines.cpu.engine")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    assert type(make_cpu_engine()) is Engine
+    assert "libllvmlite.so); synthesis on the CPU uses plain torch" in caplog.text
 
 
 def test_pieces_that_do_not_fit_the_signal_are_refused() -> None:

@@ -8,7 +8,7 @@ import mmap
 import pytest
 import torch
 
-from melvoc.nn.engines.cpu.memory import HUGE, LARGE, MOST_FREE, Pool, settled
+from melvoc.nn.engines.cpu.memory import HUGE, LARGE, MOST_BYTES, MOST_FREE, Pool, settled
 
 ROWS = LARGE // 8 + 1
 
@@ -45,6 +45,16 @@ def test_sizes_that_are_near_share_memory_and_little_is_left_lying() -> None:
     del many
     gc.collect()
     assert [len(free) for free in pool._free.values()] == [MOST_FREE]
+
+
+def test_very_large_signals_leave_little_and_all_goes_when_it_is_cleared() -> None:
+    pool = Pool()
+    many = [pool.empty(MOST_BYTES // 8) for _ in range(4)]  # half of it each
+    del many
+    gc.collect()
+    assert [len(free) for free in pool._free.values()] == [2]
+    pool.clear()
+    assert [len(free) for free in pool._free.values()] == [0]
 
 
 def test_small_signals_are_torchs() -> None:

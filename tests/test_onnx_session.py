@@ -34,9 +34,12 @@ def test_it_has_as_many_threads_as_torch(session: Session) -> None:
             torch.set_num_threads(count)
             found.append(session.on(CPU))
             assert found[-1].get_session_options().intra_op_num_threads == count
+        assert found[0] is found[2], "of two, none is made twice"
+        torch.set_num_threads(3)
+        session.on(CPU)
+        assert len(session._made) == 2, "each has all the weights"
     finally:
         torch.set_num_threads(before)
-    assert found[0] is found[2], "none is made twice"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

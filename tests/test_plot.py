@@ -72,6 +72,11 @@ def test_a_plot_into_given_axes() -> None:
 def test_mistakes() -> None:
     with pytest.raises(SpecError, match=r"one plot has one mel of at least one frame; plot mel\[row\]"):
         melvoc.plot.mel(tone(1000.0).expand(2, -1, -1), SPEC)
+    holed = tone(1000.0)[0].clone()
+    holed[3, 2] = float("nan")
+    for draw in (lambda: melvoc.plot.mel(holed, SPEC), lambda: melvoc.plot.difference(tone(1000.0)[0], holed, SPEC)):
+        with pytest.raises(SpecError, match="the mel contains NaN or Inf, which no colour shows"):
+            draw()
     with pytest.raises(SpecError, match="mels is empty; give at least a reference"):
         melvoc.plot.compare({}, SPEC)
 

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 from networks import random_mel, vocoder
 
 import melvoc
@@ -47,6 +48,19 @@ def test_what_is_saved_is_used(cache: Path) -> None:
     voc = vocoder("bigvgan_v2_tiny")
     assert voc.mel_to_waveform(random_mel(voc, 9)).isfinite().all()
     assert [path.name for path in cache.iterdir()] == ["cpu-costs.json"]  # nothing unfinished beside it
+
+
+def test_what_other_threads_measured_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    """Products are of all threads together: with one of sixteen they would seem to cost sixteen times as much."""
+    save_costs(COSTS)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 1)
+        assert tuned_costs() is None
+    finally:
+        torch.set_num_threads(before)
+    assert tuned_costs() == COSTS
+    assert not caplog.records
 
 
 def test_a_later_measurement_takes_its_place() -> None:

@@ -15,7 +15,7 @@ from training import GENERATOR, GENERATORS, SPEC, noise, one_thread, tiny_config
 
 import melvoc
 from melvoc import CheckpointError, MelSpec, MelSpectrogram, MelvocError, audio
-from melvoc.architectures.hifigan import HiFiGAN
+from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
 from melvoc.spectrogram.file import save_mel
 from melvoc.train import Discriminators, DivergedError, LossWeights, Trainer, TrainReport
 from melvoc.train.folder import load_checkpoint
@@ -526,10 +526,14 @@ def test_what_a_network_draws_is_the_seeds_and_the_hosts_numbers_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run resumes exactly, whatever the application has drawn meanwhile, which is left alone in turn."""
-    forward = HiFiGAN.forward
-    monkeypatch.setattr(
-        HiFiGAN, "forward", lambda self, mel: forward(self, torch.nn.functional.dropout(mel, 0.2, self.training))
-    )
+    begin, forward = HiFiGAN.__init__, HiFiGAN.forward
+
+    def with_dropout(self: HiFiGAN, config: HiFiGANConfig) -> None:
+        begin(self, config)
+        self.dropout = torch.nn.Dropout(0.2)
+
+    monkeypatch.setattr(HiFiGAN, "__init__", with_dropout)
+    monkeypatch.setattr(HiFiGAN, "forward", lambda self, mel: forward(self, self.dropout(mel)))
     write_sounds(tmp_path / "sounds", count=2)
 
     def losses(run: str, stop: int) -> list[dict[str, float]]:

@@ -112,4 +112,4 @@ def test_a_validation_that_is_nan_is_no_best() -> None:
     for step, figure in ((20, math.nan), (30, math.inf)):
         best.heard({"multi_scale_mel": figure})
         assert not best.saves(step, {"multi_scale_mel": figure})
-    assert (best.step, best.least, best.least_saved) == (10, 1.0, 1.0)
+    assert (best.step, best.least, best.least_saved, best.stale) == (10, 1.0, 1.0, 2), "patience does not wait for it"

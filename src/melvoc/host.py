@@ -29,14 +29,20 @@ class Shared(ABC):
     """
 
     def __init__(self) -> None:
-        self._lock, self._inside = threading.Lock(), 0
+        self._lock, self._inside = threading.RLock(), 0
         self._before: Any = None
         self._mine = threading.local()  # of which `depth` are this thread's
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forked)
+            os.register_at_fork(before=self._hold, after_in_parent=self._release, after_in_child=self._forked)
+
+    def _hold(self) -> None:
+        self._lock.acquire()  # nobody is on the way in or out at a fork
+
+    def _release(self) -> None:
+        self._lock.release()
 
     def _forked(self) -> None:
-        before, self._lock, self._inside = self._inside, threading.Lock(), getattr(self._mine, "depth", 0)
+        before, self._lock, self._inside = self._inside, threading.RLock(), getattr(self._mine, "depth", 0)
         if before and not self._inside:
             self.put_back(self._before)
 
@@ -48,11 +54,10 @@ class Shared(ABC):
     def put_back(self, before: Any) -> None:
         """Set the old value."""
 
-    @property
-    def active(self) -> bool:
-        """Whether any call is inside, once nobody is on the way in or out."""
-        with self._lock:
-            return self._inside > 0
+    def wanted(self, unset: Callable[[], bool]) -> bool:
+        """Whether a call needs it: another one is inside, for which it may be set, or it is not set anyway."""
+        with self._lock:  # so that none comes or goes in between
+            return self._inside > 0 or unset()
 
     def __enter__(self) -> None:
         with self._lock:
@@ -113,7 +118,7 @@ _AUTOCASTS = tuple(filter(_has_autocast, ("cpu", "cuda", "mps")))
 def _shields() -> list[AbstractContextManager[Any]]:
     """What keeps the host's state out of a call; nothing, for a host that has set nothing."""
     found: list[AbstractContextManager[Any]] = [_ONE_THREAD] if os.getpid() != _BORN_IN else []
-    if _FLOAT32.active or torch.get_default_dtype() != torch.float32:  # which another call may have set for a while
+    if _FLOAT32.wanted(lambda: torch.get_default_dtype() != torch.float32):
         found.append(_FLOAT32)
     if torch.empty(0).device.type != "cpu":  # torch 2.4's get_default_device fails, and knows no `with torch.device`
         found.append(torch.device("cpu"))

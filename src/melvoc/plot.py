@@ -70,7 +70,7 @@ def difference(
         SpecError: as `mel`.
     """
     levels = [_decibels(_single(one, spec), spec) for one in (mel, reference)]
-    low, frames = float(levels[1].max()) - RANGE, min(level.shape[-1] for level in levels)
+    low, frames = _top(levels[1]) - RANGE, min(level.shape[-1] for level in levels)
     level, other = (one[:, :frames].clamp(min=low) for one in levels)
     return _drawn(level - other, spec, ax, title, "RdBu_r", (-SWING, SWING))
 
@@ -109,8 +109,19 @@ def compare(mels: Mapping[str, Tensor], spec: MelSpec, *, figure: Figure | None 
 
 def _levels(mel: Tensor, spec: MelSpec, ax: Axes | None, title: str | None) -> Axes:
     level = _decibels(_single(mel, spec), spec)
-    top = float(level.max())
+    top = _top(level)
     return _drawn(level, spec, ax, title, "magma", (top - RANGE, top))
+
+
+def _top(level: Tensor) -> float:
+    """The loudest level.
+
+    Raises:
+        SpecError: NaN or Inf, beside which nothing could be seen.
+    """
+    if not bool(level.isfinite().all()):
+        raise SpecError("the mel contains NaN or Inf, which no colour shows; find out where they come from")
+    return float(level.max())
 
 
 def _drawn(

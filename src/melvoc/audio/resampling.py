@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 ZERO_CROSSINGS = 64
 ROLLOFF = 0.9475937167399596
 BETA = 14.769656459379492
+_MOST_TAPS = 1 << 27  # of all filters: a gigabyte
 _DENSE = 1 << 22  # at most: weights, and values gathered at once
 _WINDOWS = 1 << 15  # per convolution; MPS takes no more than 65536
 
@@ -110,7 +111,7 @@ class Resampler(Machine):
         new: the target rate, in Hz.
 
     Raises:
-        SpecError: a rate that is not a whole number of at least 1.
+        SpecError: a rate that is not a whole number of at least 1, or two whose filters would not fit into memory.
     """
 
     parts = ("window",)
@@ -123,6 +124,11 @@ class Resampler(Machine):
         divisor = math.gcd(int(orig), int(new))
         self.orig, self.new = int(orig) // divisor, int(new) // divisor
         self.width = _width(self.orig, self.new)
+        if (taps := self.new * (2 * self.width + 1)) > _MOST_TAPS:
+            raise SpecError(
+                f"from {orig} Hz to {new} Hz takes filters of {taps} taps, but at most {_MOST_TAPS} are made; check "
+                "the rates, or resample in two steps"
+            )
         span = 2 * self.width + self.orig
         self.window: Machine = Window(
             self._channels, span=span, stride=self.orig, left=self.width, right=self.width + self.orig

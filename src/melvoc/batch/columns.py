@@ -54,7 +54,11 @@ class Outcome:
     @classmethod
     def begin(cls, batch: Mapping[str, Any], error: str, rows: int) -> Outcome:
         """With the errors that earlier steps found."""
-        return cls(["" if is_missing(text) else str(text) for text in batch[error]] if error in batch else [""] * rows)
+        return cls(
+            ["" if is_missing(text) or not text else str(text) for text in batch[error]]
+            if error in batch
+            else [""] * rows
+        )
 
     def attempt(self, row: int, work: Callable[[], Any]) -> None:
         """Do what is to be done for a row that is good so far."""

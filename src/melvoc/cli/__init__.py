@@ -71,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 where some of several inputs failed, 2 for an error, 130 for Ctrl-C, 143 for SIGTERM.
     """
-    _open_streams()
-    with warnings.catch_warnings(record=True) as caught:
+    with _open_streams(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")
         try:
             with interruptible():
@@ -89,10 +88,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         except Exception as error:
             return _say(described(error), FAILED)
-    for warning in caught if code != FAILED else ():
-        if "melvoc" in (warning.filename or "") or issubclass(warning.category, UserWarning):
-            print(f"melvoc: warning: {line_of(str(warning.message))}", file=sys.stderr)
-    return code
+        for warning in caught if code != FAILED else ():
+            if "melvoc" in (warning.filename or "") or issubclass(warning.category, UserWarning):
+                print(f"melvoc: warning: {line_of(str(warning.message))}", file=sys.stderr)
+        return code
 
 
 @contextmanager
@@ -133,10 +132,11 @@ def interruptible() -> Iterator[None]:
 
 
 def tell(text: str) -> None:
-    """Print a line about work that goes on, also where nobody reads it any more (`melvoc train ... | head`)."""
+    """Print a line about work that goes on, also where nobody reads it (any more) or it cannot be written: what counts
+    are the files (`melvoc train ... | head`)."""
     try:
         print(clipped(text), flush=True)
-    except BrokenPipeError:
+    except OSError:
         sys.stdout = _nowhere()
 
 
@@ -159,12 +159,20 @@ def standard_output() -> Iterator[None]:
         raise MelvocError(f"standard output: cannot be written ({error.strerror}); {advice}") from error
 
 
-def _open_streams() -> None:
-    """Give the process the standard streams that a caller has closed: a complaint, but no output, may go nowhere."""
-    if sys.stdout is None:
+@contextmanager
+def _open_streams() -> Iterator[None]:
+    """Give the process the standard streams that a caller has closed, while a command runs: a complaint may go nowhere,
+    and so may what `tell` says, but no other output."""
+    closed = [name for name in ("stdout", "stderr") if getattr(sys, name) is None]
+    if "stdout" in closed:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")  # which fails where something is written
-    if sys.stderr is None:
+    if "stderr" in closed:
         sys.stderr = _nowhere()
+    try:
+        yield
+    finally:
+        for name in closed:
+            setattr(sys, name, None)
 
 
 def _nowhere() -> TextIO:

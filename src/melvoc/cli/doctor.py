@@ -75,7 +75,7 @@ def _state(name: str) -> str:
 def _tune() -> None:
     try:
         from melvoc.nn.engines.cpu.tune import measure
-    except ImportError as error:
+    except Exception as error:
         raise MelvocError(
             f"numba cannot be imported ({error}), so there is nothing to measure; install numba"
         ) from error
@@ -92,7 +92,10 @@ def _tune() -> None:
 
 def _costs() -> str:
     if tuned_costs() is None:
-        return "typical ones ('melvoc doctor --tune' measures those of this machine in a few seconds)"
+        threads = torch.get_num_threads()
+        return (
+            f"typical ones ('melvoc doctor --tune' measures this machine's, with {threads} threads, in a few seconds)"
+        )
     return f"measured on this machine, {costs_file()}"
 
 
@@ -121,6 +124,6 @@ def _engine(device: torch.device) -> str:
         return f"plain torch, in blocks, on {device.type}"
     try:
         importlib.import_module("melvoc.nn.engines.cpu.engine")  # as the engine itself decides
-    except ImportError as error:
+    except Exception as error:
         return f"plain torch: numba cannot be imported ({' '.join(str(error).split())[:120]})"
     return "fused and transform-domain kernels (numba)"

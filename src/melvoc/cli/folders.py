@@ -115,7 +115,7 @@ def make_plan(inputs: Sequence[str], out: str, endings: Collection[str], ending:
 
 
 def output_names(names: Sequence[str], ending: str) -> list[str]:
-    """A name for what is made of each file: its own with another ending; no two are the same, nor a folder of another.
+    """A name for what is made of each file: its own with another ending; no two are the same.
 
     Where two would be, both keep their own ending too: `a.wav` and `a.mp3` become `a.wav.flac` and `a.mp3.flac`, and
     `a.mp3` beside a folder `a.flac` becomes `a.mp3.flac`.

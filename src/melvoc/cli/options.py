@@ -30,7 +30,7 @@ def add_fields(parser: Any, options: type, names: Iterable[str]) -> None:
         flag, kind, default = name.replace("_", "-"), _plain(kinds[name]), defaults[name]
         if kind is bool:
             spelled, action = (f"--no-{flag}", "store_false") if default else (f"--{flag}", "store_true")
-            text = f"do not {texts[name].partition('augmentation: ')[2] or texts[name]}" if default else texts[name]
+            text = f"do not {texts[name]}" if default else texts[name]
             parser.add_argument(spelled, dest=name, action=action, default=argparse.SUPPRESS, help=text)
         else:
             shown = "" if default is None else f" (default: {default})"

@@ -47,7 +47,7 @@ from melvoc.synthesis import Resynthesis, check_block
 from melvoc.vocoder import Vocoder
 
 FORMATS = ("wav", "flac")
-OTHERS = (".pt", ".pth", ".npz", ".pkl", ".mat", ".csv", ".json")  # in which mels are kept, but not for melvoc
+OTHERS = (".pt", ".pth", ".npz", ".pkl", ".csv", ".json")  # in which mels are kept, but not for melvoc
 RAW_FRAMES = 16  # mel frames per read from a pipe, at most
 
 
@@ -143,8 +143,12 @@ class Choice:
         self._mels: set[MelSpec] = set()  # that were given, where no vocoder was
 
     def suits(self, name: str) -> bool:
-        """Whether a registered vocoder takes the mels that were given; of sounds it makes its own."""
-        return not self._mels or self._mels == {melvoc.info(name).spec}
+        """Whether a registered vocoder takes the mels that were given; of sounds it makes its own.
+
+        What the workers of a cluster were given is not known here.
+        """
+        known = self.arguments.ray is None
+        return known and (not self._mels or self._mels == {melvoc.info(name).spec})
 
     @cached_property
     def spec(self) -> MelSpec | None:
@@ -209,7 +213,7 @@ def vocode_file(choice: Choice, source: str, output: str, *, watch: Callable[[Au
         if is_mel(path):
             vocode_mel(choice, path, output)
             return
-        if Path(path).suffix in OTHERS:
+        if Path(path).suffix in OTHERS and Path(path).is_file():
             raise MelvocError(f"{source}: neither a mel (.safetensors, .npy) nor a sound; melvoc.save_mel writes a mel")
         with AudioReader(path, note=lambda said: warn(said.replace(path, source))) as reader:
             vocode_sound(choice, reader, output, watch(reader))

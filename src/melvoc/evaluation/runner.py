@@ -100,7 +100,7 @@ def evaluate(
     asked = True if speech is None and chosen.metrics is not None else speech  # both papers measured speech
     done = False
     with ExitStack() as stack:
-        copies = {file: stack.enter_context(regular(file)) for file in files}  # of pipes, which are read once
+        copies = {file: _copied(file, stack) for file in files}
         entries = gather(vocoders, list(copies.values()), device=device, seed=seed, progress=progress)
         made = out is not None and make_folder(out)
         session = Session(entries, rounds, chosen, wanted, speech=asked, sample_rate=rate, seed=seed)
@@ -304,6 +304,14 @@ class Session:
 def _said(error: Exception) -> str:
     """An error, also of other people's code, as a text that any file can hold."""
     return str(error) if isinstance(error, MelvocError) else clipped(f"{type(error).__name__}: {error}")
+
+
+def _copied(file: str, stack: ExitStack) -> str:
+    """A file that can be read more than once: of a pipe a copy. What is wrong with one shows when it is measured."""
+    try:
+        return stack.enter_context(regular(file))
+    except MelvocError:
+        return file
 
 
 def _read(file: str) -> tuple[Tensor, int]:

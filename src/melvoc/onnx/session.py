@@ -28,6 +28,9 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _SILENT = 4  # onnxruntime's log: what is wrong is in its errors
 
 
+MOST = 2  # sessions of a process, for devices and numbers of threads: each has all the weights
+
+
 class Session:
     """A graph, run by onnxruntime.
 
@@ -57,7 +60,11 @@ class Session:
             CheckpointError: no such file, or one that onnxruntime cannot read.
         """
         key = (os.getpid(), str(device), torch.get_num_threads())
-        return self._made.get(key) or self._made.setdefault(key, self._open(device))  # of two threads', the first's
+        if (made := self._made.get(key)) is None:
+            made = self._open(device)
+            mine = [(one, session) for one, session in self._made.items() if one[0] == key[0]]
+            self._made = dict(mine[1 - MOST :]) | {key: made}
+        return made
 
     def run(self, inputs: Mapping[str, Tensor], device: torch.device) -> list[Tensor]:
         """All outputs, on the CPU.

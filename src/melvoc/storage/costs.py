@@ -49,7 +49,7 @@ def save_costs(costs: CostModel) -> Path:
 
 
 def tuned_costs() -> CostModel | None:
-    """The saved costs; None if there are none, or (with one warning) none that are valid here."""
+    """The saved costs; None if there are none for so many threads, or (with one warning) none that are valid here."""
     try:
         path = costs_file()
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -62,8 +62,9 @@ def tuned_costs() -> CostModel | None:
             return _ignored(path, f"is from another machine ({content['machine']}; this one is {machine()})")
         from melvoc.nn.engines.cpu.plan import CostModel
 
-        return CostModel(**content["costs"])
-    except ImportError:  # without llvmlite there are no kernels for costs to matter
+        costs, threads = CostModel(**content["costs"]), content.get("threads")
+        return costs if threads in (None, torch.get_num_threads()) else None  # products are of all threads together
+    except (ImportError, OSError):  # without llvmlite there are no kernels for costs to matter
         return None
     except (KeyError, TypeError, ValueError) as error:
         return _ignored(path, f"is damaged ({type(error).__name__}: {error})")

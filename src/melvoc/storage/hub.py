@@ -79,17 +79,19 @@ def fetch(record: Architecture, pin: Pin, options: LoadOptions) -> Path:
             reason="hash",
         )
     target = model_file(pin.name, chosen, options.cache_dir, verified=pinned)
-    anew = target.is_file() and not _as_pinned(target, record, pin)
 
     def make(downloads: Downloads) -> Callable[[], Checkpoint]:
         (path,) = downloads.get(pin.filename)
         return lambda: _pinned_checkpoint(path, record, pin, downloads, pinned=pinned)
 
-    return _once(target, Downloads(pin.repo, chosen, options), make, options, anew=anew)
+    kept = partial(_as_pinned, record=record, pin=pin)
+    return _once(target, Downloads(pin.repo, chosen, options), make, options, kept=kept)
 
 
 def _as_pinned(path: Path, record: Architecture, pin: Pin) -> bool:
-    """Whether a cached file describes its vocoder as its pin does: that of another version of melvoc may not."""
+    """Whether there is a cached file, and describes its vocoder as its pin does: another version's may not."""
+    if not path.is_file():
+        return False
     found = container.read_description(path)
     try:  # fields that have come since have their defaults
         right = found.spec == pin.spec and record.config.from_dict(found.config) == pin.config
@@ -297,16 +299,16 @@ def _once(
     make: Callable[[Downloads], Callable[[], Checkpoint]],
     options: LoadOptions,
     *,
-    anew: bool = False,
+    kept: Callable[[Path], bool] = Path.is_file,
 ) -> Path:
-    """Make a cached file if it does not exist, or anew; one process makes it while the others wait."""
+    """Make a cached file, unless there is one that is kept; one process makes it while the others wait."""
     with cache_errors(target.parent):
-        if target.is_file() and not anew:
+        if kept(target):
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         downloads.folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(Path(f"{downloads.folder}.lock"), options.progress):
-        if anew or not target.is_file():
+        if not kept(target):
             with downloads:
                 convert = make(downloads)
                 downloads.complete = True

@@ -33,8 +33,8 @@ class Best:
         self.stale = 0
 
     def heard(self, figures: Mapping[str, float] | None) -> None:
-        """Take in a validation; None or empty: nothing was held out. One that is NaN says nothing."""
-        if figures and math.isfinite(figures[DECISIVE]):
+        """Take in a validation; None or empty: nothing was held out. One that is NaN is not better."""
+        if figures:
             better = figures[DECISIVE] < self.least
             self.least, self.stale = (figures[DECISIVE], 0) if better else (self.least, self.stale + 1)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from melvoc.train.config import ResolvedConfig, TrainConfig
 
 SCHEDULES = ("decay", "cosine")
-LARGEST_SEED = 2**63
+SEEDS = 2**63
 
 
 def check_config(config: TrainConfig) -> None:
@@ -166,7 +166,7 @@ def _check_ranges(config: TrainConfig) -> None:
         check_whole(name, getattr(config, name), least=1)
     for name in ("mel_only_steps", "seed", "samples"):
         check_whole(name, getattr(config, name), least=0)
-    if config.seed >= LARGEST_SEED:
+    if config.seed >= SEEDS:
         raise OptionError(f"seed={quoted(config.seed)}, but it is less than 2^63")
     for name, least in (
         ("steps", 0), ("batch_size", 1), ("segment", 1), ("lr_decay_steps", 1), ("checkpoint_every", 1),

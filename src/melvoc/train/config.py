@@ -54,7 +54,8 @@ class TrainConfig:
             counts. With `steps` too, whichever comes first. None: 30, unless there are steps.
         steps: total number of steps, including those before a resume. None: as many as the minutes have room for.
         patience: validations without a better figure (multi_scale_mel) after which the run ends. None: it ends with its
-            steps or minutes. With patience or minutes, the best generator is the result; with steps alone, the last.
+            steps or minutes. With patience or minutes, also before a resume, the best generator is the result; with
+            steps alone, the last.
         batch_size: segments per step and process. None: the profile's, 8 as published.
         segment: samples per segment, a multiple of the hop length. None: the multiple that is next to the profile's
             or the architecture's, which is 16384, or 8192 for bigvgan; shorter where most would be padding.
@@ -78,7 +79,7 @@ class TrainConfig:
         ema_decay: of the running mean of the generator, which is validated and exported; 0 for none.
         clip_gradients: maximum norm of either side's gradients.
         gain_db: augmentation: maximum random attenuation of a segment, in dB.
-        flip_polarity: augmentation: invert the polarity of half of the segments.
+        flip_polarity: invert the polarity of half of the segments, as augmentation.
         tilt_db: augmentation: maximum spectral tilt between 0 Hz and Nyquist, in either direction, in dB.
         keep_clipped: whether to train on files that are clipped, too; they are named.
         phase_rotation: augmentation of what the discriminators judge (PhaseAug): the share of the published random

@@ -34,8 +34,8 @@ class TrainableGenerator(nn.Module):
                 weight_norm(module)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Run on a complete mel. Each layer asks for its weight once: torch's cache of normed weights is the whole
-        process's, and another trainer in another thread would be given these."""
+        """Run on a complete mel, without torch's cache of normed weights: that is the whole process's, and another
+        trainer in another thread would be given these. A layer asks for its weight once, unless it has no bias."""
         return self.network(mel)  # type: ignore[no-any-return]
 
     @torch.no_grad()

@@ -126,6 +126,7 @@ class Stepper:
         if self._half and config.recipe.autocast:
             for layer in config.recipe.autocast(state.generator.network):
                 compute_in_bfloat16(layer, world.device)
+        self._draws = _draws(state.generator.network)
         for module in (state.generator, state.discriminators):
             world.share(module)
 
@@ -148,8 +149,10 @@ class Stepper:
             DivergedError: naming the loss; this step has changed neither the generator nor its mean, though it may have
                 changed what judges it.
         """
+        if not self._draws:
+            return self._step(batch, rates)
         seed = seed_of(self.config.seed, "step", self.state.step, self.world.rank)
-        with drawing(self.world.device, seed):  # what a network draws itself, such as dropout
+        with drawing(self.world.device, seed):
             return self._step(batch, rates)
 
     def _step(self, batch: Batch, rates: tuple[float, float]) -> dict[str, float]:
@@ -238,14 +241,30 @@ class Stepper:
 
 @contextmanager
 def drawing(device: torch.device, seed: int) -> Iterator[None]:
-    """Draw random numbers of a seed from torch; the caller's go on afterwards as if nothing had been drawn."""
-    cuda = device.type == "cuda"
+    """Draw random numbers of a seed from torch; the caller's go on afterwards as if nothing had been drawn.
+
+    torch's numbers are the whole process's: another thread that draws meanwhile draws the same ones.
+    """
+    cuda, mps = device.type == "cuda", device.type == "mps"
+    before = torch.mps.get_rng_state() if mps else None
     with torch.random.fork_rng(devices=[device] if cuda else []):
         torch.default_generator.manual_seed(seed)
         if cuda:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
-        yield
+        if mps:
+            torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            if before is not None:
+                torch.mps.set_rng_state(before)
+
+
+def _draws(network: nn.Module) -> bool:
+    """Whether a network may draw random numbers as it runs: none of melvoc's own does."""
+    others = [part for part in network.modules() if type(part).__module__.partition(".")[0] not in ("melvoc", "torch")]
+    return bool(others) or any("Dropout" in type(part).__name__ for part in network.modules())
 
 
 def stage_of(config: ResolvedConfig, step: int) -> Stage:

@@ -225,7 +225,7 @@ class Trainer:
 
     @public
     def export(self) -> Path:
-        """Write `RUN/generator.safetensors` (the best one, if the configuration has minutes or patience), and the
+        """Write `RUN/generator.safetensors` (the best one, if the run has or had minutes or patience), and the
         discriminators if the configuration keeps them.
 
         Raises:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from melvoc.nn.graph import Engine
 
@@ -45,6 +47,8 @@ def make_engine(
         costs: those that were measured on this machine, if any; asked for where they matter.
     """
     name = engine_name(device, dtype, choice)
+    if name != "torch":
+        _count_fused_steps()
     if name == "mps":
         from melvoc.nn.engines.mps import make_mps_engine
 
@@ -58,6 +62,22 @@ def make_engine(
 
         return make_cuda_engine()
     return Engine()
+
+
+@functools.cache
+def _count_fused_steps() -> None:
+    """Let torch count what its fused optimizers write, which by themselves they do not.
+
+    Else what engines have prepared would outlive the weights that it was made of.
+    """
+
+    def stepped(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        for group in optimizer.param_groups:
+            for weight in group["params"] if group.get("fused") else ():
+                if weight.grad is not None and not weight.is_inference():
+                    torch.autograd.graph.increment_version(weight)
+
+    register_optimizer_step_post_hook(stepped)
 
 
 def engine_name(device: torch.device, dtype: torch.dtype, choice: Literal["auto", "torch"]) -> str:

@@ -30,8 +30,8 @@ def make_cpu_engine(memory: Literal["auto", "low"] = "auto", costs: CostModel | 
     """
     try:
         from melvoc.nn.engines.cpu.engine import CpuEngine
-    except ImportError as error:
-        if (error.name or "").startswith("melvoc"):  # a mistake of ours, or an incomplete installation
+    except Exception as error:  # llvmlite's of a shared library that is missing is an OSError
+        if isinstance(error, ImportError) and (error.name or "").startswith("melvoc"):  # ours, or half installed
             raise
         _say_once(f"numba cannot be imported ({error}); synthesis on the CPU uses plain torch, which is slower")
         return Engine()

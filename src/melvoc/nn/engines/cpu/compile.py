@@ -14,7 +14,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import os
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, cast, get_type_hints
@@ -62,6 +64,16 @@ def target_features() -> set[str]:
     return {feature[1:] for feature in listed.split(",") if feature.startswith("+")}
 
 
+def _renew_lock() -> None:
+    """In a forked child there is no thread that compiles, whoever did in the parent."""
+    if hasattr(global_compiler_lock, "_lock"):
+        global_compiler_lock._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 @functools.cache
 def _stamp() -> str:
     """A hash of the sources that kernels are made from. Numba itself looks only at the file that a kernel is in."""
@@ -96,9 +108,24 @@ def routine(function: Function) -> Function:
     compiled = njit(nogil=True, error_model="numpy")(_stamped(function))
     try:
         compiled.enable_caching()
-    except RuntimeError:
+    except (RuntimeError, OSError):
         _say_once_that_nothing_is_cached()
+    else:
+        _forgive(compiled._cache)  # type: ignore[attr-defined]
     return cast(Function, compiled)
+
+
+def _forgive(cache: Any) -> None:
+    """Go on where numba cannot save what it has compiled, on a full disk for example."""
+    save = cache.save_overload
+
+    def saved(*arguments: Any) -> None:
+        try:
+            save(*arguments)
+        except OSError:
+            _say_once_that_nothing_is_cached()
+
+    cache.save_overload = saved
 
 
 class Part:
@@ -117,7 +144,7 @@ class Part:
         with global_compiler_lock:  # numba takes it to compile, but not to load what it has cached
             try:
                 return cfunc(signature, cache=True, error_model="numpy")(self.function)
-            except RuntimeError:
+            except (RuntimeError, OSError):
                 _say_once_that_nothing_is_cached()
                 return cfunc(signature, error_model="numpy")(self.function)
 

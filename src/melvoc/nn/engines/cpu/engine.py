@@ -31,7 +31,7 @@ from melvoc.nn.engines.cpu.machines import (
     SnakeMachine,
     UpsamplingMachine,
 )
-from melvoc.nn.engines.cpu.memory import Workspace, floats, zeros
+from melvoc.nn.engines.cpu.memory import POOL, Workspace, floats, zeros
 from melvoc.nn.engines.cpu.nodes import (
     Borders,
     Scaled,
@@ -43,6 +43,7 @@ from melvoc.nn.engines.cpu.nodes import (
     needs_grad,
     parameters,
     plain,
+    through,
     weights_of,
 )
 from melvoc.nn.engines.cpu.plan import CostModel
@@ -93,12 +94,14 @@ class CpuEngine(Engine):
         self._layers: weakref.WeakKeyDictionary[Any, Prepared] = weakref.WeakKeyDictionary()
         self._holders: dict[int, list[nn.Module | FrameScale]] = {}
         self._plans: dict[int, Prepared] = {}
+        _ENGINES.add(self)
+        weakref.finalize(self, _given_back).atexit = False
 
     def open(self, node: Node) -> Machine:
         """A machine over `[B, C, n]`."""
         if isinstance(node, Chain):
             return self._open_chain(node)
-        ends = borders(node) if self._native(node) else None  # of the layers that it knows
+        ends = self._ends(node) if self._native(node) else None  # of the layers that it knows
         return Border(partial(self._opened, node), node, ends) if ends else self._beside(node)
 
     def finite(self, wave: Tensor) -> bool:
@@ -117,7 +120,7 @@ class CpuEngine(Engine):
             run = stretch.run
             if stretch.ends:
                 machines.append(Border(partial(self._opened_run, stretch), run, stretch.ends, stretch.whole))
-            elif stretch.known:
+            elif stretch.known:  # of no known number of channels, or not of one
                 machines.extend(super(CpuEngine, self).open(node) for node in run.nodes)
             else:
                 machines.extend(self._beside(node) for node in run.nodes)
@@ -137,8 +140,14 @@ class CpuEngine(Engine):
         plan = []
         for known, nodes in itertools.groupby(flat(chain), lambda node: self._native(node) is not None):
             run = Chain(tuple(nodes))
-            plan.append(Stretch(run, known, borders(run) if known else None, Whole(self.recorder), Shelf()))
+            plan.append(Stretch(run, known, self._ends(run) if known else None, Whole(self.recorder), Shelf()))
         return plan
+
+    @staticmethod
+    def _ends(node: Node) -> Borders | None:
+        """The channels of a node, if its layers and joined parts agree about them."""
+        ends = borders(node)
+        return None if ends is None or through(node, ends.taken) is None else ends
 
     def _opened(self, node: Node) -> Machine:
         """A machine over rows for a node that the engine knows."""
@@ -214,13 +223,13 @@ class CpuEngine(Engine):
         return SnakeMachine(self._prepared(node, Coefficients)) if plain(node) else None
 
     def _native_convolution(self, node: Conv1d) -> Machine | None:
-        if not plain(node) or not (node.groups == 1 or Depthwise.takes(node)):
+        if not plain(node) or _steep(node) or not (node.groups == 1 or Depthwise.takes(node)):
             return None
         prepare = self._convolution if node.groups == 1 else Depthwise
         return Section(self._prepared(node, prepare), None, self.workspace)
 
     def _native_upsampling(self, node: ConvTranspose1d) -> Machine | None:
-        if node.groups != 1 or not plain(node):
+        if node.groups != 1 or not plain(node) or _steep(node):
             return None
         return UpsamplingMachine(node, self._prepared(node, self._convolution), self.workspace)
 
@@ -287,6 +296,15 @@ class CpuEngine(Engine):
             return known.result
 
 
+_ENGINES: weakref.WeakSet[CpuEngine] = weakref.WeakSet()
+
+
+def _given_back() -> None:
+    """An engine is gone; with the last one, what large signals lay in is given back to the system."""
+    if not _ENGINES:
+        POOL.clear()
+
+
 OPENERS: dict[type, Callable[[CpuEngine, Any], Machine | None]] = {  # of machines over rows
     Chain: CpuEngine._native_chain,
     Residual: CpuEngine._native_residual,
@@ -331,6 +349,11 @@ class Prepared:
     parameters: list[Tensor]
     versions: list[tuple[int, int]]
     result: Any
+
+
+def _steep(layer: Conv1d | ConvTranspose1d) -> bool:
+    """Whether its leaky ReLU is not the larger of x and slope * x, which kernels take for it."""
+    return layer.slope is not None and layer.slope > 1
 
 
 def _forget(engine: weakref.ref[CpuEngine], key: int) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 LARGE = 2**15  # floats, of 128 KB: what the C library asks the system for each time
 MOST_FREE = 8  # per size
+MOST_BYTES = 2**28  # per size, but for one
 HUGE = 2**21  # bytes of a large page, on most machines
 
 
@@ -94,8 +95,13 @@ class Pool:
 
     def _give(self, free: list[np.ndarray[Any, Any]], memory: np.ndarray[Any, Any]) -> None:
         """Without a lock: this may happen at any point of any thread."""
-        if len(free) < self._most_free:
+        if len(free) < min(self._most_free, max(1, MOST_BYTES // memory.nbytes)):
             free.append(memory)
+
+    def clear(self) -> None:
+        """Give what is free back to the system."""
+        for free in list(self._free.values()):
+            free.clear()
 
     @contextmanager
     def replaced(self, pool: Pool) -> Iterator[None]:

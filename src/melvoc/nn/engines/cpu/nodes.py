@@ -66,6 +66,30 @@ def borders(node: Node) -> Borders | None:
     return Borders(taken, given, _selects(node)) if taken and given and _has_layer(node) else None
 
 
+def through(node: Node, count: int) -> int | None:
+    """Channels that come out where so many go in; None where a layer takes another number, or joined parts differ.
+
+    torch then broadcasts or refuses, which kernels do not.
+    """
+    if isinstance(node, Chain):
+        for part in node.nodes:
+            if (found := through(part, count)) is None:
+                return None
+            count = found
+        return count
+    if isinstance(node, Branches):
+        given = [through(part, count) for part in node.nodes]
+        known = [channels for channels in given if channels is not None]
+        if len(known) < len(given):
+            return None
+        return sum(known) if node.join is concatenate else known[0] if len(set(known)) == 1 else None
+    if isinstance(node, Select):
+        return node.stop - node.start if node.stop <= count else None
+    layer = _layer(node)
+    taken, made = (count, count) if layer is None else _channels(layer)
+    return made if taken == count else None
+
+
 def fills_blocks(node: Node) -> bool:
     """Whether its output channels are known to be whole blocks, so that others can stand below them."""
     count = _given(node)

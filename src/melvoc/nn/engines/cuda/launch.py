@@ -39,7 +39,8 @@ class Kernels:
         self._devices = devices
         self._lanes = lanes
         self._taps = tuple(kaiser_sinc().float()[:6].tolist())  # half of a symmetric filter
-        self._coefficients: WeakKeyDictionary[AliasFreeSnake, tuple[object, Tensor, Tensor]] = WeakKeyDictionary()
+        self._coefficients: WeakKeyDictionary[AliasFreeSnake, tuple[object, Tensor, Tensor, list[Tensor]]]
+        self._coefficients = WeakKeyDictionary()
 
     def snake(
         self,
@@ -100,7 +101,8 @@ class Kernels:
         known = self._coefficients.get(layer)
         if known is None or known[0] != version:
             frequency, factor = layer.act.coefficients()
-            known = (version, frequency.detach().float().contiguous(), factor.detach().float().contiguous())
+            held = [parameter.detach() for parameter in parameters]  # or others could end up at their address
+            known = (version, frequency.detach().float().contiguous(), factor.detach().float().contiguous(), held)
             self._coefficients[layer] = known
         return known[1], known[2]
 
