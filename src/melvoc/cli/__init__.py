@@ -16,7 +16,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TextIO
 
 from melvoc import __version__
@@ -164,8 +164,9 @@ def _open_streams() -> Iterator[None]:
     """Give the process the standard streams that a caller has closed, while a command runs: a complaint may go nowhere,
     and so may what `tell` says, but no other output."""
     closed = [name for name in ("stdout", "stderr") if getattr(sys, name) is None]
+    unwritable = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     if "stdout" in closed:
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")  # which fails where something is written
+        sys.stdout = unwritable
     if "stderr" in closed:
         sys.stderr = _nowhere()
     try:
@@ -173,6 +174,8 @@ def _open_streams() -> Iterator[None]:
     finally:
         for name in closed:
             setattr(sys, name, None)
+        with suppress(OSError):  # what could not be written
+            unwritable.close()
 
 
 def _nowhere() -> TextIO:
