@@ -40,7 +40,7 @@ from melvoc import DownloadError, audio
 from melvoc.architectures import bigvgan, hifigan
 from melvoc.architectures.bigvgan import BigVGAN, BigVGANConfig
 from melvoc.architectures.hifigan import HiFiGAN, HiFiGANConfig
-from melvoc.neural import HALF, float32_parameters
+from melvoc.neural import HALF, float32_tensors
 from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.engines.cuda import make_cuda_engine
 from melvoc.nn.engines.cuda.launch import load_kernels
@@ -240,7 +240,7 @@ def activation(run: Run) -> None:
 
 def cast(network: nn.Module, dtype: torch.dtype) -> None:
     """Convert a network in place, as a vocoder's `to(dtype)` does."""
-    kept = float32_parameters(network, RECORDS[type(network)]) if dtype in HALF else set()
+    kept = float32_tensors(network, RECORDS[type(network)]) if dtype in HALF else set()
     for parameter in network.parameters():
         if id(parameter) not in kept:
             parameter.data = parameter.data.to(dtype)

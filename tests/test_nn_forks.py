@@ -43,4 +43,4 @@ def test_every_lock_of_melvocs_is_open_in_a_forked_child() -> None:
     """`threading`'s own are not; these files open theirs themselves."""
     source = Path(melvoc.__file__).parent
     found = {path.name for path in source.rglob("*.py") if re.search(r"threading\.R?Lock\b", path.read_text())}
-    assert found == {"forks.py", "host.py", "threads.py"}
+    assert found == {"forks.py", "host.py", "threads.py", "compile.py"}  # the last is numba's
