@@ -24,7 +24,8 @@ from melvoc.nn.alias_free import AliasFreeSnake
 from melvoc.nn.engines.cpu import _say_once, amx, make_cpu_engine
 from melvoc.nn.engines.cpu.engine import CpuEngine
 from melvoc.nn.engines.cpu.weights import Weights
-from melvoc.nn.graph import Chain, Engine, Mean, Node, Residual
+from melvoc.nn.framing import Select
+from melvoc.nn.graph import Branches, Chain, Engine, Mean, Node, Residual, add
 from melvoc.nn.layers import Conv1d, ConvTranspose1d
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -354,6 +355,7 @@ ODD: dict[str, Callable[[], Node]] = {
     "others added": lambda: Residual(Chain((Conv1d(8, 64, 3),))),
     "others taken": lambda: Chain((Conv1d(8, 8, 3), Conv1d(64, 8, 3))),
     "others joined": lambda: Mean((Conv1d(8, 8, 3), Conv1d(8, 16, 3))),
+    "more than are selected": lambda: Branches((Chain(()), Chain((Select(0, 4), Conv1d(4, 4, 3)))), add),
 }
 
 

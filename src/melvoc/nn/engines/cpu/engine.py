@@ -411,7 +411,8 @@ class Border(Machine):
         if x.shape[1] < self.taken or (x.shape[1] > self.taken and not self.selects):
             raise ValueError(f"the signal has {x.shape[1]} channels, but the layer takes {self.taken}")
         grad = torch.is_grad_enabled() and needs_grad(x, self.node)
-        if x.dtype != torch.float32 or x.device.type != "cpu" or grad:
+        odd = x.shape[1] != self.taken and through(self.node, x.shape[1]) is None  # more than are selected from
+        if x.dtype != torch.float32 or x.device.type != "cpu" or grad or odd:
             self.machine = Unbordered(self.node.open(Engine()), self.channels)
 
 
