@@ -35,6 +35,7 @@ _GRAIN, _GRAIN_OF_FEW = 0.85, 0.55  # of white noise's: real sounds have more
 _NATURAL = 0.5  # the least grain of what another logarithm's undoing gives; synthetic waves have less in any
 _TOO_LOUD, _LOUD, _RATHER_LOUD = 0.2, -0.3, -0.9  # nepers re noise of RMS 1, of the mean amplitude of all cells
 _SOUNDS_SPREAD = 0.9  # nepers; nearly all real sounds have a larger deviation over all cells
+_NEAR_FLOOR = 0.05  # of a decade: as far below its floor as rounding takes a log10 mel
 _SCALES = ((0.0, 1.0), (-1.0, 1.0), (-4.0, 4.0), (0.0, 4.0))
 
 
@@ -74,7 +75,7 @@ def improbable(mel: Tensor, spec: MelSpec) -> Verdict | None:
         (None if constant else _exact(columns, known) or _heap(columns, known, spec))
         or _negative(known, spec)
         or _loud(known, spec)
-        or (None if constant else _shrunk(known, spec))
+        or (None if constant else _shrunk(known, spec) or _stretched(known, spec))
     )
 
 
@@ -215,6 +216,20 @@ def _shrunk(known: Traits, spec: MelSpec) -> Verdict | None:
         sign = f"its mean is {mean:.2g}, its deviation {deviation:.2g}, and {_differ(known)}"
         return Verdict(_cause(known, spec), sign)
     return None
+
+
+def _stretched(known: Traits, spec: MelSpec) -> Verdict | None:
+    """Bands that differ too much, over too wide a range: ln for log10 (dB is out of range).
+
+    A decaying tone does that too. But its mel ends at its own floor, or a decade above it, where one in ln would end
+    only by chance.
+    """
+    if known.count < _FEW or spec.log != "log10" or not (known.grain > 1.6 and known.width > 4.7):
+        return None
+    floor = float(reference(spec).silence.min()) * neper(spec)
+    if floor - _NEAR_FLOOR < known.low < floor + 1.0:
+        return None
+    return Verdict(_cause(known, spec), f"its deviation is {known.width:.1f} nepers, and {_differ(known)}")
 
 
 def _differ(known: Traits) -> str:

@@ -40,6 +40,7 @@ class Traits:
     high: float
     level: float  # log of the mean amplitude, relative to white noise of RMS 1
     spread: float  # deviation over all cells of the distance from the noise's level
+    width: float  # the same over the cells above silence; NaN where there are too few
     grain: float  # relative to white noise's: the smaller half; NaN where too few cells are above silence
 
 
@@ -49,6 +50,7 @@ def traits(columns: Tensor, spec: MelSpec) -> Traits:
     values = columns[:, :: -(-columns.shape[1] // _FRAMES)].float().cpu()
     natural = nepers(values, spec.log, spec)
     relative = natural - reference(spec).noise[:, None]
+    sounding = relative[natural > reference(spec).silence[:, None] + _NOT_SILENCE]
     return Traits(
         values=values,
         count=columns.numel(),
@@ -56,6 +58,7 @@ def traits(columns: Tensor, spec: MelSpec) -> Traits:
         high=high,
         level=level_of(natural, spec),
         spread=float(relative.std()),
+        width=float(sounding.std()) if sounding.numel() >= _LEAST_PAIRS else math.nan,
         grain=_grain(natural, float(nepers(torch.tensor(low, device="cpu"), spec.log, spec)), spec),
     )
 
