@@ -8,9 +8,7 @@ from torch import Tensor
 from melvoc.errors import SpecError, kind_of
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # what mels and weights are made of
-
-
-_MOST_CHANNELS, _LEAST_SAMPLES = 8, 256
+_MOST_CHANNELS, _LEAST_SAMPLES = 8, 256  # of a sound [N, C]
 
 
 def check_layout(wave: Tensor, shape: str) -> None:

@@ -193,8 +193,10 @@ def ends_and_snakes(network: nn.Module) -> list[nn.Module]:
 
 
 def inside(network: nn.Module) -> list[nn.Module]:
-    """The layers that bfloat16 does no harm to in training: all between the mel, which is rounded by 1 part in 256
-    there, and the wave, whose samples would be."""
+    """The layers that bfloat16 does no harm to in training: those between the first and the last convolution.
+
+    These two stay float32: bfloat16's 8 bits would round the mel, and each sample of the wave.
+    """
     return [layer for name in ("ups", "resblocks") for layer in network.get_submodule(name).children()]
 
 

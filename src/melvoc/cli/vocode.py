@@ -159,7 +159,8 @@ class Choice:
         """That of --vocoder, or Griffin-Lim for a spec, or for the default one at a sample rate."""
         options: dict[str, Any] = {"refine": self.arguments.refine}
         if not self.named:
-            self._mels |= {spec} if spec is not None else set()
+            if spec is not None:
+                self._mels.add(spec)
             spec = default_spec(sample_rate) if spec is None and sample_rate is not None else spec
             return load(self.arguments, GRIFFINLIM, spec=spec, **options)
         if self._vocoder is None:

@@ -17,6 +17,7 @@ from melvoc.audio.resampling import resample
 from melvoc.errors import MelvocError, OptionError, clipped, kind_of, quoted
 from melvoc.evaluation.machine import Memory
 from melvoc.griffinlim import default_spec
+from melvoc.host import drawing
 from melvoc.loading import load
 from melvoc.progress import Progress
 from melvoc.registry import GRIFFINLIM
@@ -105,9 +106,7 @@ class Entry:
 
     def _synthesise(self, mel: Tensor, refine: int, seed: int) -> Tensor:
         """`[C, N]`; of a vocoder with several channels of its own, their mean."""
-        device = self.vocoder.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with drawing(self.vocoder.device, seed):
             wave = self.vocoder.mel_to_waveform(mel, spec=self.vocoder.spec, refine=refine)
         return wave.mean(1).float().cpu()
 

@@ -174,9 +174,8 @@ def judge(table: Table, metrics: Sequence[Metric], *, speech: bool) -> Verdict:
         return Verdict(kind="one candidate", choice=ranked[0], leader=leader.name)
     equals = [ranked[0], *(one for one in ranked[1:] if _sign(table, leader, ranked[0], one) == 0)]
     least = min(2, len(table.common(leader.name)))  # files: of many, one alone has no vote
-    choice = max(
-        equals, key=lambda one: _votes(table, others, one, equals, least)
-    )  # the first of several: the leader's
+    votes = {one: _votes(table, others, one, equals, least) for one in equals}
+    choice = max(equals, key=lambda one: votes[one])  # the first of several: the leader's
     tied = tuple(one for one in equals if one != choice)
     rival = (*tied, *(one for one in ranked if one not in equals))[0]
     signs = {metric.name: _sign(table, metric, choice, rival, least) for metric in others}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from melvoc.errors import MelvocError
+from melvoc.host import drawing
 from melvoc.nn.forks import ForkLock
 from melvoc.train.augment import rotated, rotations
 from melvoc.train.config import ResolvedConfig
@@ -237,28 +238,6 @@ class Stepper:
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.world.device.type, dtype=torch.bfloat16, enabled=self._half)
-
-
-@contextmanager
-def drawing(device: torch.device, seed: int) -> Iterator[None]:
-    """Draw random numbers of a seed from torch; the caller's go on afterwards as if nothing had been drawn.
-
-    torch's numbers are the whole process's: another thread that draws meanwhile draws the same ones.
-    """
-    cuda, mps = device.type == "cuda", device.type == "mps"
-    before = torch.mps.get_rng_state() if mps else None
-    with torch.random.fork_rng(devices=[device] if cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        if mps:
-            torch.mps.manual_seed(seed)
-        try:
-            yield
-        finally:
-            if before is not None:
-                torch.mps.set_rng_state(before)
 
 
 def _draws(network: nn.Module) -> bool:
